@@ -1,0 +1,26 @@
+"""The entry point `ratchet`. Each command module imports what is heavy only when its command runs."""
+
+import typer
+
+from ratchet.cli import evaluate, solve, up, verify
+
+app = typer.Typer(
+    name="ratchet",
+    help="A math solver that searches over executed steps and verifies its answers.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+for command in (solve, up, evaluate, verify):
+    command.register(app)
+
+
+@app.callback()
+def _root() -> None:
+    """Keeps `ratchet COMMAND` the form even if there were only one command."""
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,27 @@
+"""PRM service: how good is this step?"""
+
+from pydantic import Field
+
+from ratchet.contracts.base import Contract, ProblemText, StepText
+
+
+class ScoreRequest(Contract):
+    """Score the steps of one or more trajectories of one problem."""
+
+    problem: ProblemText
+    steps: list[list[StepText]] = Field(
+        min_length=1,
+        max_length=256,
+        description="Trajectories, each the list of its steps from the first; every step is scored.",
+        examples=[[["# Half as many in May.\nmay = 48 / 2"]]],
+    )
+
+
+class ScoreResponse(Contract):
+    """Scores of the same shape as the request's `steps`."""
+
+    model: str = Field(description="Version of the PRM.", examples=["prm1-likelihood@small@3f2a91c0"])
+    scores: list[list[float]] = Field(
+        description="For each step a score in [0, 1]: the chance, as the PRM sees it, that the solution is on a right way after it."
+    )
+    cached: int = Field(default=0, ge=0, description="How many of the steps were answered from the cache.")

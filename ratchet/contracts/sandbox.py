@@ -1,0 +1,160 @@
+"""Sandbox service: what does this code do? Field names of `/run_code` follow ByteDance's SandboxFusion."""
+
+from enum import StrEnum
+from typing import Literal
+
+from pydantic import Field
+
+from ratchet.contracts.base import MAX_CODE_CHARS, Contract, StepText, Text
+
+
+class RunStatus(StrEnum):
+    """Outcome of a request, SandboxFusion's words."""
+
+    SUCCESS = "Success"
+    """The program ran to its end with return code 0."""
+    FAILED = "Failed"
+    """The program failed, was stopped at a limit, or was killed."""
+    SANDBOX_ERROR = "SandboxError"
+    """The sandbox itself could not run the program; nothing is said about the program."""
+
+
+class CommandStatus(StrEnum):
+    """How the process ended, SandboxFusion's words."""
+
+    FINISHED = "Finished"
+    ERROR = "Error"
+    TIME_LIMIT_EXCEEDED = "TimeLimitExceeded"
+
+
+class Limit(StrEnum):
+    """Which limit ended a run. Decided by the supervisor outside the jail."""
+
+    WALL = "wall"
+    CPU = "cpu"
+    MEMORY = "memory"
+    OUTPUT = "output"
+
+
+class Measured(Contract):
+    """What the supervisor measured from outside the jail. The program cannot forge these."""
+
+    signal: int | None = Field(default=None, description="Signal that ended the process, if one did.")
+    limit: Limit | None = Field(default=None, description="The limit that ended the run, if one did.")
+    stdout_truncated: bool = False
+    stderr_truncated: bool = False
+    wall_seconds: float = Field(ge=0)
+    cpu_seconds: float = Field(
+        ge=0, description="User and system time of the process and its reaped children."
+    )
+    peak_memory_mb: float = Field(ge=0, description="Peak resident set size, MiB.")
+
+
+class RunLimits(Contract):
+    """What a run may use."""
+
+    run_timeout: float = Field(default=10.0, gt=0, le=120, description="Wall-clock seconds.")
+    memory_limit_MB: int = Field(  # noqa: N815 - SandboxFusion's name
+        default=512, ge=64, le=8192, description="Memory beyond the preloaded libraries, MiB."
+    )
+
+
+class RunCodeRequest(RunLimits):
+    """Run one Python program from nothing in a fresh jail."""
+
+    code: Text = Field(max_length=MAX_CODE_CHARS, examples=["print(48 + 48 / 2)"])
+    language: Literal["python"] = "python"
+    stdin: Text | None = Field(default=None, max_length=MAX_CODE_CHARS)
+
+
+class RunResult(Contract):
+    """How the process ended and what it wrote."""
+
+    status: CommandStatus
+    execution_time: float = Field(ge=0, description="Wall-clock seconds.")
+    return_code: int | None = Field(
+        default=None, description="Exit status; none when a signal ended the process."
+    )
+    stdout: str
+    stderr: str
+    measured: Measured
+
+
+class RunCodeResponse(Contract):
+    """Answer of `/run_code`."""
+
+    status: RunStatus
+    message: str = ""
+    run_result: RunResult
+
+
+class RunStepsRequest(RunLimits):
+    """Run steps in order in one fresh interpreter; stop at the first that fails."""
+
+    steps: list[StepText] = Field(min_length=1, max_length=64)
+    seed: int = Field(
+        default=0, ge=0, lt=2**32, description="Seeds `random` and `numpy.random` before the first step."
+    )
+
+
+class StepStatus(StrEnum):
+    """What became of one step."""
+
+    OK = "ok"
+    """Ran to its end. The program says so itself; what counts as proof is the clean re-execution."""
+    ERROR = "error"
+    """Did not compile, or raised."""
+    LIMIT = "limit"
+    """Stopped at a limit."""
+    KILLED = "killed"
+    """The process ended before the step did: a signal, or an exit of its own."""
+    NOT_RUN = "not_run"
+    """An earlier step failed."""
+
+
+class StepResult(Contract):
+    """What one step did."""
+
+    status: StepStatus
+    stdout: str = ""
+    stderr: str = Field(default="", description="The last line is the error, as Python prints it.")
+
+
+class RunStepsResponse(Contract):
+    """One result per step, in order, and what the whole run used."""
+
+    status: RunStatus
+    message: str = ""
+    steps: list[StepResult]
+    measured: Measured
+
+
+class GradeRequest(Contract):
+    """Are these two answers equal? Neither side may be code: both are parsed as data, apart from each other."""
+
+    candidate: Text = Field(max_length=2000, examples=["72.0"])
+    reference: Text = Field(max_length=2000, examples=["72"])
+
+
+class GradeRule(StrEnum):
+    """What decided a verdict."""
+
+    EXACT = "exact"
+    """The same text after trimming."""
+    NUMERIC = "numeric"
+    """Both are numbers; compared within a relative tolerance of 1e-6 and an absolute one of 1e-12."""
+    SYMBOLIC = "symbolic"
+    """math-verify found them equal, or not."""
+    UNPARSED = "unparsed"
+    """One side could not be parsed: not equal."""
+    TIMEOUT = "timeout"
+    """Time ran out while comparing: not equal."""
+
+
+class GradeResponse(Contract):
+    """A verdict and the rule that decided it."""
+
+    equal: bool
+    rule: GradeRule
+    candidate_parsed: str | None = None
+    reference_parsed: str | None = None

@@ -1,0 +1,284 @@
+"""Search service: find and verify a solution."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from ratchet.contracts.base import Contract, ProblemText, Text
+from ratchet.contracts.sandbox import StepStatus
+from ratchet.states import NodeState, SearchState
+
+
+class StrategyName(StrEnum):
+    """How the tree is grown."""
+
+    MCTS = "mcts"
+    """Monte-Carlo tree search over executed steps, UCT, PRM-seeded."""
+    BEST_OF_N = "best_of_n"
+    """Independent trajectories; the answer with the highest PRM-scored trajectory."""
+    MAJORITY = "majority"
+    """Independent trajectories; the most frequent answer (self-consistency)."""
+    GREEDY = "greedy"
+    """One trajectory at temperature 0: the policy alone."""
+
+
+class Priority(StrEnum):
+    """Order among waiting searches."""
+
+    LOW = "low"
+    NORMAL = "normal"
+    HIGH = "high"
+
+
+class VerificationLevel(StrEnum):
+    """What stands behind an answer, the strongest first."""
+
+    REFERENCE = "reference"
+    """Equals the reference answer that came with the request."""
+    AGREEMENT = "agreement"
+    """Several programs that differ in more than names, each re-executed from nothing in a clean jail, give this answer."""
+    EXECUTION = "execution"
+    """One program, re-executed from nothing in a clean jail, gives this answer."""
+    NONE = "none"
+    """No program that gives this answer could be re-executed."""
+
+
+class StrategyParameters(Contract):
+    """Parameters of a strategy; what a strategy does not use it ignores."""
+
+    rollouts: int = Field(
+        default=16, ge=1, le=4096, description="Simulations (mcts) or trajectories (the others)."
+    )
+    candidates: int = Field(default=4, ge=1, le=64, description="Most children of one node.")
+    max_depth: int = Field(default=16, ge=1, le=64, description="Most steps in a solution.")
+    exploration: float = Field(default=2.0, ge=0, le=100, description="Exploration constant c of UCT.")
+    temperature: float = Field(default=0.7, ge=0, le=2)
+    top_p: float = Field(default=0.95, gt=0, le=1)
+    max_step_tokens: int = Field(default=256, ge=8, le=4096, description="Most generated tokens in one step.")
+    in_flight: int = Field(
+        default=4,
+        ge=1,
+        le=64,
+        description="Simulations of one search under way at once; keep it small for mcts.",
+    )
+    min_agreement: int = Field(
+        default=2, ge=2, le=64, description="Programs that must agree for the verification level `agreement`."
+    )
+    early_stop: bool = Field(
+        default=True,
+        description="End when the leading answer can hardly be overtaken. Off: spend the whole budget.",
+    )
+
+
+class Budget(Contract):
+    """A search ends when any of these is used up."""
+
+    tokens: int = Field(default=4096, ge=1, le=10_000_000, description="Generated tokens.")
+    seconds: float = Field(
+        default=600.0, gt=0, le=86_400, description="Wall-clock seconds since a worker began."
+    )
+    nodes: int = Field(default=1024, ge=1, le=1_000_000, description="Nodes in the tree, the root apart.")
+
+
+class SearchRequest(Contract):
+    """Body of `POST /search`. Only `problem` is needed."""
+
+    problem: ProblemText = Field(
+        examples=["A farmer has 17 sheep and buys 5 more each week for 4 weeks. How many sheep does he have?"]
+    )
+    reference_answer: Text | None = Field(
+        default=None,
+        min_length=1,
+        max_length=1000,
+        description="The right answer, where it is known. Only the verifier sees it; it guides no generation.",
+        examples=["37"],
+    )
+    strategy: StrategyName = StrategyName.MCTS
+    parameters: StrategyParameters = Field(default_factory=StrategyParameters)
+    budget: Budget = Field(default_factory=Budget)
+    seed: int = Field(default=0, ge=0, lt=2**31)
+    priority: Priority = Priority.NORMAL
+    require: Literal[
+        VerificationLevel.REFERENCE, VerificationLevel.AGREEMENT, VerificationLevel.EXECUTION
+    ] = Field(
+        default=VerificationLevel.AGREEMENT,
+        description="The weakest verification that counts as solved. With a reference answer it is always `reference`.",
+    )
+    wait: float = Field(
+        default=0.0,
+        ge=0,
+        le=3600,
+        description="Seconds to wait for the end. Over before then: 200 with the result; otherwise 202.",
+    )
+
+    @model_validator(mode="after")
+    def _reference_needs_an_answer(self) -> "SearchRequest":
+        if self.require is VerificationLevel.REFERENCE and self.reference_answer is None:
+            raise ValueError("require=reference needs a reference_answer")
+        return self
+
+
+class StepView(Contract):
+    """One step of the solution."""
+
+    text: str
+    stdout: str
+    prm_score: float | None
+
+
+class Verification(Contract):
+    """What stands behind the answer."""
+
+    level: VerificationLevel
+    votes: int = Field(ge=0, description="Trajectories that gave this answer.")
+    trajectories: int = Field(ge=0, description="Trajectories that gave any answer.")
+    distinct_programs: int = Field(
+        ge=0, description="Of the votes, programs that differ in more than names and were re-executed clean."
+    )
+    prm_share: float = Field(ge=0, le=1, description="This answer's share of the PRM-weighted vote.")
+    confidence: float = Field(
+        ge=0, le=1, description="Estimated probability that the answer is right; see docs/measurements.md."
+    )
+
+
+class UsagePart(Contract):
+    """Cost of one part of a search."""
+
+    calls: int = 0
+    tokens: int = 0
+    seconds: float = Field(
+        default=0.0, description="Sum over calls; calls overlap, so this can exceed the wall time."
+    )
+
+
+class Usage(Contract):
+    """What the search cost, by part."""
+
+    policy: UsagePart = Field(default_factory=UsagePart)
+    prm: UsagePart = Field(default_factory=UsagePart)
+    sandbox: UsagePart = Field(default_factory=UsagePart)
+    wall_seconds: float = 0.0
+    nodes: int = 0
+    simulations: int = 0
+
+
+class SearchResult(Contract):
+    """State of a search and, once there is one, its best answer."""
+
+    id: str = Field(examples=["0198f1d2-7c1e-7b43-9d55-0d1a5b7f3c11"])
+    state: SearchState
+    problem: str
+    strategy: StrategyName
+    seed: int
+    answer: str | None = None
+    program: str | None = Field(default=None, description="The steps as one Python program.")
+    steps: list[StepView] = Field(default_factory=list)
+    verification: Verification | None = None
+    usage: Usage = Field(default_factory=Usage)
+    models: dict[str, str] = Field(default_factory=dict, description="Versions, by part: policy, prm.")
+    reason: str | None = Field(default=None, description="Why the search ended as it did.")
+    created_at: datetime
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+
+
+class SearchSummary(Contract):
+    """One line of the list of searches."""
+
+    id: str
+    state: SearchState
+    problem: str = Field(description="Its first 200 characters.")
+    strategy: StrategyName
+    answer: str | None
+    level: VerificationLevel | None
+    created_at: datetime
+    ended_at: datetime | None
+
+
+class SearchPage(Contract):
+    """Searches, the newest first."""
+
+    searches: list[SearchSummary]
+    next: str | None = Field(description="`cursor` of the next page; none on the last.")
+
+
+class NodeView(Contract):
+    """One node of the tree."""
+
+    id: str
+    parent: str | None
+    depth: int
+    state: NodeState
+    text: str
+    status: StepStatus | None
+    stdout: str
+    stderr: str
+    prm_score: float | None
+    prior: float = Field(description="Mean log-probability of the step under the policy, nats.")
+    visits: int
+    q: float
+    tokens: int
+    seconds: float
+    answer: str | None
+
+
+class TreeView(Contract):
+    """The whole tree, parents before children."""
+
+    search: str
+    nodes: list[NodeView]
+
+
+class EventKind(StrEnum):
+    """What `GET /search/{id}/events` can carry."""
+
+    STATE = "state"
+    """The search changed its state; `data` is {state, reason}."""
+    NODE = "node"
+    """A node was added; `data` is a NodeView."""
+    ANSWER = "answer"
+    """A trajectory ended in an answer; `data` is {node, answer, prm_score, votes}."""
+    END = "end"
+    """The search is over; `data` is a SearchResult. The last event."""
+
+
+class SearchEvent(Contract):
+    """One server-sent event; its id orders it and lets a reader reconnect with `Last-Event-ID`."""
+
+    id: str
+    kind: EventKind
+    data: dict[str, Any]
+
+
+PROOF_FORMAT = "ratchet-proof/1"
+
+
+class ProofProgram(Contract):
+    """A program that gives the answer."""
+
+    steps: list[str]
+    stdout: list[str] = Field(description="What each step printed in the clean re-execution.")
+    sha256: str = Field(description="Of the steps joined by a NUL byte, UTF-8.")
+
+
+class Proof(Contract):
+    """A bundle that `ratchet verify` re-executes offline."""
+
+    format: Literal["ratchet-proof/1"] = PROOF_FORMAT
+    search: str
+    problem: str
+    answer: str
+    verification: Verification
+    programs: list[ProofProgram] = Field(
+        description="The program of the answer first, then those that agree with it."
+    )
+    seed: int
+    strategy: StrategyName
+    parameters: StrategyParameters
+    models: dict[str, str]
+    versions: dict[str, str] = Field(description="Of Ratchet, Python and the preloaded libraries.")
+    usage: Usage
+    created_at: datetime
+    sha256: str = Field(description="Of this bundle as canonical JSON without this field.")

@@ -1,0 +1,80 @@
+"""Trainer service: rounds and the model registry."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Any
+
+from pydantic import Field, FiniteFloat
+
+from ratchet.contracts.base import Contract, Text
+from ratchet.states import ModelState, RoundState
+
+
+class ModelKind(StrEnum):
+    """What a model is for."""
+
+    POLICY = "policy"
+    PRM = "prm"
+
+
+class ModelView(Contract):
+    """One version in the registry."""
+
+    version: str = Field(examples=["small@3f2a91c0"])
+    kind: ModelKind
+    state: ModelState
+    parent: str | None
+    uri: str
+    sha256: str
+    dataset: str | None = None
+    metrics: dict[str, Any] = Field(default_factory=dict)
+    created_at: datetime
+
+
+class ModelRegistration(Contract):
+    """Body of `POST /models`: a version that is there already, in a local folder or on a hub."""
+
+    version: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._/@+-]{0,199}$",
+        description="A name of your own.",
+        examples=["small@3f2a91c0"],
+    )
+    kind: ModelKind
+    uri: Annotated[Text, Field(min_length=1, max_length=2000)] = Field(
+        description="Absolute path of a local folder, or a hub id.",
+        examples=["Qwen/Qwen2.5-Coder-0.5B-Instruct"],
+    )
+    sha256: str = Field(
+        pattern=r"^[0-9a-f]{64}$", description="Of the weights, as the policy and PRM services report it."
+    )
+    parent: Annotated[Text, Field(min_length=1, max_length=200)] | None = Field(
+        default=None, description="Registered version that this one was trained from."
+    )
+    metrics: dict[
+        Annotated[Text, Field(max_length=100)], FiniteFloat | Annotated[Text, Field(max_length=1000)]
+    ] = Field(default_factory=dict, max_length=100)
+
+
+class ModelList(Contract):
+    """Versions, the newest first."""
+
+    models: list[ModelView]
+
+
+class RoundView(Contract):
+    """One self-evolution round."""
+
+    id: str
+    number: int
+    state: RoundState
+    config: dict[str, Any]
+    metrics: dict[str, Any]
+    reason: str | None
+    created_at: datetime
+    ended_at: datetime | None
+
+
+class RoundList(Contract):
+    """Rounds, the newest first."""
+
+    rounds: list[RoundView]

@@ -1,0 +1,98 @@
+"""Events of a search: a Redis stream each, from which any number of readers follow and reconnect by id.
+
+The stream's ids are the events' ids. Postgres is the truth; the stream is for those who watch: it keeps about the last
+`KEEP_EVENTS` events for `KEEP_SECONDS` after the last one, and a reader who comes later asks the store.
+
+Limits: a publish that was tried again after a lost reply can put an event into the stream twice.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import orjson
+
+from ratchet.contracts.search import EventKind, SearchEvent
+from ratchet.redis import REPLY_SECONDS, make_redis
+
+KEEP_EVENTS = 20_000
+KEEP_SECONDS = 24 * 3600
+BLOCK_SECONDS = 2.0
+READERS = 512
+
+START = "0-0"
+"""The id before the first event."""
+_ID = re.compile(r"\d{1,19}-\d{1,19}")
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """An event to publish; `data` is what orjson can write, of the shape that EventKind says."""
+
+    kind: EventKind
+    data: dict[str, Any]
+
+
+def is_event_id(value: str) -> bool:
+    """Whether a reader may hand this back as the last id it saw."""
+    return _ID.fullmatch(value) is not None and all(int(part) < 2**63 for part in value.split("-"))
+
+
+def _key(search_id: UUID) -> str:
+    return f"ratchet:events:{search_id}"
+
+
+class Events:
+    """Publish and read. Methods raise redis-py's RedisError when Redis is away."""
+
+    def __init__(self, redis_url: str) -> None:
+        self._redis = make_redis(redis_url)
+        # A blocking read holds its connection, so readers have a pool of their own and never stand in a writer's way.
+        self._readers = make_redis(
+            redis_url, connections=READERS, reply_seconds=BLOCK_SECONDS + REPLY_SECONDS
+        )
+
+    async def publish(self, search_id: UUID, events: Sequence[Event]) -> None:
+        """Append events in order, in one round trip."""
+        if not events:
+            return
+        key = _key(search_id)
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for event in events:
+                fields: dict[Any, Any] = {"kind": event.kind.value, "data": orjson.dumps(event.data)}
+                pipe.xadd(key, fields, maxlen=KEEP_EVENTS, approximate=True)
+            pipe.expire(key, KEEP_SECONDS)
+            await pipe.execute()
+
+    async def read(
+        self, search_id: UUID, after: str = START, *, block_seconds: float = BLOCK_SECONDS
+    ) -> list[SearchEvent]:
+        """Events after the id `after`, the oldest first; waits up to `block_seconds` (at most BLOCK_SECONDS) for one."""
+        block = max(1, int(min(block_seconds, BLOCK_SECONDS) * 1000))
+        reply: Any = await self._readers.xread({_key(search_id): after}, count=500, block=block)
+        if not reply:
+            return []
+        # RESP2 answers with pairs, RESP3 with a mapping.
+        entries = next(iter(reply.values()))[0] if isinstance(reply, dict) else reply[0][1]
+        return [
+            SearchEvent(
+                id=id_.decode(), kind=EventKind(fields[b"kind"].decode()), data=orjson.loads(fields[b"data"])
+            )
+            for id_, fields in entries
+        ]
+
+    async def newest(self, search_id: UUID) -> str:
+        """Id of the newest event; START when there is none."""
+        entries: Any = await self._redis.xrevrange(_key(search_id), count=1)
+        return entries[0][0].decode() if entries else START
+
+    async def ping(self) -> None:
+        """Raise RedisError unless Redis answers."""
+        await self._redis.ping()
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._redis.aclose()
+        await self._readers.aclose()

@@ -1,0 +1,259 @@
+"""What every service's HTTP app has in common: problem documents, health, metrics, request limits, JSON logs.
+
+`create_app` gives a FastAPI app to which a service adds its routes; `serve` runs it. A service says that it is ready
+by answering `health()`; until then `GET /health` is 503 and the stack waits.
+"""
+
+import asyncio
+import contextlib
+import os
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from http import HTTPStatus
+from typing import Any
+
+import structlog
+import uvicorn
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from prometheus_client import CONTENT_TYPE_LATEST, Counter, Histogram, generate_latest
+from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from ratchet import __version__
+from ratchet.contracts.base import FieldError, Health, ProblemDocument
+from ratchet.settings import Settings
+from ratchet.telemetry import configure_logging
+
+log = structlog.get_logger()
+
+PROBLEM_JSON = "application/problem+json"
+
+REQUESTS = Counter("ratchet_http_requests", "Requests by route and status.", ["service", "route", "status"])
+LATENCY = Histogram("ratchet_http_seconds", "Seconds from request to response.", ["service", "route"])
+
+
+class ProblemError(Exception):
+    """Raise it anywhere under a route; the caller gets an RFC 9457 problem document."""
+
+    def __init__(
+        self,
+        status: HTTPStatus,
+        detail: str,
+        *,
+        errors: list[FieldError] | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+        self.errors = errors or []
+        self.headers = headers
+
+
+def problem_response(
+    status: int,
+    detail: str | None,
+    instance: str,
+    errors: list[FieldError] | None = None,
+    headers: dict[str, str] | None = None,
+) -> Response:
+    """An RFC 9457 problem document as a response."""
+    body = ProblemDocument(
+        title=HTTPStatus(status).phrase, status=status, detail=detail, instance=instance, errors=errors or []
+    )
+    return Response(body.model_dump_json(), status_code=status, media_type=PROBLEM_JSON, headers=headers)
+
+
+def _field_path(location: tuple[int | str, ...]) -> str:
+    # The first part says body, query or path; a reader wants the field itself.
+    parts = location[1:] if len(location) > 1 else location
+    return ".".join(str(part) for part in parts)
+
+
+async def _on_invalid(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    errors = [FieldError(field=_field_path(tuple(e["loc"])), message=e["msg"]) for e in error.errors()]
+    named = "; ".join(f"{e.field}: {e.message}" for e in errors[:5])
+    return problem_response(422, f"The request is not valid. {named}", request.url.path, errors)
+
+
+async def _on_http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, StarletteHTTPException)
+    detail = error.detail if isinstance(error.detail, str) else None
+    return problem_response(error.status_code, detail, request.url.path, headers=dict(error.headers or {}))
+
+
+async def _on_problem(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ProblemError)
+    return problem_response(error.status, error.detail, request.url.path, error.errors, error.headers)
+
+
+async def _on_unexpected(request: Request, error: Exception) -> Response:
+    log.error("request failed", path=request.url.path, exc_info=error)
+    return problem_response(500, "The service failed on this request; its log has the reason.", request.url.path)
+
+
+class _BodyLimit:
+    """Refuses a body that is larger than allowed, whether or not its length was announced."""
+
+    def __init__(self, app: ASGIApp, limit: int) -> None:
+        self._app = app
+        self._limit = limit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        announced = dict(scope["headers"]).get(b"content-length", b"0")
+        seen = 0
+
+        async def limited() -> Message:
+            nonlocal seen
+            message = await receive()
+            seen += len(message.get("body", b""))
+            if seen > self._limit:
+                raise ProblemError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"The body exceeds {self._limit} bytes.")
+            return message
+
+        if announced.isdigit() and int(announced) > self._limit:
+            response = problem_response(413, f"The body exceeds {self._limit} bytes.", scope["path"])
+            await response(scope, receive, send)
+            return
+        await self._app(scope, limited, send)
+
+
+def _route_of(request: Request) -> str:
+    route = request.scope.get("route")
+    return getattr(route, "path", "unmatched")
+
+
+PROBLEM_RESPONSES: dict[int | str, dict[str, Any]] = {
+    "4XX": {
+        "description": "The request cannot be served as it is (RFC 9457).",
+        "content": {PROBLEM_JSON: {"schema": {"$ref": "#/components/schemas/ProblemDocument"}}},
+    },
+    "5XX": {
+        "description": "The service cannot serve now (RFC 9457).",
+        "content": {PROBLEM_JSON: {"schema": {"$ref": "#/components/schemas/ProblemDocument"}}},
+    },
+}
+
+
+def create_app(
+    *,
+    service: str,
+    summary: str,
+    settings: Settings,
+    lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]],
+    health: Callable[[], Awaitable[Health] | Health],
+) -> FastAPI:
+    """The app of one service, with what all have in common. `health` is called on every `GET /health`."""
+    app = FastAPI(
+        title=f"Ratchet {service}",
+        summary=summary,
+        version=__version__,
+        lifespan=lifespan,
+        responses=PROBLEM_RESPONSES,
+        openapi_url="/openapi.json",
+    )
+    app.add_exception_handler(RequestValidationError, _on_invalid)
+    app.add_exception_handler(StarletteHTTPException, _on_http_error)
+    app.add_exception_handler(ProblemError, _on_problem)
+    app.add_exception_handler(Exception, _on_unexpected)
+    app.add_middleware(_BodyLimit, limit=settings.max_body_bytes)
+
+    @app.middleware("http")
+    async def measure(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
+        began = time.perf_counter()
+        response = await call_next(request)
+        route = _route_of(request)
+        LATENCY.labels(service, route).observe(time.perf_counter() - began)
+        REQUESTS.labels(service, route, response.status_code).inc()
+        return response
+
+    @app.get("/health", tags=["operations"], response_model=Health, responses={503: {"model": Health}})
+    async def get_health() -> JSONResponse:
+        """Whether the service is ready, and what is in force."""
+        answer = health()
+        state = answer if isinstance(answer, Health) else await answer
+        return JSONResponse(state.model_dump(), status_code=200 if state.ready else 503)
+
+    @app.get("/metrics", tags=["operations"], response_class=Response)
+    def metrics() -> Response:
+        """Prometheus metrics."""
+        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
+    _document_problems(app)
+    return app
+
+
+def _document_problems(app: FastAPI) -> None:
+    """Put the problem document into the OpenAPI components and replace FastAPI's own validation schema by it."""
+    plain_openapi = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema:
+            return app.openapi_schema
+        document = plain_openapi()
+        schemas = document.setdefault("components", {}).setdefault("schemas", {})
+        problem = ProblemDocument.model_json_schema(ref_template="#/components/schemas/{model}")
+        schemas.update(problem.pop("$defs", {}))
+        schemas["ProblemDocument"] = problem
+        schemas.pop("HTTPValidationError", None)
+        schemas.pop("ValidationError", None)
+        for path in document["paths"].values():
+            for operation in path.values():
+                operation.get("responses", {}).pop("422", None)
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+def bind(settings: Settings) -> socket.socket:
+    """A listening socket; a port of 0 takes a free one."""
+    sock = socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        sock.bind((settings.host, settings.port))
+    except OSError as error:
+        sys.exit(f"ratchet: cannot listen on {settings.host}:{settings.port}: {error.strerror}. Choose another RATCHET_PORT.")
+    return sock
+
+
+def serve(app: FastAPI, settings: Settings) -> None:
+    """Run the app until SIGTERM or SIGINT; requests under way get ten seconds to end."""
+    configure_logging(settings)
+    config = uvicorn.Config(
+        app, log_config=None, access_log=False, timeout_graceful_shutdown=10, timeout_keep_alive=75, lifespan="on"
+    )
+    sock = bind(settings)
+    log.info("listening", host=settings.host, port=sock.getsockname()[1], pid=os.getpid())
+    server = uvicorn.Server(config)
+    asyncio.run(server.serve(sockets=[sock]))
+    if not server.started:
+        sys.exit(3)
+
+
+@contextlib.asynccontextmanager
+async def cancelled_on_disconnect(request: Request) -> AsyncIterator[None]:
+    """Cancel the work inside when the caller goes away, so that nobody computes for nobody."""
+    task = asyncio.current_task()
+    assert task is not None
+
+    async def watch() -> None:
+        while True:
+            message = await request.receive()
+            if message["type"] == "http.disconnect":
+                task.cancel()
+                return
+
+    watcher = asyncio.create_task(watch())
+    try:
+        yield
+    finally:
+        watcher.cancel()

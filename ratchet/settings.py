@@ -1,0 +1,88 @@
+"""Configuration: one typed class per role, read from `RATCHET_*` environment variables.
+
+Only what differs between deployments is a setting. What belongs to a request (budget, strategy) is in the request.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """What every process needs."""
+
+    model_config = SettingsConfigDict(env_prefix="RATCHET_", env_ignore_empty=True, extra="ignore", frozen=True)
+
+    host: str = Field(default="127.0.0.1", description="Address that the service binds.")
+    port: int = Field(default=0, ge=0, le=65535, description="Port that the service binds; 0 takes a free one.")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    log_json: bool = Field(default=True, description="One JSON object a line; off: lines for people.")
+    max_body_bytes: int = Field(default=4 * 2**20, ge=1024, description="Larger request bodies get 413.")
+
+
+class StoreSettings(Settings):
+    """A process that talks to Postgres and Redis."""
+
+    database_url: str = Field(
+        default="postgresql+asyncpg://ratchet@127.0.0.1:5432/ratchet", description="SQLAlchemy URL (asyncpg)."
+    )
+    redis_url: str = "redis://127.0.0.1:6379/0"
+
+
+class PolicySettings(Settings):
+    """The policy service."""
+
+    model: str = Field(default="small", description="Local folder, hub id, or a name: small.")
+    engine: Literal["auto", "vllm", "transformers"] = Field(
+        default="auto", description="auto: vLLM where it is installed, otherwise transformers."
+    )
+    cache_dir: Path = Field(
+        default=Path("~/.cache/ratchet").expanduser(), description="Where converted checkpoints are kept."
+    )
+    max_model_len: int = Field(default=4096, ge=128, description="Longest prompt plus completion, tokens.")
+    max_num_seqs: int = Field(default=64, ge=1, description="Most sequences in one batch.")
+    kv_cache_gb: float = Field(default=2.0, gt=0, description="KV cache on CPU, GiB.")
+    step_format: Literal["auto", "few_shot", "markers"] = Field(
+        default="auto", description="auto: markers where the checkpoint's config says so, otherwise few_shot."
+    )
+
+
+class PrmSettings(Settings):
+    """The PRM service."""
+
+    policy_url: str = Field(default="http://127.0.0.1:8001", description="The policy whose likelihoods PRM1 reads.")
+    cache_entries: int = Field(default=100_000, ge=0, description="Scores kept in memory.")
+
+
+class SandboxSettings(Settings):
+    """The sandbox service."""
+
+    min_isolation: Literal["namespaces", "rlimits"] = Field(
+        default="namespaces", description="The service refuses to start below this level."
+    )
+    workers: int = Field(default=2, ge=1, le=64, description="Programs that run at once.")
+    queue_size: int = Field(default=1024, ge=1, description="Requests that may wait; more get 503 with Retry-After.")
+    queue_timeout: float = Field(default=60.0, gt=0, description="Longest wait in the queue, seconds.")
+    max_output_bytes: int = Field(default=64 * 1024, ge=1024, description="Of stdout and of stderr; the rest is cut.")
+
+
+class SearchSettings(StoreSettings):
+    """The search API and its worker."""
+
+    policy_url: str = "http://127.0.0.1:8001"
+    prm_url: str = "http://127.0.0.1:8002"
+    sandbox_url: str = "http://127.0.0.1:8003"
+    concurrency: int = Field(default=32, ge=1, description="Searches that one worker runs at once.")
+    lease_seconds: float = Field(
+        default=15.0, ge=1.0, description="A worker that is silent for this long has lost its searches."
+    )
+    queue_name: str = "search"
+    max_attempts: int = Field(default=5, ge=1, description="Workers that may take up one search before it fails.")
+
+
+class TrainerSettings(StoreSettings):
+    """The trainer service."""
+
+    poll_seconds: float = Field(default=2.0, gt=0, description="How often the trainer looks for a finished round.")

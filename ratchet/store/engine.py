@@ -1,0 +1,112 @@
+"""The way to Postgres: one async engine a process, with time-outs, and one error for "not reachable".
+
+Limits: a call is tried three times within about a second; who can wait longer tries again.
+"""
+
+import functools
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any, ParamSpec, TypeVar
+
+import asyncpg
+import orjson
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+
+CONNECT_SECONDS = 5.0
+STATEMENT_SECONDS = 30.0
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+# Connection, deadlock, resources, shutdown and time-out: the server's condition, not the statement's fault.
+_UNAVAILABLE_SQLSTATES = ("08", "40", "53", "57")
+
+
+class StoreUnavailableError(Exception):
+    """Postgres cannot be reached, or cannot serve now. Trying again later may help."""
+
+
+def _dumps(value: Any) -> str:
+    return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY).decode()
+
+
+def make_engine(database_url: str, pool_size: int = 10) -> AsyncEngine:
+    """An engine for a `postgresql+asyncpg://` URL. It connects when it is first used."""
+    return create_async_engine(
+        database_url,
+        pool_size=pool_size,
+        max_overflow=pool_size,
+        pool_timeout=CONNECT_SECONDS,
+        pool_recycle=1800,
+        pool_pre_ping=True,
+        json_serializer=_dumps,
+        json_deserializer=orjson.loads,
+        connect_args={
+            "timeout": CONNECT_SECONDS,
+            # A little more than the server's own limit, which gives the better message; this one holds when the
+            # server is silent.
+            "command_timeout": STATEMENT_SECONDS + 5,
+            "server_settings": {
+                "application_name": "ratchet",
+                "statement_timeout": str(int(STATEMENT_SECONDS * 1000)),
+                "idle_in_transaction_session_timeout": "60000",
+            },
+        },
+    )
+
+
+def _is_unavailable(error: BaseException) -> bool:
+    if isinstance(error, PoolTimeoutError | OSError | TimeoutError | asyncpg.PostgresConnectionError):
+        return True
+    if not isinstance(error, DBAPIError):
+        return isinstance(error, asyncpg.PostgresError) and _is_state_unavailable(error)
+    return (
+        error.connection_invalidated
+        or isinstance(error, InterfaceError | OperationalError)
+        or _is_state_unavailable(error.orig)
+    )
+
+
+def _is_state_unavailable(error: BaseException | None) -> bool:
+    sqlstate = getattr(error, "sqlstate", None)
+    return isinstance(sqlstate, str) and sqlstate.startswith(_UNAVAILABLE_SQLSTATES)
+
+
+@asynccontextmanager
+async def transaction(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """One transaction: commits at the end, rolls back on an error. Raises StoreUnavailableError."""
+    try:
+        async with engine.begin() as connection:
+            yield connection
+    except Exception as error:
+        if _is_unavailable(error):
+            raise StoreUnavailableError(f"The database is not reachable: {error}") from error
+        raise
+
+
+def retried(call: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
+    """Try an idempotent call again, a few times and not for long, while the store is not reachable."""
+
+    @functools.wraps(call)
+    async def wrapper(*args: P.args, **kwargs: P.kwargs) -> T:
+        async for attempt in AsyncRetrying(
+            retry=retry_if_exception_type(StoreUnavailableError),
+            stop=stop_after_attempt(3),
+            wait=wait_random_exponential(multiplier=0.1, max=0.5),
+            reraise=True,
+        ):
+            with attempt:
+                return await call(*args, **kwargs)
+        raise AssertionError("unreachable")
+
+    return wrapper
+
+
+async def ping(engine: AsyncEngine) -> None:
+    """Raise StoreUnavailableError unless Postgres answers."""
+    async with transaction(engine) as connection:
+        await connection.execute(text("SELECT 1"))

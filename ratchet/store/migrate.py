@@ -1,0 +1,77 @@
+"""`python -m ratchet.store.migrate`: bring the database to this version's tables. Safe to run again, and by several at once.
+
+Limits: waits for the database for a minute, then gives up with exit code 1.
+"""
+
+import asyncio
+import sys
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.util import CommandError
+from sqlalchemy import Connection, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
+
+from ratchet.settings import StoreSettings
+from ratchet.store.engine import StoreUnavailableError, make_engine, ping, transaction
+
+_LOCK = 0x7261746368657431  # "ratchet1": any number that nobody else locks.
+
+
+def alembic_config() -> Config:
+    """Alembic's configuration; the connection is handed over in `attributes["connection"]`."""
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
+    return config
+
+
+def upgrade_connection(connection: Connection) -> None:
+    """Run the missing migrations in the connection's transaction, one process at a time."""
+    connection.execute(text("SET LOCAL statement_timeout = 0"))
+    connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+    config = alembic_config()
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+
+
+async def migrate(engine: AsyncEngine, wait_seconds: float = 60.0) -> None:
+    """Wait for the database, then upgrade it. Raises StoreUnavailableError when it does not come."""
+    async for attempt in AsyncRetrying(
+        retry=retry_if_exception_type(StoreUnavailableError),
+        stop=stop_after_delay(wait_seconds),
+        wait=wait_random_exponential(multiplier=0.1, max=2.0),
+        reraise=True,
+    ):
+        with attempt:
+            await ping(engine)
+    async with transaction(engine) as connection:
+        await connection.run_sync(upgrade_connection)
+
+
+async def _main() -> None:
+    url = StoreSettings().database_url
+    try:
+        shown = make_url(url).render_as_string(hide_password=True)
+        engine = make_engine(url)
+    except Exception as error:  # noqa: BLE001 - whatever is wrong with the URL, the fix is the same
+        sys.exit(f"ratchet: RATCHET_DATABASE_URL is not a postgresql+asyncpg:// URL: {error}")
+    try:
+        await migrate(engine)
+    except StoreUnavailableError as error:
+        sys.exit(f"ratchet: {shown}: {error}. Start it, or set RATCHET_DATABASE_URL.")
+    except DBAPIError as error:
+        sys.exit(
+            f"ratchet: {shown}: {error.orig}. Check user, password and database in RATCHET_DATABASE_URL."
+        )
+    except CommandError as error:
+        sys.exit(f"ratchet: {shown}: {error}. The database belongs to another version of Ratchet.")
+    finally:
+        await engine.dispose()
+
+
+if __name__ == "__main__":
+    asyncio.run(_main())

@@ -1,0 +1,161 @@
+"""The model registry and the rounds, in Postgres. A version never changes what it is, only its state."""
+
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import RowMapping, select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from ratchet.contracts.trainer import ModelKind, ModelRegistration, ModelView, RoundView
+from ratchet.states import MODEL_TRANSITIONS, ModelState, check_transition
+from ratchet.store import tables as t
+from ratchet.store.engine import retried, transaction
+
+
+class VersionConflictError(Exception):
+    """The version is registered already, as something else."""
+
+
+class UnknownParentError(Exception):
+    """The parent version is not registered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """A version, and whether this call made it."""
+
+    model: ModelView
+    created: bool
+
+
+class Registry:
+    """Model versions and rounds. Every method raises StoreUnavailableError when Postgres is away."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+
+    @retried
+    async def register(self, model: ModelRegistration) -> Registered:
+        """Add a version as a candidate. The same version with the same content is the one that is there already.
+
+        Raises VersionConflictError and UnknownParentError.
+        """
+        async with transaction(self._engine) as connection:
+            if model.parent is not None and model.parent != model.version:
+                known = await connection.execute(
+                    select(t.models.c.version).where(t.models.c.version == model.parent)
+                )
+                if known.one_or_none() is None:
+                    raise UnknownParentError(
+                        f"The parent {model.parent!r} is not registered. Register it first."
+                    )
+            elif model.parent is not None:
+                raise UnknownParentError("A version cannot be its own parent.")
+            made = await connection.execute(
+                insert(t.models)
+                .values(state=ModelState.CANDIDATE, **model.model_dump())
+                .on_conflict_do_nothing()
+                .returning(t.models.c.version)
+            )
+            created = made.one_or_none() is not None
+            view = _model(
+                (await connection.execute(select(t.models).where(t.models.c.version == model.version)))
+                .mappings()
+                .one()
+            )
+        same = (view.kind, view.uri, view.sha256, view.parent) == (
+            model.kind,
+            model.uri,
+            model.sha256,
+            model.parent,
+        )
+        if not same:
+            raise VersionConflictError(
+                f"Version {model.version!r} is registered already, with other content."
+            )
+        return Registered(view, created)
+
+    @retried
+    async def get(self, version: str) -> ModelView | None:
+        """One version; None: unknown."""
+        async with transaction(self._engine) as connection:
+            row = (
+                (await connection.execute(select(t.models).where(t.models.c.version == version)))
+                .mappings()
+                .one_or_none()
+            )
+        return None if row is None else _model(row)
+
+    @retried
+    async def models(
+        self, kind: ModelKind | None = None, state: ModelState | None = None, limit: int = 100
+    ) -> list[ModelView]:
+        """Versions, the newest first."""
+        query = select(t.models).order_by(t.models.c.created_at.desc(), t.models.c.version).limit(limit)
+        if kind is not None:
+            query = query.where(t.models.c.kind == kind)
+        if state is not None:
+            query = query.where(t.models.c.state == state)
+        async with transaction(self._engine) as connection:
+            return [_model(row) for row in (await connection.execute(query)).mappings()]
+
+    @retried
+    async def set_state(self, version: str, state: ModelState) -> ModelView | None:
+        """Move a version to a state that the transition table allows; None: unknown version.
+
+        A version that begins to serve retires the one of its kind that served before, in the same transaction.
+        Raises IllegalTransitionError.
+        """
+        async with transaction(self._engine) as connection:
+            row = (
+                (
+                    await connection.execute(
+                        select(t.models).where(t.models.c.version == version).with_for_update()
+                    )
+                )
+                .mappings()
+                .one_or_none()
+            )
+            if row is None:
+                return None
+            check_transition(MODEL_TRANSITIONS, row["state"], state)
+            if state is ModelState.SERVING:
+                check_transition(MODEL_TRANSITIONS, ModelState.SERVING, ModelState.RETIRED)
+                await connection.execute(
+                    t.models.update()
+                    .where(t.models.c.kind == row["kind"], t.models.c.state == ModelState.SERVING)
+                    .values(state=ModelState.RETIRED)
+                )
+            await connection.execute(
+                t.models.update().where(t.models.c.version == version).values(state=state)
+            )
+            return _model({**row, "state": state})
+
+    @retried
+    async def rounds(self, limit: int = 100) -> list[RoundView]:
+        """Rounds, the newest first."""
+        query = select(t.rounds).order_by(t.rounds.c.number.desc()).limit(limit)
+        async with transaction(self._engine) as connection:
+            return [_round(row) for row in (await connection.execute(query)).mappings()]
+
+    @retried
+    async def round(self, round_id: UUID) -> RoundView | None:
+        """One round; None: unknown."""
+        async with transaction(self._engine) as connection:
+            row = (
+                (await connection.execute(select(t.rounds).where(t.rounds.c.id == round_id)))
+                .mappings()
+                .one_or_none()
+            )
+        return None if row is None else _round(row)
+
+
+def _model(row: RowMapping | dict[Any, Any]) -> ModelView:
+    dataset = row["dataset"]
+    return ModelView(**{**row, "dataset": None if dataset is None else str(dataset)})
+
+
+def _round(row: RowMapping) -> RoundView:
+    return RoundView(**{**row, "id": str(row["id"])})

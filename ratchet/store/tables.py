@@ -1,0 +1,239 @@
+"""The tables, as SQLAlchemy Core metadata. Enum columns are text with a CHECK made from the enum.
+
+Limits: SQL stays within Postgres 15. The migrations are what makes a database; a test holds that both agree.
+"""
+
+from enum import StrEnum
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    Double,
+    Enum,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+    Uuid,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+
+from ratchet.contracts.sandbox import StepStatus
+from ratchet.contracts.search import Priority, StrategyName, VerificationLevel
+from ratchet.contracts.trainer import ModelKind
+from ratchet.states import ModelState, NodeState, RoundState, SearchState
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+
+def _one_of(enum: type[StrEnum], name: str) -> Enum:
+    # 64 leaves room for new members without a change of type.
+    return Enum(
+        enum,
+        name=name,
+        native_enum=False,
+        create_constraint=True,
+        length=64,
+        values_callable=lambda members: [member.value for member in members],
+    )
+
+
+def _created_at() -> Column[object]:
+    return Column(
+        "created_at", DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp()
+    )
+
+
+def _json(name: str) -> Column[object]:
+    return Column(name, JSONB, nullable=False, server_default=text("'{}'::jsonb"))
+
+
+problems = Table(
+    "problems",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("sha256", Text, nullable=False, unique=True, comment="Of the text, UTF-8."),
+    Column("text", Text, nullable=False),
+    _created_at(),
+)
+
+rounds = Table(
+    "rounds",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("number", Integer, nullable=False, unique=True),
+    Column("state", _one_of(RoundState, "state"), nullable=False),
+    _json("config"),
+    _json("metrics"),
+    Column("reason", Text),
+    _created_at(),
+    Column("ended_at", DateTime(timezone=True)),
+)
+
+searches = Table(
+    "searches",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("problem_id", ForeignKey("problems.id"), nullable=False, index=True),
+    Column("round_id", ForeignKey("rounds.id"), index=True),
+    Column("idempotency_key", Text, unique=True),
+    Column(
+        "request_sha256",
+        Text,
+        nullable=False,
+        comment="Of the canonical request, to tell a retry from a reuse.",
+    ),
+    Column("strategy", _one_of(StrategyName, "strategy"), nullable=False),
+    Column("parameters", JSONB, nullable=False),
+    Column("budget", JSONB, nullable=False),
+    Column("seed", BigInteger, nullable=False),
+    Column("priority", _one_of(Priority, "priority"), nullable=False),
+    Column("require", _one_of(VerificationLevel, "require"), nullable=False),
+    Column("state", _one_of(SearchState, "state"), nullable=False),
+    Column("reason", Text),
+    _json("usage"),
+    _json("models"),
+    Column("cancel_requested", Boolean, nullable=False, server_default=text("false")),
+    Column("owner", Text, comment="The worker that holds the lease."),
+    Column("lease_until", DateTime(timezone=True)),
+    Column("fence", BigInteger, nullable=False, server_default=text("0"), comment="Grows with each claim."),
+    Column("attempts", Integer, nullable=False, server_default=text("0")),
+    _created_at(),
+    Column("started_at", DateTime(timezone=True)),
+    Column("ended_at", DateTime(timezone=True)),
+    Index("ix_searches_state_id", "state", "id"),
+    # The sweeper looks only at searches that are not over: a few among very many.
+    Index(
+        "ix_searches_waiting",
+        "created_at",
+        postgresql_where=text("state IN ('queued', 'running')"),
+    ),
+)
+
+reference_answers = Table(
+    "reference_answers",
+    metadata,
+    # Apart from `searches`, so that no query for a search can carry the answer to policy, PRM, tree or events.
+    Column("search_id", ForeignKey("searches.id", ondelete="CASCADE"), primary_key=True),
+    Column("answer", Text, nullable=False),
+)
+
+nodes = Table(
+    "nodes",
+    metadata,
+    Column("search_id", ForeignKey("searches.id", ondelete="CASCADE"), primary_key=True),
+    Column("id", Text, primary_key=True),
+    Column("parent", Text),
+    Column("ordinal", Integer, nullable=False),
+    Column("depth", Integer, nullable=False),
+    Column("state", _one_of(NodeState, "state"), nullable=False),
+    Column("task", Text, nullable=False),
+    Column("text", Text, nullable=False),
+    Column("status", _one_of(StepStatus, "status")),
+    Column("stdout", Text, nullable=False),
+    Column("stderr", Text, nullable=False),
+    Column("prm_score", Double),
+    Column("prior", Double, nullable=False),
+    Column("visits", Integer, nullable=False),
+    Column("value_sum", Double, nullable=False),
+    Column("tokens", Integer, nullable=False),
+    Column("seconds", Double, nullable=False),
+    Column("answer", Text),
+    _created_at(),
+    UniqueConstraint("search_id", "ordinal"),
+    ForeignKeyConstraint(["search_id", "parent"], ["nodes.search_id", "nodes.id"], name="fk_nodes_parent"),
+    Index("ix_nodes_parent", "search_id", "parent"),
+)
+
+solutions = Table(
+    "solutions",
+    metadata,
+    Column("search_id", ForeignKey("searches.id", ondelete="CASCADE"), primary_key=True),
+    Column("answer", Text, nullable=False),
+    Column("program", Text),
+    Column("steps", JSONB, nullable=False),
+    Column("proof", JSONB),
+    _created_at(),
+)
+
+verifications = Table(
+    "verifications",
+    metadata,
+    Column("search_id", ForeignKey("solutions.search_id", ondelete="CASCADE"), primary_key=True),
+    Column("level", _one_of(VerificationLevel, "level"), nullable=False),
+    Column("votes", Integer, nullable=False),
+    Column("trajectories", Integer, nullable=False),
+    Column("distinct_programs", Integer, nullable=False),
+    Column("prm_share", Double, nullable=False),
+    Column("confidence", Double, nullable=False),
+    _created_at(),
+)
+
+datasets = Table(
+    "datasets",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("round_id", ForeignKey("rounds.id"), index=True),
+    Column("name", Text, nullable=False),
+    Column("uri", Text, nullable=False),
+    Column("sha256", Text, nullable=False),
+    Column("rows", BigInteger, nullable=False),
+    _created_at(),
+)
+
+models = Table(
+    "models",
+    metadata,
+    Column("version", Text, primary_key=True),
+    Column("kind", _one_of(ModelKind, "kind"), nullable=False),
+    Column("state", _one_of(ModelState, "state"), nullable=False),
+    Column("parent", ForeignKey("models.version"), index=True),
+    Column("uri", Text, nullable=False),
+    Column("sha256", Text, nullable=False),
+    Column("dataset", ForeignKey("datasets.id")),
+    _json("metrics"),
+    _created_at(),
+    Index("ix_models_kind_created_at", "kind", "created_at"),
+    # A service serves one version of its kind.
+    Index("uq_models_serving", "kind", unique=True, postgresql_where=text("state = 'serving'")),
+)
+
+evaluations = Table(
+    "evaluations",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("model", ForeignKey("models.version"), nullable=False, index=True),
+    Column("round_id", ForeignKey("rounds.id"), index=True),
+    Column("split", Text, nullable=False),
+    _json("metrics"),
+    _created_at(),
+)
+
+events = Table(
+    "events",
+    metadata,
+    # Coarse: one row for each state change. The fine ones are in Redis and expire.
+    Column("id", Uuid, primary_key=True),
+    Column("search_id", ForeignKey("searches.id", ondelete="CASCADE"), nullable=False),
+    Column("state", _one_of(SearchState, "state"), nullable=False),
+    Column("owner", Text),
+    Column("reason", Text),
+    _created_at(),
+    Index("ix_events_search_id_created_at", "search_id", "created_at"),
+)

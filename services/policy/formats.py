@@ -1,0 +1,176 @@
+"""Step formats: how a prefix becomes a prompt, and generated text becomes steps.
+
+Prompts are byte-stable: the prompt of a prefix and one step more begins with the prompt of that prefix, so the engine's
+prefix cache holds all but the new step. Two formats exist: `markers`, on which our models are trained (the paper's),
+and `few_shot`, worked examples for models that were not.
+
+Limits: text is cut by its form only. A line of a multi-line string that looks like the start of a step is taken for one.
+"""
+
+import ast
+import json
+import re
+from abc import abstractmethod
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Literal, Protocol
+
+from ratchet.contracts.policy import FinishReason, Prefix, Until
+
+FEW_SHOT_FILE = Path(__file__).with_name("few_shot.txt")
+CONFIG_KEY = "ratchet_step_format"
+
+
+class StepFormat(Protocol):
+    """How one family of models writes steps."""
+
+    name: str
+
+    @abstractmethod
+    def render(self, prefix: Prefix) -> str:
+        """The prompt, after which the model writes the next step."""
+
+    @abstractmethod
+    def join(self, steps: Sequence[str]) -> str:
+        """The text of steps as the model would have written them after the prompt of the problem."""
+
+    @abstractmethod
+    def stops(self, until: Until) -> dict[str, FinishReason]:
+        """Stop strings, and what it means when one is met: STEP (a boundary) or END (the solution is over)."""
+
+    @abstractmethod
+    def split(self, text: str, until: Until, finish: FinishReason) -> tuple[list[str], bool]:
+        """Generated text (without the stop string) cut into steps, and whether the last of them ends the solution.
+
+        At most one step for `Until.STEP`. With `FinishReason.LENGTH` the last step may be cut in the middle.
+        Never raises.
+        """
+
+
+END_OF_STEP = "<end_of_step>"
+END_OF_CODE = "<end_of_code>"
+
+
+class Markers:
+    """The trained format: the problem, then each step ended by `<end_of_step>`, the program by `<end_of_code>`.
+
+    A prompt is `{problem}`, a line break, and for each step its text, a line break, the marker, a line break.
+    """
+
+    name = "markers"
+
+    def render(self, prefix: Prefix) -> str:
+        return f"{prefix.problem.strip()}\n{self.join(prefix.steps)}"
+
+    def join(self, steps: Sequence[str]) -> str:
+        return "".join(f"{step}\n{END_OF_STEP}\n" for step in steps)
+
+    def stops(self, until: Until) -> dict[str, FinishReason]:
+        ends = {END_OF_CODE: FinishReason.END}
+        return ends if until is Until.END else {END_OF_STEP: FinishReason.STEP} | ends
+
+    def split(self, text: str, until: Until, finish: FinishReason) -> tuple[list[str], bool]:
+        body, code_ended, _ = text.partition(END_OF_CODE)
+        pieces = [piece.strip("\n") for piece in body.split(END_OF_STEP)]
+        steps = [piece for piece in pieces if piece.strip()]
+        final = bool(code_ended) or finish is FinishReason.END
+        if until is Until.STEP:
+            # Normally the stop string has cut here; without it (a foreign engine) the rest is not part of the step.
+            return steps[:1], final and len(steps) <= 1
+        return steps, final
+
+
+STEP_HEADER = "# Step "
+_BOUNDARY = re.compile(r"\n(?=# Step )")
+_FENCE = "```"
+_LEADING_FENCE = re.compile(r"\s*```[A-Za-z0-9_+-]*[ \t]*\n")
+_PRINT_LINE = re.compile(r"^print\s*\(", re.MULTILINE)
+_SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
+
+
+class FewShot:
+    """Worked examples, the problem, then steps: `# Step k: …` comment lines and Python. The last step prints.
+
+    The template is a text file with `{problem}` in it once; the word before it (`Problem:`) begins each example, so
+    that the model's own next example ends the solution.
+    """
+
+    name = "few_shot"
+
+    def __init__(self, template: str) -> None:
+        before, found, after = template.partition("{problem}")
+        if not found:
+            raise ValueError("the few-shot template has no {problem} in it")
+        self._before = before
+        self._after = after if after.endswith("\n") else after + "\n"
+        lead = before.rpartition("\n")[2].strip()
+        self._junk = ["\n" + _FENCE] + (["\n" + lead] if lead else [])
+
+    def render(self, prefix: Prefix) -> str:
+        return self._before + prefix.problem.strip() + self._after + self.join(prefix.steps)
+
+    def join(self, steps: Sequence[str]) -> str:
+        return "".join(step + "\n" for step in steps)
+
+    def stops(self, until: Until) -> dict[str, FinishReason]:
+        ends = dict.fromkeys(self._junk, FinishReason.END)
+        return ends if until is Until.END else {"\n" + STEP_HEADER: FinishReason.STEP} | ends
+
+    def split(self, text: str, until: Until, finish: FinishReason) -> tuple[list[str], bool]:
+        if fence := _LEADING_FENCE.match(text):
+            text = text[fence.end() :]
+        ended = finish is FinishReason.END
+        # A line break is put before the text, so that junk in its first line is found as well.
+        body = "\n" + text
+        cut = min((at for at in map(body.find, self._junk) if at >= 0), default=-1)
+        if cut >= 0:
+            body, ended = body[:cut], True
+        whole = [piece.strip("\n") for piece in _BOUNDARY.split(body.rstrip())]
+        pieces = [piece for piece in whole if piece.strip()]
+        steps: list[str] = []
+        for number, piece in enumerate(pieces):
+            last = number == len(pieces) - 1
+            steps.append(piece)
+            cut_short = last and finish is FinishReason.LENGTH and not ended
+            if prints(piece, complete=not cut_short):
+                return steps, True
+            if until is Until.STEP:
+                return steps, ended and last
+        return steps, ended
+
+
+def prints(code: str, *, complete: bool = True) -> bool:
+    """Whether running this code calls `print` outside of any function.
+
+    Code that does not parse is judged by its lines, unless it is not `complete` (then a cut call may be what is wrong).
+    """
+    try:
+        tree = ast.parse(code)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return complete and _PRINT_LINE.search(code) is not None
+    pending: list[ast.AST] = [tree]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print":
+            return True
+        pending.extend(child for child in ast.iter_child_nodes(node) if not isinstance(child, _SCOPES))
+    return False
+
+
+@cache
+def few_shot() -> FewShot:
+    """The packaged few-shot format."""
+    return FewShot(FEW_SHOT_FILE.read_text(encoding="utf-8"))
+
+
+def choose(setting: Literal["auto", "few_shot", "markers"], checkpoint: Path) -> StepFormat:
+    """The format that the setting names; `auto` asks the checkpoint's config. Raises ValueError for an unknown one."""
+    name: str = setting
+    if setting == "auto":
+        name = str(json.loads((checkpoint / "config.json").read_text()).get(CONFIG_KEY, "few_shot"))
+    if name == "markers":
+        return Markers()
+    if name == "few_shot":
+        return few_shot()
+    raise ValueError(f"the checkpoint asks for the step format {name!r}; known are few_shot and markers")

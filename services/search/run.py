@@ -1,0 +1,338 @@
+"""One search: ask the strategy, do the work over HTTP, tell the strategy, until an end is reached.
+
+The loop keeps up to `in_flight` tasks under way; batches form in the engines. It knows no database: what changed goes to
+a `Journal`, which the worker provides. Tokens are reserved for tasks under way, so a budget is overrun by one step's
+error of estimate at most, not by all that is in flight.
+"""
+
+import asyncio
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from ratchet.clients import PolicyClient, PrmClient, SandboxClient
+from ratchet.contracts.policy import Candidate, GenerateRequest, Prefix, Until
+from ratchet.contracts.prm import ScoreRequest
+from ratchet.contracts.sandbox import RunStatus, RunStepsRequest, StepResult, StepStatus
+from ratchet.contracts.search import SearchRequest, StrategyName, Usage, UsagePart
+from services.search.answers import last_line, same_answer
+from services.search.strategies import (
+    BestOfN,
+    Expand,
+    Greedy,
+    Majority,
+    Mcts,
+    Node,
+    Outcome,
+    Simulate,
+    StepOutcome,
+    Strategy,
+    Task,
+    Tree,
+)
+from services.search.strategies.mcts import DEAD_END
+from services.search.votes import hardly_overtaken, tally
+
+STEP_SECONDS = 10.0
+STEP_MEMORY_MB = 512
+FIRST_GUESS_TOKENS = 120
+"""Tokens reserved for a task before the first one of its kind has ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Backends:
+    """The services that a search calls."""
+
+    policy: PolicyClient
+    prm: PrmClient
+    sandbox: SandboxClient
+
+
+class SandboxFailedError(Exception):
+    """The sandbox could not run a program, which says nothing of the program."""
+
+
+class Journal(Protocol):
+    """Where a search writes down what it did."""
+
+    def note(self, nodes: Sequence[Node]) -> None:
+        """These nodes are new or changed. Must not block."""
+
+
+@dataclass(slots=True)
+class Search:
+    """All state of one search under way."""
+
+    request: SearchRequest
+    reference: str | None
+    tree: Tree
+    usage: Usage = field(default_factory=Usage)
+    models: dict[str, str] = field(default_factory=dict)
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set from outside to end the search with what it has: a cancel, or a lost lease."""
+
+    def strategy(self) -> Strategy:
+        """The strategy that the request names."""
+        parameters = self.request.parameters
+        match self.request.strategy:
+            case StrategyName.MCTS:
+                return Mcts(
+                    parameters.rollouts, parameters.candidates, parameters.max_depth, parameters.exploration
+                )
+            case StrategyName.BEST_OF_N:
+                return BestOfN(parameters.rollouts, parameters.max_depth)
+            case StrategyName.MAJORITY:
+                return Majority(parameters.rollouts, parameters.max_depth)
+            case StrategyName.GREEDY:
+                return Greedy(1, parameters.max_depth)
+
+
+async def grow(search: Search, backends: Backends, journal: Journal, deadline: float) -> str:
+    """Grow the tree until an end is reached; the reason why it ended. `deadline` is of the monotonic clock."""
+    strategy = search.strategy()
+    running: dict[asyncio.Task[Outcome], Task] = {}
+    stopped = asyncio.create_task(search.stop.wait())
+    reserve = _Reserve()
+    try:
+        while True:
+            reason = _reason_to_end(search, strategy, deadline)
+            while reason is None and len(running) < search.request.parameters.in_flight:
+                if search.usage.policy.tokens + reserve.expected(running.values()) >= search.request.budget.tokens:
+                    break
+                task = strategy.ask(search.tree)
+                if task is None:
+                    break
+                running[asyncio.create_task(perform(search, backends, task))] = task
+            if reason is not None or not running:
+                return reason or _why_nothing_is_left(search)
+            done, _ = await asyncio.wait(
+                {*running, stopped},
+                timeout=max(0.0, deadline - time.monotonic()),
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+            for ended in done & running.keys():
+                task = running.pop(ended)
+                outcome = ended.result()
+                reserve.learn(task, sum(step.tokens for path in outcome.paths for step in path))
+                changed = strategy.tell(search.tree, outcome)
+                search.usage.nodes = len(search.tree.nodes) - 1
+                search.usage.simulations = search.tree.root.visits
+                journal.note([search.tree.nodes[node] for node in changed])
+    finally:
+        for pending in (*running, stopped):
+            pending.cancel()
+        await asyncio.gather(*running, stopped, return_exceptions=True)
+
+
+class _Reserve:
+    """Expected tokens of the tasks under way: the running mean of their kind."""
+
+    def __init__(self) -> None:
+        self._mean: dict[type, tuple[int, float]] = {}
+
+    def learn(self, task: Task, tokens: int) -> None:
+        count, mean = self._mean.get(type(task), (0, 0.0))
+        self._mean[type(task)] = (count + 1, mean + (tokens - mean) / (count + 1))
+
+    def expected(self, tasks: Iterable[Task]) -> float:
+        return sum(self._mean.get(type(task), (0, FIRST_GUESS_TOKENS))[1] for task in tasks)
+
+
+def _reason_to_end(search: Search, strategy: Strategy, deadline: float) -> str | None:
+    budget = search.request.budget
+    if search.stop.is_set():
+        return "cancelled"
+    if time.monotonic() >= deadline:
+        return f"budget of {budget.seconds:g} seconds used up"
+    if search.usage.policy.tokens >= budget.tokens:
+        return f"budget of {budget.tokens} tokens used up"
+    if len(search.tree.nodes) > budget.nodes:
+        return f"budget of {budget.nodes} nodes used up"
+    if search.request.parameters.early_stop:
+        votes = tally(search.tree, strategy)
+        if search.reference is not None:
+            if any(node.value_sum > 0 for node in search.tree.terminals()):
+                return "a trajectory gives the reference answer"
+        elif hardly_overtaken(votes, search.request.parameters.min_agreement):
+            return "the leading answer can hardly be overtaken"
+    return None
+
+
+def _why_nothing_is_left(search: Search) -> str:
+    if search.tree.simulations >= search.request.parameters.rollouts:
+        return "all rollouts done"
+    if search.usage.policy.tokens * 2 >= search.request.budget.tokens:
+        return f"budget of {search.request.budget.tokens} tokens used up"
+    return "the tree is exhausted: every way was tried"
+
+
+async def perform(search: Search, backends: Backends, task: Task) -> Outcome:
+    """Do what the strategy asked for."""
+    prefix = [node.text for node in search.tree.path(task.node)]
+    match task:
+        case Expand():
+            candidates = await _generate(search, backends, prefix, task.candidates, Until.STEP, task.number, 0)
+            paths = await asyncio.gather(*(_try_step(search, backends, prefix, each) for each in candidates))
+            return Outcome(task, tuple(path for path in paths if path), None)
+        case Simulate():
+            return await _simulate(search, backends, task, prefix)
+
+
+async def _simulate(search: Search, backends: Backends, task: Simulate, prefix: list[str]) -> Outcome:
+    """Complete a trajectory. After a step that does not run, go on from the last one that did."""
+    tried: list[tuple[StepOutcome, ...]] = []
+    good: list[StepOutcome] = []
+    for attempt in range(task.retries + 1):
+        room = search.request.parameters.max_depth - len(prefix) - len(good)
+        if room <= 0:
+            break
+        before = prefix + [step.text for step in good]
+        [candidate] = await _generate(search, backends, before, 1, Until.END, task.number, attempt)
+        steps = await _run(search, backends, before, candidate, candidate.steps[:room])
+        ran = [step for step in steps if step.status is StepStatus.OK]
+        if len(ran) < len(steps):
+            tried.append((*good, *steps))
+            # What they cost is counted in the path that ends here.
+            good = [replace(step, tokens=0, seconds=0.0) for step in good + ran]
+        else:
+            good += ran
+        if ran and ran[-1].answer is not None:
+            break
+        if len(ran) == len(steps):
+            # All of it ran and nothing was printed: the policy has no more to say, or no room to say it.
+            break
+    tried.append(tuple(good))
+    scored = await _score(search, backends, prefix, tried)
+    end = scored[-1][-1] if scored[-1] else None
+    value = DEAD_END if end is None or end.answer is None else await _value(search, backends, scored[-1], end.answer)
+    return Outcome(task, tuple(path for path in scored[:-1] if path) + scored[-1:], value)
+
+
+async def _value(search: Search, backends: Backends, path: Sequence[StepOutcome], answer: str) -> float:
+    """Value of a trajectory's end: with a reference +1 or -1, otherwise the PRM's view of its last step, in [-1, 1]."""
+    if search.reference is not None:
+        return 1.0 if await same_answer(backends.sandbox, answer, search.reference) else -1.0
+    score = path[-1].prm_score
+    return 0.0 if score is None else 2.0 * score - 1.0
+
+
+async def _try_step(
+    search: Search, backends: Backends, prefix: list[str], candidate: Candidate
+) -> tuple[StepOutcome, ...]:
+    steps = await _run(search, backends, prefix, candidate, candidate.steps[:1])
+    [scored] = await _score(search, backends, prefix, [tuple(steps)])
+    return scored
+
+
+async def _generate(
+    search: Search, backends: Backends, steps: list[str], n: int, until: Until, task: int, attempt: int
+) -> list[Candidate]:
+    parameters, budget = search.request.parameters, search.request.budget
+    left = max(1, budget.tokens - search.usage.policy.tokens)
+    room = parameters.max_step_tokens * (1 if until is Until.STEP else 4)
+    began = time.monotonic()
+    response = await backends.policy.generate(
+        GenerateRequest(
+            prefixes=[Prefix(problem=search.request.problem, steps=steps)],
+            n=n,
+            temperature=0.0 if search.request.strategy is StrategyName.GREEDY else parameters.temperature,
+            top_p=parameters.top_p,
+            max_tokens=min(room, left),
+            # Every request of a search has a seed of its own, which depends only on the search's seed and the task.
+            seed=(search.request.seed * 1_000_003 + task * 101 + attempt) % 2**31,
+            until=until,
+        )
+    )
+    [candidates] = response.candidates
+    search.models["policy"] = response.model
+    _charge(search.usage.policy, began, sum(each.tokens for each in candidates))
+    return candidates
+
+
+async def _run(
+    search: Search, backends: Backends, prefix: list[str], candidate: Candidate, steps: list[str]
+) -> list[StepOutcome]:
+    """Run the candidate's steps after the prefix; up to the first that fails or that gives the answer."""
+    if not steps:
+        return []
+    began = time.monotonic()
+    response = await backends.sandbox.run_steps(
+        RunStepsRequest(
+            steps=prefix + steps,
+            run_timeout=STEP_SECONDS,
+            memory_limit_MB=STEP_MEMORY_MB,
+            seed=search.request.seed % 2**32,
+        )
+    )
+    if response.status is RunStatus.SANDBOX_ERROR:
+        raise SandboxFailedError(response.message)
+    seconds = _charge(search.usage.sandbox, began, 0)
+    results = response.steps[len(prefix) :]
+    if any(result.status is not StepStatus.OK for result in response.steps[: len(prefix)]):
+        # The prefix ran before and does not run now: whatever follows it cannot be trusted.
+        results = [StepResult(status=StepStatus.ERROR, stderr="an earlier step did not run again")]
+    shares = _token_shares(candidate.tokens, steps)
+    outcomes: list[StepOutcome] = []
+    for text, result, tokens in zip(steps, results, shares, strict=False):
+        ok = result.status is StepStatus.OK
+        outcomes.append(
+            StepOutcome(
+                text=text,
+                status=result.status,
+                stdout=result.stdout,
+                stderr=result.stderr,
+                prm_score=None,
+                prior=candidate.mean_logprob,
+                tokens=tokens,
+                seconds=seconds / len(steps),
+                # A step that prints ends the solution: the last line that it prints is the answer.
+                answer=last_line(result.stdout) if ok else None,
+            )
+        )
+        if not ok or outcomes[-1].answer is not None:
+            break
+    return outcomes
+
+
+async def _score(
+    search: Search, backends: Backends, prefix: list[str], paths: Sequence[tuple[StepOutcome, ...]]
+) -> tuple[tuple[StepOutcome, ...], ...]:
+    """The paths with the PRM's scores for the steps that ran."""
+    chains = [[step.text for step in path if step.status is StepStatus.OK] for path in paths]
+    asked = [prefix + chain for chain in chains if chain]
+    if not asked:
+        return tuple(paths)
+    began = time.monotonic()
+    response = await backends.prm.score(ScoreRequest(problem=search.request.problem, steps=asked))
+    _charge(search.usage.prm, began, 0)
+    search.models["prm"] = response.model
+    answers = iter(response.scores)
+    scored: list[tuple[StepOutcome, ...]] = []
+    for path, chain in zip(paths, chains, strict=True):
+        scores = iter(next(answers)[len(prefix) :] if chain else [])
+        scored.append(
+            tuple(
+                replace(step, prm_score=next(scores)) if step.status is StepStatus.OK else step for step in path
+            )
+        )
+    return tuple(scored)
+
+
+def _charge(part: UsagePart, began: float, tokens: int) -> float:
+    seconds = time.monotonic() - began
+    part.calls += 1
+    part.tokens += tokens
+    part.seconds += seconds
+    return seconds
+
+
+def _token_shares(tokens: int, steps: Sequence[str]) -> list[int]:
+    """A candidate's tokens divided among its steps by length; the engine counts only the whole."""
+    length = sum(len(step) for step in steps) or 1
+    shares: list[int] = []
+    passed = 0
+    for step in steps:
+        passed += len(step)
+        shares.append(tokens * passed // length - sum(shares))
+    return shares

@@ -1,0 +1,75 @@
+"""What a strategy and its caller say to one another."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from ratchet.contracts.sandbox import StepStatus
+from services.search.strategies.tree import Tree
+
+
+@dataclass(frozen=True, slots=True)
+class Expand:
+    """Generate `candidates` single steps after `node`, run and score each."""
+
+    number: int
+    """Counts the tasks of one search from 0; identifies the task and orders what it made."""
+    node: str
+    candidates: int
+
+
+@dataclass(frozen=True, slots=True)
+class Simulate:
+    """Complete a trajectory from `node` to its end; run and score its steps."""
+
+    number: int
+    node: str
+    retries: int
+    """How often to go on from the last good step after one that does not run."""
+
+
+Task = Expand | Simulate
+
+
+@dataclass(frozen=True, slots=True)
+class StepOutcome:
+    """A step that was generated, run and (where it ran) scored."""
+
+    text: str
+    status: StepStatus
+    stdout: str
+    stderr: str
+    prm_score: float | None
+    prior: float
+    """Mean log-probability under the policy, nats."""
+    tokens: int
+    seconds: float
+    answer: str | None = None
+    """Set where this step ends the solution."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of a task.
+
+    For `Expand`, `paths` are the candidates, each a path of one step. For `Simulate`, they are the paths below the
+    node that were tried: the last one is the trajectory that stands, those before it ended in a step that did not run.
+    """
+
+    task: Task
+    paths: tuple[tuple[StepOutcome, ...], ...]
+    value: float | None
+    """Simulate only: value of the trajectory's end in [-1, 1]; -1 for a dead end."""
+
+
+class Strategy(Protocol):
+    """One way to grow a tree."""
+
+    def ask(self, tree: Tree) -> Task | None:
+        """The next task, marked in `tree` as in flight; None when there is nothing to do until an outcome is told
+        (or at all, when nothing is in flight)."""
+
+    def tell(self, tree: Tree, outcome: Outcome) -> list[str]:
+        """Record an outcome; the ids of nodes that were added or changed. Telling it again changes nothing."""
+
+    def weight(self, prm_scores: list[float], visits: int) -> float:
+        """What one trajectory adds to its answer's vote: `prm_scores` of its steps, `visits` of its end."""

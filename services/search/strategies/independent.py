@@ -1,0 +1,47 @@
+"""Strategies of independent trajectories from the root: best-of-N, majority vote, greedy.
+
+They share one way to grow, and differ in how a trajectory's vote counts. A step that does not run ends its trajectory.
+"""
+
+from dataclasses import dataclass
+
+from ratchet.states import NodeState
+from services.search.strategies.base import Expand, Outcome, Task
+from services.search.strategies.mcts import mean_score, record_simulation, start_simulation
+from services.search.strategies.tree import Tree
+
+
+@dataclass(frozen=True, slots=True)
+class _Independent:
+    rollouts: int
+    max_depth: int
+
+    def ask(self, tree: Tree) -> Task | None:
+        if tree.simulations >= self.rollouts or tree.root.state is not NodeState.OPEN:
+            return None
+        return start_simulation(tree, tree.root, retries=0)
+
+    def tell(self, tree: Tree, outcome: Outcome) -> list[str]:
+        if outcome.task.number not in tree.pending or isinstance(outcome.task, Expand):
+            return []
+        tree.pending.discard(outcome.task.number)
+        return record_simulation(tree, outcome, self.max_depth)
+
+
+class Majority(_Independent):
+    """The most frequent answer: each trajectory has one vote (self-consistency, arXiv 2203.11171)."""
+
+    def weight(self, prm_scores: list[float], visits: int) -> float:
+        del prm_scores
+        return float(visits)
+
+
+class Greedy(Majority):
+    """One trajectory; the caller generates it at temperature 0."""
+
+
+class BestOfN(_Independent):
+    """The answer whose trajectories have the most PRM score behind them (weighted best-of-N)."""
+
+    def weight(self, prm_scores: list[float], visits: int) -> float:
+        return visits * mean_score(prm_scores)

@@ -1,0 +1,165 @@
+"""Monte-Carlo tree search as rStar-Math does it (arXiv 2501.04519, section 3), with execution in the loop.
+
+A descent follows UCT: the unvisited child with the best prior first, otherwise the child with the highest
+`Q + c * sqrt(ln N_parent / N)`. Simulations under way count as visits (WU-UCT, arXiv 1810.11755), so that several descents
+at once spread out. A node is simulated when it is first reached and expanded when it is reached again; no node is expanded
+twice. The PRM's score of a step seeds its node's value with the weight of one visit. Steps that do not run are never selected.
+"""
+
+import math
+from dataclasses import dataclass
+
+from ratchet.contracts.sandbox import StepStatus
+from ratchet.states import NodeState
+from services.search.strategies.base import Expand, Outcome, Simulate, StepOutcome, Task
+from services.search.strategies.tree import ROOT, Node, Tree, node_id
+
+DEAD_END = -1.0
+
+
+def record_path(tree: Tree, outcome: Outcome, start: Node, place: int, max_depth: int) -> tuple[Node, list[str]]:
+    """Add the steps of `outcome.paths[place]` below `start`; the deepest node that ran, and the ids that changed."""
+    node, changed = start, []
+    for index, step in enumerate(outcome.paths[place]):
+        made = tree.add(node, _node(node, step, (outcome.task.number, place * 100 + index), max_depth))
+        changed.append(made.id)
+        if made.state is NodeState.FAILED:
+            break
+        node = made
+    return node, changed
+
+
+def _node(parent: Node, step: StepOutcome, ordinal: tuple[int, int], max_depth: int) -> Node:
+    depth = parent.depth + 1
+    if step.status is not StepStatus.OK:
+        state = NodeState.FAILED
+    elif step.answer is not None:
+        state = NodeState.TERMINAL
+    else:
+        state = NodeState.OPEN if depth < max_depth else NodeState.EXHAUSTED
+    return Node(
+        id=node_id(parent.id, step.text, step.status),
+        parent=parent.id,
+        ordinal=ordinal,
+        depth=depth,
+        state=state,
+        text=step.text,
+        status=step.status,
+        stdout=step.stdout,
+        stderr=step.stderr,
+        prm_score=step.prm_score,
+        prior=step.prior,
+        tokens=step.tokens,
+        seconds=step.seconds,
+        answer=step.answer,
+    )
+
+
+def record_simulation(tree: Tree, outcome: Outcome, max_depth: int) -> list[str]:
+    """Add a simulation's steps, back its value up from where it ended to the root, and free what was in flight."""
+    start = tree.nodes[outcome.task.node]
+    changed: dict[str, None] = {}
+    end = start
+    for place in range(len(outcome.paths)):
+        end, made = record_path(tree, outcome, start, place, max_depth)
+        changed.update(dict.fromkeys(made))
+    value = outcome.value if outcome.value is not None else DEAD_END
+    end.ended += 1
+    for node in tree.ancestors(end.id):
+        node.visits += 1
+        node.value_sum += value
+        changed[node.id] = None
+    for node in tree.ancestors(start.id):
+        node.in_flight -= 1
+    tree.settle(end)
+    return list(changed)
+
+
+def start_simulation(tree: Tree, node: Node, retries: int) -> Simulate:
+    """Mark a simulation from `node` as in flight."""
+    task = Simulate(tree.asked, node.id, retries)
+    tree.asked += 1
+    tree.simulations += 1
+    tree.pending.add(task.number)
+    for above in tree.ancestors(node.id):
+        above.in_flight += 1
+    return task
+
+
+@dataclass(frozen=True, slots=True)
+class Mcts:
+    """Configuration of the search; the tree is the caller's."""
+
+    rollouts: int
+    candidates: int
+    max_depth: int
+    exploration: float
+    retries: int = 2
+
+    def ask(self, tree: Tree) -> Task | None:
+        """The next expansion or simulation, None when the rollouts are used up, all is in flight, or the tree is exhausted."""
+        if tree.simulations >= self.rollouts:
+            return None
+        return self._descend(tree, tree.root)
+
+    def _descend(self, tree: Tree, node: Node) -> Task | None:
+        if node.state is not NodeState.OPEN or node.id in tree.expanding:
+            return None
+        if not node.expanded:
+            if node.id != ROOT and node.visits + node.in_flight == 0:
+                return start_simulation(tree, node, self.retries)
+            task = Expand(tree.asked, node.id, self.candidates)
+            tree.asked += 1
+            tree.pending.add(task.number)
+            tree.expanding.add(node.id)
+            return task
+        for child in sorted(tree.children(node), key=lambda child: self._rank(node, child)):
+            found = self._descend(tree, child)
+            if found is not None:
+                return found
+        return None
+
+    def _rank(self, parent: Node, child: Node) -> tuple[float, ...]:
+        """Sorts the best child first. Ties go to the step made first, so that the order never depends on a hash."""
+        visits = child.visits + child.in_flight
+        if visits == 0:
+            return (0.0, -seed_value(child), *child.ordinal)
+        explore = self.exploration * math.sqrt(math.log(parent.visits + parent.in_flight) / visits)
+        return (1.0, -(estimate(child) + explore), *child.ordinal)
+
+    def tell(self, tree: Tree, outcome: Outcome) -> list[str]:
+        """Record an outcome; the ids of nodes that were added or changed."""
+        if outcome.task.number not in tree.pending:
+            return []
+        tree.pending.discard(outcome.task.number)
+        if isinstance(outcome.task, Simulate):
+            return record_simulation(tree, outcome, self.max_depth)
+        node = tree.nodes[outcome.task.node]
+        changed = [node.id]
+        for place in range(len(outcome.paths)):
+            changed += record_path(tree, outcome, node, place, self.max_depth)[1]
+        node.expanded = True
+        tree.expanding.discard(node.id)
+        tree.settle(node)
+        return changed
+
+    def weight(self, prm_scores: list[float], visits: int) -> float:
+        """A PRM-weighted vote: the trajectory's mean step score, once for each visit of its end."""
+        return visits * mean_score(prm_scores)
+
+
+def seed_value(node: Node) -> float:
+    """The PRM's score of the step as a value in [-1, 1]; 0 where there is none."""
+    return 2.0 * node.prm_score - 1.0 if node.prm_score is not None else 0.0
+
+
+def estimate(node: Node) -> float:
+    """Mean of the backed-up values and the PRM's seed, which counts as one visit."""
+    if node.prm_score is None:
+        return node.q
+    return (seed_value(node) + node.value_sum) / (1 + node.visits)
+
+
+def mean_score(prm_scores: list[float]) -> float:
+    """Mean step score; 0.5 where nothing was scored."""
+    return sum(prm_scores) / len(prm_scores) if prm_scores else 0.5

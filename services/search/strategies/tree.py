@@ -1,0 +1,131 @@
+"""The search tree: nodes are executed steps, the root is the bare problem.
+
+A node's id is a hash of its parent's id and its step's code, so the same step after the same prefix is the same node,
+whichever task found it and in whatever order. Where two tasks found it, what is kept is what the earlier task (by number) saw.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from ratchet.contracts.sandbox import StepStatus
+from ratchet.programs import step_fingerprint
+from ratchet.states import NODE_TRANSITIONS, NodeState, check_transition
+
+ROOT = "root"
+
+
+@dataclass(slots=True)
+class Node:
+    """One executed step. `visits` counts the simulations that went through it, `value_sum` their values."""
+
+    id: str
+    parent: str | None
+    ordinal: tuple[int, int]
+    """Number of the task that made it, and its place in that task's outcome."""
+    depth: int
+    state: NodeState
+    text: str = ""
+    status: StepStatus | None = None
+    stdout: str = ""
+    stderr: str = ""
+    prm_score: float | None = None
+    prior: float = 0.0
+    tokens: int = 0
+    seconds: float = 0.0
+    answer: str | None = None
+    visits: int = 0
+    value_sum: float = 0.0
+    ended: int = 0
+    """Simulations that ended here."""
+    expanded: bool = False
+    children: list[str] = field(default_factory=list)
+    in_flight: int = 0
+    """Simulations under way that go through here."""
+
+    @property
+    def q(self) -> float:
+        """Mean backed-up value, in [-1, 1]; 0 before the first visit."""
+        return self.value_sum / self.visits if self.visits else 0.0
+
+
+@dataclass(slots=True)
+class Tree:
+    """Nodes by id, and what is in flight."""
+
+    nodes: dict[str, Node] = field(
+        default_factory=lambda: {ROOT: Node(ROOT, None, (-1, 0), 0, NodeState.OPEN)}
+    )
+    asked: int = 0
+    """Tasks asked so far: the number of the next one."""
+    pending: set[int] = field(default_factory=set)
+    expanding: set[str] = field(default_factory=set)
+    """Nodes whose expansion is in flight."""
+    simulations: int = 0
+    """Simulations asked so far."""
+
+    @property
+    def root(self) -> Node:
+        return self.nodes[ROOT]
+
+    def children(self, node: Node) -> list[Node]:
+        return [self.nodes[child] for child in node.children]
+
+    def path(self, node_id: str) -> list[Node]:
+        """From the first step to the node; empty for the root."""
+        path: list[Node] = []
+        node = self.nodes[node_id]
+        while node.parent is not None:
+            path.append(node)
+            node = self.nodes[node.parent]
+        return path[::-1]
+
+    def ancestors(self, node_id: str) -> Iterator[Node]:
+        """The node and all above it, up to the root."""
+        current: str | None = node_id
+        while current is not None:
+            node = self.nodes[current]
+            yield node
+            current = node.parent
+
+    def terminals(self) -> list[Node]:
+        """Ends of trajectories that gave an answer, in the order of their ordinals."""
+        found = [node for node in self.nodes.values() if node.answer is not None and node.visits > 0]
+        return sorted(found, key=lambda node: node.ordinal)
+
+    def add(self, parent: Node, step: Node) -> Node:
+        """Insert `step` under `parent`, or merge it with the same step that is there; the node that stands."""
+        there = self.nodes.get(step.id)
+        if there is None:
+            self.nodes[step.id] = step
+            parent.children.append(step.id)
+            parent.children.sort(key=lambda child: self.nodes[child].ordinal)
+            return step
+        there.tokens += step.tokens
+        there.seconds += step.seconds
+        if step.ordinal < there.ordinal:
+            there.ordinal, there.text = step.ordinal, step.text
+            there.status, there.stdout, there.stderr = step.status, step.stdout, step.stderr
+            there.prm_score, there.prior, there.answer = step.prm_score, step.prior, step.answer
+            parent.children.sort(key=lambda child: self.nodes[child].ordinal)
+        return there
+
+    def settle(self, node: Node) -> None:
+        """Mark as exhausted each node from here up that has no way on left and nothing under way below it."""
+        for current in self.ancestors(node.id):
+            if current.state is NodeState.OPEN and self._has_no_way_on(current):
+                check_transition(NODE_TRANSITIONS, current.state, NodeState.EXHAUSTED)
+                current.state = NodeState.EXHAUSTED
+
+    def _has_no_way_on(self, node: Node) -> bool:
+        return (
+            node.expanded
+            and node.in_flight == 0
+            and all(child.state is not NodeState.OPEN for child in self.children(node))
+        )
+
+
+def node_id(parent: str, text: str, status: StepStatus) -> str:
+    """Id of the step `text` under `parent`. A step that did not run is told from one that did."""
+    ran = "ok" if status is StepStatus.OK else "failed"
+    return hashlib.sha256(f"{parent}\0{ran}\0{step_fingerprint(text)}".encode()).hexdigest()[:16]

@@ -1,0 +1,241 @@
+"""The search strategies as pure code: invariants that hold whatever the policy writes and in whatever order outcomes come."""
+
+import math
+import random
+from dataclasses import asdict
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ratchet.contracts.sandbox import StepStatus
+from ratchet.states import NodeState
+from services.search.strategies import (
+    BestOfN,
+    Expand,
+    Greedy,
+    Majority,
+    Mcts,
+    Outcome,
+    Simulate,
+    StepOutcome,
+    Strategy,
+    Task,
+    Tree,
+)
+from services.search.strategies.mcts import estimate
+from services.search.strategies.tree import ROOT
+
+MAX_DEPTH = 5
+
+
+def step(text: str, *, ran: bool = True, answer: str | None = None, prm: float | None = None) -> StepOutcome:
+    return StepOutcome(
+        text=text,
+        status=StepStatus.OK if ran else StepStatus.ERROR,
+        stdout=answer or "",
+        stderr="",
+        prm_score=prm,
+        prior=-0.5,
+        tokens=10,
+        seconds=0.5,
+        answer=answer if ran else None,
+    )
+
+
+def outcome_of(task: Task, depth: int, rng: random.Random) -> Outcome:
+    """A random world in which steps are few, so that tasks often find the same ones; fixed by the task's number."""
+    if isinstance(task, Expand):
+        return Outcome(task, tuple((random_step(rng, last=False),) for _ in range(task.candidates)), None)
+    length = rng.randint(0, MAX_DEPTH - depth)
+    path = [random_step(rng, last=False, ran=True) for _ in range(length)]
+    if path and rng.random() < 0.7:
+        path[-1] = step(f"print({rng.randint(0, 2)})", answer=str(rng.randint(0, 2)), prm=rng.random())
+    failed = (random_step(rng, last=False, ran=False),)
+    answered = bool(path) and path[-1].answer is not None
+    value = rng.choice([-1.0, 1.0, 0.25]) if answered else -1.0
+    return Outcome(task, (failed, tuple(path)) if rng.random() < 0.3 else (tuple(path),), value)
+
+
+def random_step(rng: random.Random, *, last: bool, ran: bool | None = None) -> StepOutcome:
+    ok = rng.random() < 0.8 if ran is None else ran
+    return step(f"x = {rng.randint(0, 3)}", ran=ok, prm=rng.random() if ok else None)
+
+
+def play(strategy: Strategy, seed: int, in_flight: int, tasks: int = 60) -> tuple[Tree, list[Outcome]]:
+    """Run the strategy against the random world, outcomes told in random order."""
+    rng = random.Random(seed)
+    tree, waiting, told = Tree(), list[Task](), list[Outcome]()
+    for _ in range(tasks):
+        while len(waiting) < in_flight and (task := strategy.ask(tree)) is not None:
+            waiting.append(task)
+        if not waiting:
+            break
+        task = waiting.pop(rng.randrange(len(waiting)))
+        outcome = outcome_of(task, tree.nodes[task.node].depth, random.Random(seed * 1000 + task.number))
+        strategy.tell(tree, outcome)
+        told.append(outcome)
+    return tree, told
+
+
+def mcts(**changes: float) -> Mcts:
+    return Mcts(**{"rollouts": 40, "candidates": 3, "max_depth": MAX_DEPTH, "exploration": 1.4, **changes})  # type: ignore[arg-type]
+
+
+worlds = given(seed=st.integers(0, 10_000), in_flight=st.integers(1, 6))
+
+
+@worlds
+@settings(max_examples=150, deadline=None)
+def test_visits_are_conserved_and_values_stay_in_range(seed: int, in_flight: int) -> None:
+    tree, told = play(mcts(), seed, in_flight)
+    simulations = [outcome for outcome in told if isinstance(outcome.task, Simulate)]
+    assert tree.root.visits == len(simulations)
+    assert tree.root.value_sum == pytest.approx(sum(o.value or 0.0 for o in simulations))
+    for node in tree.nodes.values():
+        assert node.visits == node.ended + sum(child.visits for child in tree.children(node))
+        assert -1.0 <= node.q <= 1.0
+        assert -1.0 <= estimate(node) <= 1.0
+
+
+@worlds
+@settings(max_examples=150, deadline=None)
+def test_no_node_is_expanded_twice_and_failed_steps_are_never_built_on(seed: int, in_flight: int) -> None:
+    tree, told = play(mcts(), seed, in_flight)
+    expanded = [outcome.task.node for outcome in told if isinstance(outcome.task, Expand)]
+    assert len(expanded) == len(set(expanded))
+    for node in tree.nodes.values():
+        if node.state is NodeState.FAILED:
+            assert node.visits == 0
+            assert not node.children
+            assert node.answer is None
+        assert node.depth <= MAX_DEPTH
+
+
+@worlds
+@settings(max_examples=150, deadline=None)
+def test_in_flight_counts_return_to_zero_when_all_is_told(seed: int, in_flight: int) -> None:
+    strategy = mcts(rollouts=10)
+    tree, _ = play(strategy, seed, in_flight, tasks=10_000)
+    assert not tree.pending
+    assert not tree.expanding
+    assert all(node.in_flight == 0 for node in tree.nodes.values())
+    assert tree.simulations == 10 or tree.root.state is NodeState.EXHAUSTED
+
+
+@given(seed=st.integers(0, 10_000), order=st.randoms(use_true_random=False), ahead=st.integers(0, 30))
+@settings(max_examples=150, deadline=None)
+def test_any_order_of_tells_gives_the_same_tree(seed: int, order: random.Random, ahead: int) -> None:
+    strategy = mcts()
+
+    def grown(shuffle: bool) -> Tree:
+        tree, _ = play(strategy, seed, in_flight=1, tasks=ahead)
+        tasks = [task for _ in range(6) if (task := strategy.ask(tree)) is not None]
+        outcomes = [
+            outcome_of(task, tree.nodes[task.node].depth, random.Random(seed + task.number)) for task in tasks
+        ]
+        if shuffle:
+            order.shuffle(outcomes)
+        for outcome in outcomes:
+            strategy.tell(tree, outcome)
+        return tree
+
+    plain, shuffled = grown(shuffle=False), grown(shuffle=True)
+    assert plain.nodes.keys() == shuffled.nodes.keys()
+    for node_id, node in plain.nodes.items():
+        other = asdict(shuffled.nodes[node_id])
+        for name, value in asdict(node).items():
+            # Sums of floats differ in the last place by the order of addition.
+            assert other[name] == (pytest.approx(value) if isinstance(value, float) else value), name
+
+
+@worlds
+@settings(max_examples=50, deadline=None)
+def test_telling_twice_changes_nothing(seed: int, in_flight: int) -> None:
+    strategy = mcts()
+    tree, told = play(strategy, seed, in_flight)
+    before = {node_id: asdict(node) for node_id, node in tree.nodes.items()}
+    for outcome in told:
+        assert strategy.tell(tree, outcome) == []
+    assert before == {node_id: asdict(node) for node_id, node in tree.nodes.items()}
+
+
+@worlds
+@settings(max_examples=50, deadline=None)
+def test_the_same_world_gives_the_same_tree(seed: int, in_flight: int) -> None:
+    first, _ = play(mcts(), seed, in_flight)
+    second, _ = play(mcts(), seed, in_flight)
+    assert {k: asdict(v) for k, v in first.nodes.items()} == {k: asdict(v) for k, v in second.nodes.items()}
+
+
+def tell_expansion(strategy: Mcts, tree: Tree, *steps: StepOutcome) -> None:
+    task = strategy.ask(tree)
+    assert isinstance(task, Expand)
+    strategy.tell(tree, Outcome(task, tuple((each,) for each in steps), None))
+
+
+def test_unvisited_children_come_first_and_the_prm_orders_them() -> None:
+    strategy, tree = mcts(), Tree()
+    tell_expansion(strategy, tree, step("a = 1", prm=0.2), step("a = 2", prm=0.9), step("a = 3", prm=0.5))
+    order = [strategy.ask(tree) for _ in range(3)]
+    assert [tree.nodes[task.node].text for task in order if task] == ["a = 2", "a = 3", "a = 1"]
+    assert all(isinstance(task, Simulate) for task in order)
+
+
+def test_uct_takes_the_better_child_when_it_does_not_explore() -> None:
+    strategy, tree = mcts(exploration=0.0), Tree()
+    tell_expansion(strategy, tree, step("a = 1"), step("a = 2"))
+    for value in (-1.0, 1.0):
+        task = strategy.ask(tree)
+        assert isinstance(task, Simulate)
+        strategy.tell(tree, Outcome(task, ((step("b = 1"), step("print(b)", answer="1")),), value))
+    task = strategy.ask(tree)
+    assert isinstance(task, Expand)
+    assert tree.nodes[task.node].text == "a = 2"
+
+
+def test_uct_explores_what_was_visited_less() -> None:
+    strategy, tree = mcts(exploration=100.0), Tree()
+    tell_expansion(strategy, tree, step("a = 1"), step("a = 2"))
+    good, bad = (tree.nodes[child] for child in tree.root.children)
+    good.visits, good.value_sum, bad.visits, bad.value_sum = 9, 9.0, 1, -1.0
+    tree.root.visits = 10
+    task = strategy.ask(tree)
+    assert task is not None
+    assert task.node == bad.id
+    assert math.sqrt(math.log(10) / 1) > math.sqrt(math.log(10) / 9)
+
+
+def test_the_same_step_found_twice_is_one_node() -> None:
+    strategy, tree = mcts(), Tree()
+    tell_expansion(strategy, tree, step("# one way\na = 1"), step("# another\na   =  1"), step("a = 2"))
+    assert len(tree.root.children) == 2
+
+
+def test_a_tree_whose_steps_all_fail_is_exhausted() -> None:
+    strategy, tree = mcts(), Tree()
+    tell_expansion(strategy, tree, step("a = b", ran=False), step("a = c", ran=False))
+    assert tree.root.state is NodeState.EXHAUSTED
+    assert strategy.ask(tree) is None
+
+
+def test_nothing_below_the_depth_limit_is_selected() -> None:
+    strategy, tree = mcts(max_depth=1), Tree()
+    tell_expansion(strategy, tree, step("a = 1"))
+    assert strategy.ask(tree) is None
+    assert tree.root.state is NodeState.EXHAUSTED
+
+
+@pytest.mark.parametrize(("kind", "tasks"), [(BestOfN, 5), (Majority, 5)])
+def test_independent_strategies_simulate_from_the_root(kind: type[BestOfN | Majority], tasks: int) -> None:
+    strategy, tree = kind(5, MAX_DEPTH), Tree()
+    asked = [strategy.ask(tree) for _ in range(tasks + 1)]
+    assert asked[-1] is None
+    assert all(isinstance(task, Simulate) and task.node == ROOT and task.retries == 0 for task in asked[:-1])
+
+
+def test_votes_count_trajectories_or_their_prm_scores() -> None:
+    assert Majority(5, MAX_DEPTH).weight([0.1, 0.3], 2) == 2.0
+    assert Greedy(1, MAX_DEPTH).weight([], 1) == 1.0
+    assert BestOfN(5, MAX_DEPTH).weight([0.1, 0.3], 2) == pytest.approx(0.4)
+    assert mcts().weight([], 3) == pytest.approx(1.5)
