@@ -14,6 +14,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator
 from email.utils import parsedate_to_datetime
+from http import HTTPStatus
 from types import TracebackType
 from typing import Final, Self, TypeVar
 from urllib.parse import quote, urlsplit
@@ -380,6 +381,10 @@ class SearchClient(ServiceClient):
         while True:
             response: httpx.Response = await self._retrying()(self._open_events, search, last)
             opened = time.monotonic()
+            if response.status_code == HTTPStatus.NO_CONTENT:
+                # The event after which we asked was the last one.
+                await response.aclose()
+                return
             try:
                 async for event in self._events_of(response):
                     progress = time.monotonic()

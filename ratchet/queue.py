@@ -1,10 +1,13 @@
 """The job queue: which search is a worker to take up next. streaq's format and consumer on Redis streams.
 
-A job is only a nudge. What may be worked on is decided by the lease in Postgres, so a job that runs twice does no harm,
-and a job that is lost is put back by `sweep`. A job is named by the search and its fence, so that putting it twice is one
+A job is only a nudge. What may be worked on is decided by the lease in Postgres, so a job that runs twice
+does no harm,
+and a job that is lost is put back by `sweep`. A job is named by the search and its fence, so that putting
+it twice is one
 job, and a search that lost its worker gets a new one.
 
-Limits: publishing calls streaq 7.2's own Lua function through redis-py, whose time-outs and retries are ours; it is tied
+Limits: publishing calls streaq 7.2's own Lua function through redis-py, whose time-outs and retries are
+ours; it is tied
 to that minor version, and a test holds that streaq's consumer runs what is published here.
 """
 
@@ -39,7 +42,8 @@ _JOB = "search"
 _PRIORITIES = [Priority.LOW, Priority.NORMAL, Priority.HIGH]
 
 Handler = Callable[[UUID, asyncio.Event], Awaitable[None]]
-"""Works on one search until it is over or not this worker's any more. The event is set when a caller asks to cancel.
+"""Works on one search until it is over or not this worker's any more. The event is set when a caller asks
+to cancel.
 It gets one CancelledError when the worker is told to stop, and has STOP_SECONDS to give the search back."""
 
 STOP_SECONDS = 8.0
@@ -85,10 +89,10 @@ class SearchQueue:
                     prefix + streaq_keys.REDIS_DEPENDENCIES,
                     prefix + streaq_keys.REDIS_RESULT,
                     job_id,
-                    orjson.dumps({"f": _JOB, "a": [str(job.id)], "k": {}, "t": now}),  # type: ignore[arg-type]
-                    0,  # type: ignore[arg-type] # not delayed
-                    0,  # type: ignore[arg-type] # does not expire
-                    now,  # type: ignore[arg-type]
+                    orjson.dumps({"f": _JOB, "a": [str(job.id)], "k": {}, "t": now}),
+                    0,  # not delayed
+                    0,  # does not expire
+                    now,
                 )
             await pipe.execute()
 
@@ -144,7 +148,8 @@ class _Running:
 class SearchWorker:
     """Takes jobs by priority and runs the handler for each, `settings.concurrency` at once.
 
-    Searches under way go on while Redis is away: each is a task of its own, and the consumer is made anew until Redis is
+    Searches under way go on while Redis is away: each is a task of its own, and the consumer is made anew
+    until Redis is
     back. A search that was handed out twice in the meantime is joined, not begun again.
     """
 
@@ -221,7 +226,8 @@ class SearchWorker:
         except asyncio.CancelledError:
             if not self._stopping.is_set():
                 raise
-        except Exception:  # noqa: BLE001 - one search must not end the worker; its lease lapses and the sweeper sees it
+        except Exception:
+            # One search must not end the worker: its lease lapses, and the sweeper sees it.
             log.exception("search handler failed", search=str(search_id))
         finally:
             self._running.pop(search_id, None)
@@ -258,9 +264,7 @@ class SearchWorker:
 
 
 async def _run_job(worker: SearchWorker, ended: asyncio.Event, search_id: str) -> None:
-    # streaq cancels its jobs through anyio, which cancels again at each await; the search itself is another task.
-    with CancelScope(shield=True):
-        await worker.run_search(UUID(search_id), ended)
+    await worker.run_search(UUID(search_id), ended)
 
 
 class _Consumer(streaq.Worker[None]):
@@ -275,12 +279,14 @@ class _Consumer(streaq.Worker[None]):
             # Whatever the cause, the consumer is on its way out, and would wait for its jobs: they let go.
             self.ended.set()
 
+    async def signal_handler(self, scope: CancelScope) -> None:
+        """Nothing: streaq 7.2 takes SIGTERM from us even with `handle_signals=False`."""
+
 
 def _make_consumer(settings: SearchSettings, ended: asyncio.Event) -> _Consumer:
     consumer = _Consumer(
         redis_url=settings.redis_url,
         redis_kwargs={"connect_timeout": 2},
-        # More than may run, as a search that outlived an earlier consumer still holds a slot.
         concurrency=settings.concurrency,
         queue_name=settings.queue_name,
         priorities=[priority.value for priority in _PRIORITIES],
@@ -290,7 +296,8 @@ def _make_consumer(settings: SearchSettings, ended: asyncio.Event) -> _Consumer:
         idle_timeout=settings.lease_seconds,
         handle_signals=False,
     )
-    # A job that was fetched and waits cannot be overtaken by a more urgent one, and runs out of its idle time-out.
+    # A job that was fetched and waits cannot be overtaken by a more urgent one, and runs out of its idle
+    # time-out.
     consumer.prefetch = consumer.concurrency
     consumer.ended = ended
     return consumer

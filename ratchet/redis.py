@@ -1,6 +1,7 @@
 """The way to Redis: clients with time-outs, bounded retry and a pool that waits instead of failing.
 
-Limits: a call is tried four times within about two seconds, then raises redis-py's ConnectionError or TimeoutError.
+Limits: a call is tried four times within about two seconds, then raises redis-py's ConnectionError or
+TimeoutError.
 """
 
 from redis.asyncio import BlockingConnectionPool, Redis

@@ -22,6 +22,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST, Counter, Histogram, generate_latest
 from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ratchet import __version__
@@ -93,9 +94,16 @@ async def _on_problem(request: Request, error: Exception) -> Response:
     return problem_response(error.status, error.detail, request.url.path, error.errors, error.headers)
 
 
+async def _on_gone(request: Request, error: Exception) -> Response:
+    # Nobody reads it; 499 is what proxies log for a caller who left.
+    return Response(status_code=499)
+
+
 async def _on_unexpected(request: Request, error: Exception) -> Response:
     log.error("request failed", path=request.url.path, exc_info=error)
-    return problem_response(500, "The service failed on this request; its log has the reason.", request.url.path)
+    return problem_response(
+        500, "The service failed on this request; its log has the reason.", request.url.path
+    )
 
 
 class _BodyLimit:
@@ -117,7 +125,9 @@ class _BodyLimit:
             message = await receive()
             seen += len(message.get("body", b""))
             if seen > self._limit:
-                raise ProblemError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"The body exceeds {self._limit} bytes.")
+                raise ProblemError(
+                    HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"The body exceeds {self._limit} bytes."
+                )
             return message
 
         if announced.isdigit() and int(announced) > self._limit:
@@ -164,6 +174,7 @@ def create_app(
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(StarletteHTTPException, _on_http_error)
     app.add_exception_handler(ProblemError, _on_problem)
+    app.add_exception_handler(ClientDisconnect, _on_gone)
     app.add_exception_handler(Exception, _on_unexpected)
     app.add_middleware(_BodyLimit, limit=settings.max_body_bytes)
 
@@ -208,7 +219,9 @@ def _document_problems(app: FastAPI) -> None:
         schemas.pop("ValidationError", None)
         for path in document["paths"].values():
             for operation in path.values():
-                operation.get("responses", {}).pop("422", None)
+                responses = operation.get("responses", {})
+                if PROBLEM_JSON not in responses.get("422", {}).get("content", {}):
+                    responses.pop("422", None)
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]
@@ -221,7 +234,9 @@ def bind(settings: Settings) -> socket.socket:
     try:
         sock.bind((settings.host, settings.port))
     except OSError as error:
-        sys.exit(f"ratchet: cannot listen on {settings.host}:{settings.port}: {error.strerror}. Choose another RATCHET_PORT.")
+        sys.exit(
+            f"ratchet: cannot listen on {settings.host}:{settings.port}: {error.strerror}. Choose another RATCHET_PORT."
+        )
     return sock
 
 
@@ -229,7 +244,12 @@ def serve(app: FastAPI, settings: Settings) -> None:
     """Run the app until SIGTERM or SIGINT; requests under way get ten seconds to end."""
     configure_logging(settings)
     config = uvicorn.Config(
-        app, log_config=None, access_log=False, timeout_graceful_shutdown=10, timeout_keep_alive=75, lifespan="on"
+        app,
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=10,
+        timeout_keep_alive=75,
+        lifespan="on",
     )
     sock = bind(settings)
     log.info("listening", host=settings.host, port=sock.getsockname()[1], pid=os.getpid())
@@ -241,19 +261,31 @@ def serve(app: FastAPI, settings: Settings) -> None:
 
 @contextlib.asynccontextmanager
 async def cancelled_on_disconnect(request: Request) -> AsyncIterator[None]:
-    """Cancel the work inside when the caller goes away, so that nobody computes for nobody."""
+    """Cancel the work inside when the caller goes away, so that nobody computes for nobody.
+
+    Raises ClientDisconnect then, not CancelledError: a route that ends by a bare cancellation gives no response, which
+    the middleware around it reports as an error of the service.
+    """
     task = asyncio.current_task()
     assert task is not None
+    gone = False
 
     async def watch() -> None:
+        nonlocal gone
         while True:
             message = await request.receive()
             if message["type"] == "http.disconnect":
+                gone = True
                 task.cancel()
                 return
 
     watcher = asyncio.create_task(watch())
     try:
         yield
+    except asyncio.CancelledError:
+        # A second cancellation from elsewhere (the service is stopping) stays one.
+        if gone and task.uncancel() == 0:
+            raise ClientDisconnect from None
+        raise
     finally:
         watcher.cancel()

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from enum import StrEnum
+from itertools import pairwise
 from typing import TypeVar
 
 
@@ -103,7 +104,7 @@ _ROUND_STAGES = (
 ROUND_TRANSITIONS: Transitions[RoundState] = {
     **{
         stage: frozenset({following, RoundState.FAILED})
-        for stage, following in zip(_ROUND_STAGES, _ROUND_STAGES[1:], strict=False)
+        for stage, following in pairwise(_ROUND_STAGES)
     },
     RoundState.EVALUATING: frozenset({RoundState.PROMOTED, RoundState.REJECTED, RoundState.FAILED}),
     RoundState.PROMOTED: frozenset(),

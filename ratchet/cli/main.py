@@ -2,7 +2,7 @@
 
 import typer
 
-from ratchet.cli import evaluate, solve, up, verify
+from ratchet.cli import evaluate, models, solve, up, verify
 
 app = typer.Typer(
     name="ratchet",
@@ -15,6 +15,7 @@ app = typer.Typer(
 
 for command in (solve, up, evaluate, verify):
     command.register(app)
+app.add_typer(models.app, name="models")
 
 
 @app.callback()

@@ -41,11 +41,14 @@ def up(
     host: Annotated[
         str, typer.Option(help="Address that the search API binds; the rest stays on loopback.")
     ] = "127.0.0.1",
+    services: Annotated[
+        str | None, typer.Option(help="Only these, comma-separated; an empty list: the databases alone.")
+    ] = None,
     workers: Annotated[int, typer.Option(min=1, max=64, help="Search workers.")] = 1,
 ) -> None:
     """Start everything on this machine: databases, the five services, search workers. Ctrl-C stops it."""
     from ratchet.stack.errors import StackError
-    from ratchet.stack.local import StackConfig, default_data
+    from ratchet.stack.local import SERVICES, StackConfig, default_data
     from ratchet.stack.ports import is_free
 
     if port is None and is_free(PREFERRED_PORT, host):
@@ -59,6 +62,7 @@ def up(
         ports={"search": port} if port else {},
         host=host,
         search_workers=workers,
+        services=SERVICES if services is None else tuple(name for name in services.split(",") if name),
     )
     try:
         asyncio.run(_until_signal(config))
@@ -90,8 +94,11 @@ async def _run(config: "StackConfig") -> None:
 def _welcome(urls: "StackUrls", config: "StackConfig") -> str:
     body = json.dumps({"problem": EXAMPLE, "wait": 300})
     data = config.data.expanduser().resolve()
+    if "search" not in config.services:
+        return f"Ratchet is up, without a search API. Logs: {data / 'logs'}\n\nCtrl-C stops it."
     return (
-        f"Ratchet is up. Search API: {urls.search} (documentation: {urls.search}/docs). Logs: {data / 'logs'}\n\n"
+        f"Ratchet is up. Search API: {urls.search} (documentation: {urls.search}/docs). "
+        f"Logs: {data / 'logs'}\n\n"
         f"  curl -s {urls.search}/search -H 'content-type: application/json' -d '{body}'\n\n"
         "Ctrl-C stops it."
     )

@@ -33,12 +33,16 @@ def _not_blank(value: str) -> str:
 
 Text = Annotated[str, AfterValidator(_plain_text)]
 ProblemText = Annotated[
-    Text,
-    AfterValidator(_not_blank),
+    str,
+    # The limits come first, so that their messages speak of a string.
     Field(min_length=1, max_length=MAX_PROBLEM_CHARS, description="The problem, in plain words."),
+    AfterValidator(_plain_text),
+    AfterValidator(_not_blank),
 ]
 StepText = Annotated[
-    Text, Field(max_length=MAX_CODE_CHARS, description="One step: comment lines of reasoning, then Python.")
+    str,
+    Field(max_length=MAX_CODE_CHARS, description="One step: comment lines of reasoning, then Python."),
+    AfterValidator(_plain_text),
 ]
 
 

@@ -22,6 +22,6 @@ class ScoreResponse(Contract):
 
     model: str = Field(description="Version of the PRM.", examples=["prm1-likelihood@small@3f2a91c0"])
     scores: list[list[float]] = Field(
-        description="For each step a score in [0, 1]: the chance, as the PRM sees it, that the solution is on a right way after it."
+        description="For each step a score in [0, 1]: the chance, as the PRM sees it, of a right solution after it."
     )
     cached: int = Field(default=0, ge=0, description="How many of the steps were answered from the cache.")

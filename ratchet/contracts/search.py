@@ -252,9 +252,6 @@ class SearchEvent(Contract):
     data: dict[str, Any]
 
 
-PROOF_FORMAT = "ratchet-proof/1"
-
-
 class ProofProgram(Contract):
     """A program that gives the answer."""
 
@@ -266,7 +263,7 @@ class ProofProgram(Contract):
 class Proof(Contract):
     """A bundle that `ratchet verify` re-executes offline."""
 
-    format: Literal["ratchet-proof/1"] = PROOF_FORMAT
+    format: Literal["ratchet-proof/1"] = "ratchet-proof/1"
     search: str
     problem: str
     answer: str

@@ -155,7 +155,10 @@ def _to_bf16(buffer: mmap.mmap, start: int, info: TensorInfo) -> "torch.Tensor":
     packed = np.frombuffer(buffer, np.uint8, rows * row_bytes, start).reshape(rows, row_bytes)
     result = torch.empty((rows, info.shape[-1]), dtype=torch.bfloat16)
     step = max(1, BLOCK_VALUES // info.shape[-1])
-    plain = {GGMLQuantizationType.F32: np.dtype("<f4"), GGMLQuantizationType.F16: np.dtype("<f2")}
+    plain: dict[int, np.dtype[Any]] = {
+        GGMLQuantizationType.F32: np.dtype("<f4"),
+        GGMLQuantizationType.F16: np.dtype("<f2"),
+    }
     for row in range(0, rows, step):
         part = packed[row : row + step]
         values = part.view(plain[kind]).astype(np.float32) if kind in plain else dequantize(part, kind)
@@ -163,7 +166,9 @@ def _to_bf16(buffer: mmap.mmap, start: int, info: TensorInfo) -> "torch.Tensor":
     return result.reshape(info.shape)
 
 
-def convert(source: Path, target: Path, progress: Callable[[int, int], None] = lambda done, total: None) -> None:
+def convert(
+    source: Path, target: Path, progress: Callable[[int, int], None] = lambda done, total: None
+) -> None:
     """Write `source` (GGUF, qwen2) as a checkpoint into the existing folder `target`.
 
     `progress` is told how many bytes of packed tensors are done, of how many. Raises GgufError, and OSError when the
@@ -240,7 +245,9 @@ def _write_tokenizer(metadata: dict[str, Any], target: Path) -> None:
         ]
     )
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.post_processor = processors.TemplateProcessing(single="$A:0", pair="$A:0 $B:1", special_tokens=[])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A:0", pair="$A:0 $B:1", special_tokens=[]
+    )
     kinds = metadata["tokenizer.ggml.token_type"]
     for token, kind in zip(tokens, kinds, strict=True):
         if kind in (_CONTROL_TOKEN, _USER_TOKEN):
@@ -248,7 +255,11 @@ def _write_tokenizer(metadata: dict[str, Any], target: Path) -> None:
             (tokenizer.add_special_tokens if added.special else tokenizer.add_tokens)([added])
     tokenizer.save(str(target / "tokenizer.json"))
     named = {"bos_token": "bos", "eos_token": "eos", "pad_token": "padding"}
-    config: dict[str, Any] = {"tokenizer_class": "Qwen2Tokenizer", "add_prefix_space": None, "unk_token": None}
+    config: dict[str, Any] = {
+        "tokenizer_class": "Qwen2Tokenizer",
+        "add_prefix_space": None,
+        "unk_token": None,
+    }
     for key, short in named.items():
         number = metadata.get(f"tokenizer.ggml.{short}_token_id")
         config[key] = None if number is None else tokens[number]

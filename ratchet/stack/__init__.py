@@ -1,1 +1,1 @@
-"""The local stack: real servers and services as children of one process, without root and without containers."""
+"""The local stack: real servers and services as children of one process, without root or containers."""

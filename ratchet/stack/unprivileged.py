@@ -3,9 +3,10 @@
     python unprivileged.py namespace PROGRAM ARG...   in a user namespace where we have an unprivileged uid
     python unprivileged.py UID PROGRAM ARG...         with that uid
 
-In the namespace every file that the program makes stays ours on disk. Either way the program keeps one capability, to
-pass folders that are closed to others (0700 homes), so that nobody has to open them with chmod.
-What this is not: a jail. It gives Postgres a uid that it accepts, and takes away no access to root's own files.
+In the namespace every file that the program makes stays ours on disk. Either way the program keeps one
+capability, to pass folders that are closed to others (0700 homes), so that nobody has to open them with
+chmod. What this is not: a jail. It gives Postgres a uid that it accepts, and takes away no access to root's
+own files.
 """
 
 import ctypes
@@ -42,8 +43,8 @@ def unprivileged_uid() -> int:
 def swapped_map(extents: str, other: int) -> str:
     """A uid (or gid) map in which 0 and `other` have changed places and every other id is itself.
 
-    `extents` is the text of /proc/self/uid_map: which ids exist for us. They must stay mapped, as capabilities in
-    a namespace hold only for files whose owner and group are mapped there.
+    `extents` is the text of /proc/self/uid_map: which ids exist for us. They must stay mapped, as
+    capabilities in a namespace hold only for files whose owner and group are mapped there.
     """
     last = 0
     for line in extents.splitlines():
@@ -107,7 +108,7 @@ def become(uid: int) -> None:
 
 
 def keep_search_capability() -> None:
-    """Let the program that is executed next pass and read folders closed to others, where we may ourselves."""
+    """Let the program that is executed next pass and read folders closed to others, if we may."""
     for capability in (CAP_DAC_READ_SEARCH, CAP_DAC_OVERRIDE):
         bit = 1 << capability
         header = (ctypes.c_uint32 * 2)(CAPABILITY_VERSION_3, 0)

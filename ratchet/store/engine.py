@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, ParamSpec, TypeVar
 
-import asyncpg
 import orjson
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
@@ -22,8 +21,9 @@ STATEMENT_SECONDS = 30.0
 P = ParamSpec("P")
 T = TypeVar("T")
 
-# Connection, deadlock, resources, shutdown and time-out: the server's condition, not the statement's fault.
-_UNAVAILABLE_SQLSTATES = ("08", "40", "53", "57")
+# Connection, login, deadlock, resources, shutdown, time-out, and a database or table that is not there yet:
+# the server's condition, not the statement's fault.
+_UNAVAILABLE_SQLSTATES = ("08", "28", "3D", "40", "42P01", "53", "57")
 
 
 class StoreUnavailableError(Exception):
@@ -47,7 +47,8 @@ def make_engine(database_url: str, pool_size: int = 10) -> AsyncEngine:
         json_deserializer=orjson.loads,
         connect_args={
             "timeout": CONNECT_SECONDS,
-            # A little more than the server's own limit, which gives the better message; this one holds when the
+            # A little more than the server's own limit, which gives the better message; this one holds
+            # when the
             # server is silent.
             "command_timeout": STATEMENT_SECONDS + 5,
             "server_settings": {
@@ -60,20 +61,16 @@ def make_engine(database_url: str, pool_size: int = 10) -> AsyncEngine:
 
 
 def _is_unavailable(error: BaseException) -> bool:
-    if isinstance(error, PoolTimeoutError | OSError | TimeoutError | asyncpg.PostgresConnectionError):
-        return True
-    if not isinstance(error, DBAPIError):
-        return isinstance(error, asyncpg.PostgresError) and _is_state_unavailable(error)
-    return (
-        error.connection_invalidated
-        or isinstance(error, InterfaceError | OperationalError)
-        or _is_state_unavailable(error.orig)
-    )
-
-
-def _is_state_unavailable(error: BaseException | None) -> bool:
+    if isinstance(error, DBAPIError):
+        if error.connection_invalidated or isinstance(error, InterfaceError | OperationalError):
+            return True
+        return error.orig is not None and _is_unavailable(error.orig)
+    # asyncpg's errors carry the SQLSTATE; those of its connect come as they are, without SQLAlchemy's
+    # wrapping.
     sqlstate = getattr(error, "sqlstate", None)
-    return isinstance(sqlstate, str) and sqlstate.startswith(_UNAVAILABLE_SQLSTATES)
+    if isinstance(sqlstate, str):
+        return sqlstate.startswith(_UNAVAILABLE_SQLSTATES)
+    return isinstance(error, PoolTimeoutError | OSError | TimeoutError)
 
 
 @asynccontextmanager
@@ -110,3 +107,9 @@ async def ping(engine: AsyncEngine) -> None:
     """Raise StoreUnavailableError unless Postgres answers."""
     async with transaction(engine) as connection:
         await connection.execute(text("SELECT 1"))
+
+
+async def ready(engine: AsyncEngine) -> None:
+    """Raise StoreUnavailableError unless Postgres answers and the migrations have run."""
+    async with transaction(engine) as connection:
+        await connection.execute(text("SELECT 1 FROM alembic_version"))

@@ -1,4 +1,5 @@
-"""`python -m ratchet.store.migrate`: bring the database to this version's tables. Safe to run again, and by several at once.
+"""`python -m ratchet.store.migrate`: bring the database to this version's tables. Safe to run again, and
+by several at once.
 
 Limits: waits for the database for a minute, then gives up with exit code 1.
 """
@@ -12,7 +13,6 @@ from alembic.config import Config
 from alembic.util import CommandError
 from sqlalchemy import Connection, text
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
@@ -62,11 +62,7 @@ async def _main() -> None:
     try:
         await migrate(engine)
     except StoreUnavailableError as error:
-        sys.exit(f"ratchet: {shown}: {error}. Start it, or set RATCHET_DATABASE_URL.")
-    except DBAPIError as error:
-        sys.exit(
-            f"ratchet: {shown}: {error.orig}. Check user, password and database in RATCHET_DATABASE_URL."
-        )
+        sys.exit(f"ratchet: {shown}: {error}. Start it, or correct RATCHET_DATABASE_URL.")
     except CommandError as error:
         sys.exit(f"ratchet: {shown}: {error}. The database belongs to another version of Ratchet.")
     finally:

@@ -38,7 +38,8 @@ class Registry:
 
     @retried
     async def register(self, model: ModelRegistration) -> Registered:
-        """Add a version as a candidate. The same version with the same content is the one that is there already.
+        """Add a version as a candidate. The same version with the same content is the one that is there
+        already.
 
         Raises VersionConflictError and UnknownParentError.
         """
@@ -105,7 +106,8 @@ class Registry:
     async def set_state(self, version: str, state: ModelState) -> ModelView | None:
         """Move a version to a state that the transition table allows; None: unknown version.
 
-        A version that begins to serve retires the one of its kind that served before, in the same transaction.
+        A version that begins to serve retires the one of its kind that served before, in the same
+        transaction.
         Raises IllegalTransitionError.
         """
         async with transaction(self._engine) as connection:

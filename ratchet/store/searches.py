@@ -1,10 +1,13 @@
 """Searches in Postgres: who may work on one (lease and fence), its tree, its one result.
 
-A worker claims a search and gets a `Claim` with a fencing token. Each later claim moves the token, and every write
-under an older one is refused with `LeaseLostError` and writes nothing: a worker that was paused, cut off or thought
+A worker claims a search and gets a `Claim` with a fencing token. Each later claim moves the token, and
+every write
+under an older one is refused with `LeaseLostError` and writes nothing: a worker that was paused, cut off
+or thought
 dead cannot harm its successor. All times are the database's, so that the clocks of hosts do not matter.
 
-Limits: a lease that has run out but was not claimed by another still writes. Text that Postgres cannot hold (NUL, lone
+Limits: a lease that has run out but was not claimed by another still writes. Text that Postgres cannot
+hold (NUL, lone
 surrogates: programs print anything) is stored with U+FFFD in their place.
 """
 
@@ -52,6 +55,10 @@ from ratchet.store.ids import new_id
 
 class LeaseLostError(Exception):
     """Another worker has claimed the search since, or it is over: nothing was written."""
+
+
+class UnknownParentError(ValueError):
+    """A node names a parent that is neither in the tree nor in the same batch: nothing was written."""
 
 
 class IdempotencyConflictError(Exception):
@@ -102,6 +109,8 @@ class NodeRecord:
     tokens: int = 0
     seconds: float = 0.0
     answer: str | None = None
+    expanded: bool = False
+    """The strategy has asked for its children already."""
 
     def view(self) -> NodeView:
         """As the API shows it."""
@@ -154,7 +163,7 @@ _NODE_MOVES = [(old.value, new.value) for old, news in NODE_TRANSITIONS.items() 
 _NODE_TYPES = {
     "id": "text",
     "parent": "text",
-    "ordinal": "integer",
+    "ordinal": "bigint",
     "depth": "integer",
     "state": "text",
     "task": "text",
@@ -169,11 +178,12 @@ _NODE_TYPES = {
     "tokens": "integer",
     "seconds": "double precision",
     "answer": "text",
+    "expanded": "boolean",
 }
 _NODE_COLUMNS = ", ".join(_NODE_TYPES)
 _UNNEST = ", ".join(f"CAST(:{name} AS {type_}[])" for name, type_ in _NODE_TYPES.items())
 # What a node is made from stays as it was written first; only what the search learns later changes.
-_LATER = ("state", "prm_score", "visits", "value_sum", "answer")
+_LATER = ("state", "prm_score", "visits", "value_sum", "answer", "expanded")
 _UPSERT_NODES = text(
     f"INSERT INTO nodes (search_id, {_NODE_COLUMNS}) "  # noqa: S608 - names from the table above
     f"SELECT CAST(:search_id AS uuid), u.* FROM unnest({_UNNEST}) AS u({_NODE_COLUMNS}) "
@@ -186,6 +196,12 @@ _ILLEGAL_MOVES = text(
     "LEFT JOIN unnest(CAST(:old AS text[]), CAST(:new AS text[])) AS m(old, new) "
     "ON m.old = n.state AND m.new = u.state "
     "WHERE n.state <> u.state AND m.old IS NULL LIMIT 1"
+)
+
+
+_MISSING = text(
+    "SELECT u.id FROM unnest(CAST(:id AS text[])) AS u(id) "
+    "LEFT JOIN nodes n ON n.search_id = CAST(:search_id AS uuid) AND n.id = u.id WHERE n.id IS NULL"
 )
 
 
@@ -217,20 +233,28 @@ def _sha256(request: SearchRequest) -> str:
 
 
 class SearchStore:
-    """All that is read and written about searches. Every method raises StoreUnavailableError when Postgres is away."""
+    """All that is read and written about searches. Every method raises StoreUnavailableError when Postgres
+    is away."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
 
-    @retried
     async def create(
         self, request: SearchRequest, idempotency_key: str | None = None, *, round_id: UUID | None = None
     ) -> tuple[UUID, bool]:
         """Store a search as queued. Returns its id, and whether it is new.
 
-        The same key with the same request returns the search it made the first time; with another request it raises
+        The same key with the same request returns the search it made the first time; with another request
+        it raises
         IdempotencyConflictError.
         """
+        # Named before the first try: a try whose answer was lost is found by the next, and not made twice.
+        return await self._create(new_id(), request, idempotency_key, round_id)
+
+    @retried
+    async def _create(
+        self, search_id: UUID, request: SearchRequest, idempotency_key: str | None, round_id: UUID | None
+    ) -> tuple[UUID, bool]:
         digest = _sha256(request)
         async with transaction(self._engine) as connection:
             if idempotency_key is not None:
@@ -250,8 +274,10 @@ class SearchStore:
                         raise IdempotencyConflictError(
                             "This Idempotency-Key was used before with another request. Send a new key."
                         )
-                    return earlier.id, False
-            search_id = new_id()
+                    return earlier.id, earlier.id == search_id
+            known = await connection.execute(select(t.searches.c.id).where(t.searches.c.id == search_id))
+            if known.one_or_none() is not None:
+                return search_id, True
             await connection.execute(
                 t.searches.insert().values(
                     id=search_id,
@@ -281,7 +307,8 @@ class SearchStore:
     ) -> Claim | None:
         """Take the search up: it runs, its fence moves, and writes under older claims are refused.
 
-        None when there is nothing to do: unknown, over, another's lease alive, or `max_attempts` workers took it up
+        None when there is nothing to do: unknown, over, another's lease alive, or `max_attempts` workers
+        took it up
         before (then it ends here as failed).
         """
         async with transaction(self._engine) as connection:
@@ -337,7 +364,8 @@ class SearchStore:
                     .where(t.reference_answers.c.search_id == search_id)
                 )
             ).scalar_one() > 0
-        # Read after the commit: a row that an older version wrote and this one cannot read uses up its attempts.
+        # Read after the commit: a row that an older version wrote and this one cannot read uses up its
+        # attempts.
         request = SearchRequest(
             problem=problem,
             strategy=row.strategy,
@@ -408,8 +436,10 @@ class SearchStore:
     async def journal(self, claim: Claim, nodes: Sequence[NodeRecord], usage: Usage) -> None:
         """Store new nodes and the later state of known ones, and the usage so far, in one transaction.
 
-        Of a known node only state, prm_score, visits, value_sum and answer change. Parents come before their children,
-        or in the same call. Raises LeaseLostError or IllegalTransitionError, and then writes nothing.
+        Of a known node only state, prm_score, visits, value_sum, answer and expanded change. Parents come
+        before their children,
+        or in the same call. Raises LeaseLostError, IllegalTransitionError or UnknownParentError, and then
+        writes nothing.
         """
         async with transaction(self._engine) as connection:
             await _fenced(connection, claim)
@@ -435,8 +465,8 @@ class SearchStore:
     async def finish(self, claim: Claim, state: SearchState, outcome: Outcome) -> None:
         """End the search: state, solution, verification and usage in one transaction.
 
-        Raises LeaseLostError or IllegalTransitionError, and then writes nothing. A second call with the same claim and
-        state does nothing, so that a call whose answer was lost can be repeated.
+        Raises LeaseLostError or IllegalTransitionError, and then writes nothing. A second call with the same
+        claim and state does nothing, so that a call whose answer was lost can be repeated.
         """
         async with transaction(self._engine) as connection:
             row = (
@@ -452,6 +482,7 @@ class SearchStore:
                 return
             if not is_end(SEARCH_TRANSITIONS, state):
                 raise IllegalTransitionError(f"a search cannot end as {state}")
+            check_transition(SEARCH_TRANSITIONS, row.state, state)
             if outcome.answer is not None:
                 await _insert_solution(connection, claim.id, outcome, outcome.answer)
             await connection.execute(
@@ -463,7 +494,8 @@ class SearchStore:
 
     @retried
     async def request_cancel(self, search_id: UUID) -> SearchState | None:
-        """Cancel a queued search at once; ask the worker of a running one. Returns the state after it, None: unknown."""
+        """Cancel a queued search at once; ask the worker of a running one. Returns the state after it,
+        None: unknown."""
         async with transaction(self._engine) as connection:
             row = (
                 await connection.execute(
@@ -574,7 +606,8 @@ class SearchStore:
 
     @retried
     async def lapsed(self, queued_seconds: float = 5.0, limit: int = 1000) -> list[Waiting]:
-        """Searches that should have a job and may have none: running with the lease run out, or queued for longer
+        """Searches that should have a job and may have none: running with the lease run out, or queued for
+        longer
         than `queued_seconds`. The oldest first."""
         now = func.clock_timestamp()
         async with transaction(self._engine) as connection:
@@ -681,6 +714,12 @@ async def _upsert_nodes(connection: AsyncConnection, search_id: UUID, nodes: Seq
         raise IllegalTransitionError(
             f"NodeState: {illegal.old} -> {illegal.new} is not allowed (node {illegal.id})"
         )
+    elsewhere = {row.parent for row in rows if row.parent is not None and row.parent not in latest}
+    if elsewhere:
+        parents = {"search_id": search_id, "id": sorted(elsewhere)}
+        missing = (await connection.execute(_MISSING, parents)).scalars().all()
+        if missing:
+            raise UnknownParentError(f"parents that are not in the tree: {sorted(missing)}")
     await connection.execute(_UPSERT_NODES, {"search_id": search_id, **arrays})
 
 

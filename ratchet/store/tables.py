@@ -13,7 +13,6 @@ from sqlalchemy import (
     Double,
     Enum,
     ForeignKey,
-    ForeignKeyConstraint,
     Index,
     Integer,
     MetaData,
@@ -129,7 +128,8 @@ searches = Table(
 reference_answers = Table(
     "reference_answers",
     metadata,
-    # Apart from `searches`, so that no query for a search can carry the answer to policy, PRM, tree or events.
+    # Apart from `searches`, so that no query for a search can carry the answer to policy, PRM, tree or
+    # events.
     Column("search_id", ForeignKey("searches.id", ondelete="CASCADE"), primary_key=True),
     Column("answer", Text, nullable=False),
 )
@@ -139,8 +139,10 @@ nodes = Table(
     metadata,
     Column("search_id", ForeignKey("searches.id", ondelete="CASCADE"), primary_key=True),
     Column("id", Text, primary_key=True),
+    # No foreign key to itself: its check is planned once a session, on an empty table as a scan of all rows. The
+    # journal checks that parents are there.
     Column("parent", Text),
-    Column("ordinal", Integer, nullable=False),
+    Column("ordinal", BigInteger, nullable=False),
     Column("depth", Integer, nullable=False),
     Column("state", _one_of(NodeState, "state"), nullable=False),
     Column("task", Text, nullable=False),
@@ -155,10 +157,9 @@ nodes = Table(
     Column("tokens", Integer, nullable=False),
     Column("seconds", Double, nullable=False),
     Column("answer", Text),
+    Column("expanded", Boolean, nullable=False),
     _created_at(),
     UniqueConstraint("search_id", "ordinal"),
-    ForeignKeyConstraint(["search_id", "parent"], ["nodes.search_id", "nodes.id"], name="fk_nodes_parent"),
-    Index("ix_nodes_parent", "search_id", "parent"),
 )
 
 solutions = Table(

@@ -126,7 +126,7 @@ class FewShot:
         cut = min((at for at in map(body.find, self._junk) if at >= 0), default=-1)
         if cut >= 0:
             body, ended = body[:cut], True
-        whole = [piece.strip("\n") for piece in _BOUNDARY.split(body.rstrip())]
+        whole = [piece.strip("\n").rstrip() for piece in _BOUNDARY.split(body)]
         pieces = [piece for piece in whole if piece.strip()]
         steps: list[str] = []
         for number, piece in enumerate(pieces):

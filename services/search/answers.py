@@ -45,7 +45,9 @@ def _rounded(value: Fraction) -> str:
     shift = _SIGNIFICANT - exponent
     scaled = round(value * Fraction(10) ** shift)
     nearest = Fraction(scaled) / Fraction(10) ** shift
-    return str(nearest.numerator) if nearest.denominator == 1 else f"{nearest.numerator}/{nearest.denominator}"
+    return (
+        str(nearest.numerator) if nearest.denominator == 1 else f"{nearest.numerator}/{nearest.denominator}"
+    )
 
 
 def last_line(stdout: str) -> str | None:

@@ -98,7 +98,10 @@ async def grow(search: Search, backends: Backends, journal: Journal, deadline: f
         while True:
             reason = _reason_to_end(search, strategy, deadline)
             while reason is None and len(running) < search.request.parameters.in_flight:
-                if search.usage.policy.tokens + reserve.expected(running.values()) >= search.request.budget.tokens:
+                if (
+                    search.usage.policy.tokens + reserve.expected(running.values())
+                    >= search.request.budget.tokens
+                ):
                     break
                 task = strategy.ask(search.tree)
                 if task is None:
@@ -106,12 +109,12 @@ async def grow(search: Search, backends: Backends, journal: Journal, deadline: f
                 running[asyncio.create_task(perform(search, backends, task))] = task
             if reason is not None or not running:
                 return reason or _why_nothing_is_left(search)
-            done, _ = await asyncio.wait(
+            await asyncio.wait(
                 {*running, stopped},
                 timeout=max(0.0, deadline - time.monotonic()),
                 return_when=asyncio.FIRST_COMPLETED,
             )
-            for ended in done & running.keys():
+            for ended in [under_way for under_way in running if under_way.done()]:
                 task = running.pop(ended)
                 outcome = ended.result()
                 reserve.learn(task, sum(step.tokens for path in outcome.paths for step in path))
@@ -172,7 +175,9 @@ async def perform(search: Search, backends: Backends, task: Task) -> Outcome:
     prefix = [node.text for node in search.tree.path(task.node)]
     match task:
         case Expand():
-            candidates = await _generate(search, backends, prefix, task.candidates, Until.STEP, task.number, 0)
+            candidates = await _generate(
+                search, backends, prefix, task.candidates, Until.STEP, task.number, 0
+            )
             paths = await asyncio.gather(*(_try_step(search, backends, prefix, each) for each in candidates))
             return Outcome(task, tuple(path for path in paths if path), None)
         case Simulate():
@@ -205,7 +210,11 @@ async def _simulate(search: Search, backends: Backends, task: Simulate, prefix: 
     tried.append(tuple(good))
     scored = await _score(search, backends, prefix, tried)
     end = scored[-1][-1] if scored[-1] else None
-    value = DEAD_END if end is None or end.answer is None else await _value(search, backends, scored[-1], end.answer)
+    value = (
+        DEAD_END
+        if end is None or end.answer is None
+        else await _value(search, backends, scored[-1], end.answer)
+    )
     return Outcome(task, tuple(path for path in scored[:-1] if path) + scored[-1:], value)
 
 
@@ -313,7 +322,8 @@ async def _score(
         scores = iter(next(answers)[len(prefix) :] if chain else [])
         scored.append(
             tuple(
-                replace(step, prm_score=next(scores)) if step.status is StepStatus.OK else step for step in path
+                replace(step, prm_score=next(scores)) if step.status is StepStatus.OK else step
+                for step in path
             )
         )
     return tuple(scored)

@@ -14,7 +14,19 @@ by_format = pytest.mark.parametrize("fmt", FORMATS, ids=lambda fmt: fmt.name)
 anything = st.text(st.characters(exclude_categories=["Cs"]), max_size=80)
 jagged = st.lists(
     st.sampled_from(
-        ["\n", "# Step 1: a", "\n# Step ", "print(x)", "x = 1", "```", "\n```python\n", "Problem: y", "  ", "'''", "("]
+        [
+            "\n",
+            "# Step 1: a",
+            "\n# Step ",
+            "print(x)",
+            "x = 1",
+            "```",
+            "\n```python\n",
+            "Problem: y",
+            "  ",
+            "'''",
+            "(",
+        ]
         + ["<end_of_step>", "<end_of_code>", "def f():\n    print(1)", "\x0c", "é"]
     ),
     max_size=14,
@@ -29,7 +41,9 @@ def programs(draw: st.DrawFn) -> list[str]:
     count = draw(st.integers(1, 5))
     steps = []
     for number in range(1, count + 1):
-        comment = [f"# Step {number}: {draw(word)}"] + [f"# {line}" for line in draw(st.lists(word, max_size=2))]
+        comment = [f"# Step {number}: {draw(word)}"] + [
+            f"# {line}" for line in draw(st.lists(word, max_size=2))
+        ]
         steps.append("\n".join(comment + draw(st.lists(code_line, min_size=1, max_size=3))))
     steps[-1] += "\nprint(a)"
     return steps
@@ -58,7 +72,10 @@ def test_splitting_joined_steps_gives_the_steps_back(fmt: StepFormat, steps: lis
         assert got == steps
         # A few-shot program has ended by printing, whatever stopped the engine; markers need the end itself.
         assert final == (fmt.name == "few_shot" or finish is FinishReason.END)
-    assert fmt.split(text + "<end_of_code>", Until.END, FinishReason.STOP) == (steps, True) or fmt.name == "few_shot"
+    assert (
+        fmt.split(text + "<end_of_code>", Until.END, FinishReason.STOP) == (steps, True)
+        or fmt.name == "few_shot"
+    )
 
 
 @by_format
@@ -120,7 +137,12 @@ def test_no_text_makes_the_cut_fail(fmt: StepFormat, text: str, until: Until, fi
         ("# Step 1: a\nx = 1\n# Step 2: b\ny = 2", FinishReason.LENGTH, ["# Step 1: a\nx = 1"], False),
         ("def f():\n    print(1)", FinishReason.STEP, ["def f():\n    print(1)"], False),
         ("if x:\n    print(1)", FinishReason.STEP, ["if x:\n    print(1)"], True),
-        ("# Step 1: sprint (fast)\nx = 'print(1)'", FinishReason.STEP, ["# Step 1: sprint (fast)\nx = 'print(1)'"], False),
+        (
+            "# Step 1: sprint (fast)\nx = 'print(1)'",
+            FinishReason.STEP,
+            ["# Step 1: sprint (fast)\nx = 'print(1)'"],
+            False,
+        ),
         ("", FinishReason.END, [], True),
         ("\n\n", FinishReason.STEP, [], False),
     ],

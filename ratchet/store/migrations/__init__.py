@@ -1,1 +1,2 @@
-"""Alembic migrations: each takes the tables one step forward. Run them with `python -m ratchet.store.migrate`."""
+"""Alembic migrations: each takes the tables one step forward. Run them with `python -m
+ratchet.store.migrate`."""

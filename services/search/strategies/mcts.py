@@ -17,7 +17,9 @@ from services.search.strategies.tree import ROOT, Node, Tree, node_id
 DEAD_END = -1.0
 
 
-def record_path(tree: Tree, outcome: Outcome, start: Node, place: int, max_depth: int) -> tuple[Node, list[str]]:
+def record_path(
+    tree: Tree, outcome: Outcome, start: Node, place: int, max_depth: int
+) -> tuple[Node, list[str]]:
     """Add the steps of `outcome.paths[place]` below `start`; the deepest node that ran, and the ids that changed."""
     node, changed = start, []
     for index, step in enumerate(outcome.paths[place]):

@@ -288,7 +288,7 @@ def upgrade() -> None:
         sa.Column("search_id", sa.Uuid(), nullable=False),
         sa.Column("id", sa.Text(), nullable=False),
         sa.Column("parent", sa.Text(), nullable=True),
-        sa.Column("ordinal", sa.Integer(), nullable=False),
+        sa.Column("ordinal", sa.BigInteger(), nullable=False),
         sa.Column("depth", sa.Integer(), nullable=False),
         sa.Column(
             "state",
@@ -330,6 +330,7 @@ def upgrade() -> None:
         sa.Column("tokens", sa.Integer(), nullable=False),
         sa.Column("seconds", sa.Double(), nullable=False),
         sa.Column("answer", sa.Text(), nullable=True),
+        sa.Column("expanded", sa.Boolean(), nullable=False),
         sa.Column(
             "created_at",
             sa.DateTime(timezone=True),
@@ -337,15 +338,11 @@ def upgrade() -> None:
             nullable=False,
         ),
         sa.ForeignKeyConstraint(
-            ["search_id", "parent"], ["nodes.search_id", "nodes.id"], name="fk_nodes_parent"
-        ),
-        sa.ForeignKeyConstraint(
             ["search_id"], ["searches.id"], name=op.f("fk_nodes_search_id"), ondelete="CASCADE"
         ),
         sa.PrimaryKeyConstraint("search_id", "id", name=op.f("pk_nodes")),
         sa.UniqueConstraint("search_id", "ordinal", name=op.f("uq_nodes_search_id_ordinal")),
     )
-    op.create_index("ix_nodes_parent", "nodes", ["search_id", "parent"], unique=False)
     op.create_table(
         "reference_answers",
         sa.Column("search_id", sa.Uuid(), nullable=False),
@@ -442,7 +439,6 @@ def downgrade() -> None:
     op.drop_table("evaluations")
     op.drop_table("solutions")
     op.drop_table("reference_answers")
-    op.drop_index("ix_nodes_parent", table_name="nodes")
     op.drop_table("nodes")
     op.drop_index("uq_models_serving", table_name="models", postgresql_where=sa.text("state = 'serving'"))
     op.drop_index(op.f("ix_models_parent"), table_name="models")

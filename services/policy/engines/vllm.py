@@ -1,0 +1,211 @@
+"""The vLLM engine: AsyncLLM in this process, its core in a process of its own; continuous batching, prefix caching.
+
+Each sequence is a request of its own, so batches form in the engine over everything that is waiting. With a seed each
+sequence has its own random stream, which does not depend on its neighbours; the logits can, in the last bit of bf16, so
+the same request may rarely give another token in another batch (vLLM gives no more than that).
+
+On CPUs top-p is our own exact one (`nucleus`): vLLM sorts the whole vocabulary for every token.
+"""
+
+import asyncio
+import contextlib
+import itertools
+import math
+import os
+import threading
+from pathlib import Path
+from typing import Any, Literal
+
+import structlog
+
+from services.policy.engines.base import (
+    GREEDY_BELOW,
+    Completion,
+    Ended,
+    EngineFailedError,
+    EngineStartError,
+    Sampling,
+    Tokens,
+    context_length,
+    end_tokens,
+    sequence_seed,
+)
+
+log = structlog.get_logger()
+
+WATCH_SECONDS = 0.5
+
+
+class VllmEngine:
+    """One model on vLLM, on CUDA where there is a GPU, otherwise on the CPU."""
+
+    name = "vllm"
+
+    def __init__(
+        self,
+        checkpoint: Path,
+        model_version: str,
+        *,
+        max_model_len: int = 4096,
+        max_num_seqs: int = 64,
+        kv_cache_gb: float = 2.0,
+        dtype: Literal["bfloat16", "float32"] = "bfloat16",
+    ) -> None:
+        """`kv_cache_gb` counts on the CPU only, rounded up to whole GiB (vLLM's unit)."""
+        self.checkpoint = checkpoint
+        self.model_version = model_version
+        self.max_model_len = context_length(checkpoint, max_model_len)
+        self.max_num_seqs = max_num_seqs
+        self.kv_cache_gb = kv_cache_gb
+        self.dtype = dtype
+        self.device = "unknown"
+        self._llm: Any = None
+        self._tokenizer: Any = None
+        self._stopping = False
+        self._numbers = itertools.count()
+        self._ends: list[int] = []
+
+    async def start(self) -> None:
+        loop = asyncio.get_running_loop()
+        loaded: asyncio.Future[Any] = loop.create_future()
+
+        def deliver(result: Any, error: BaseException | None) -> None:
+            if loaded.done():
+                return
+            if error is None:
+                loaded.set_result(result)
+            else:
+                loaded.set_exception(error)
+
+        def load() -> None:
+            try:
+                result, error = self._load(), None
+            except BaseException as raised:  # noqa: BLE001 - carried over to the waiting task
+                result, error = None, raised
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(deliver, result, error)
+
+        # A daemon thread: a service that is told to go while it loads does not wait for the end of the loading.
+        threading.Thread(target=load, name="vllm-load", daemon=True).start()
+        try:
+            self._llm = await loaded
+        except Exception as error:
+            raise EngineStartError(
+                f"vLLM cannot start with {self.checkpoint}: {_first_line(error)} (RATCHET_ENGINE=transformers does "
+                "without vLLM.)"
+            ) from error
+        if self._stopping:
+            self._llm.shutdown()
+
+    def _load(self) -> Any:
+        # Before vLLM is imported: it reads these once, and its core process inherits them.
+        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", str(max(1, math.ceil(self.kv_cache_gb))))
+        os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+        os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+        # The core must start clean: a fork of a process that has threads and CUDA may hang.
+        os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
+        os.environ["RATCHET_POLICY_SERVICE_PID"] = str(os.getpid())
+
+        from transformers import AutoTokenizer
+        from vllm.engine.arg_utils import AsyncEngineArgs
+        from vllm.platforms import current_platform
+        from vllm.v1.engine.async_llm import AsyncLLM
+
+        self.device = current_platform.device_type
+        on_cpu = current_platform.is_cpu()
+        self._tokenizer = AutoTokenizer.from_pretrained(self.checkpoint, local_files_only=True)
+        self._ends = sorted(end_tokens(self.checkpoint, self._tokenizer))
+        worker = "services.policy.engines.vllm_worker"
+        arguments = AsyncEngineArgs(
+            model=str(self.checkpoint),
+            dtype=self.dtype,
+            max_model_len=self.max_model_len,
+            max_num_seqs=self.max_num_seqs,
+            enable_prefix_caching=True,
+            # Compilation takes a minute at the start and gains nothing on two cores; a GPU wants its graphs.
+            enforce_eager=on_cpu,
+            logprobs_mode="raw_logprobs",
+            disable_log_stats=True,
+            enable_log_requests=False,
+            generation_config="vllm",
+            logits_processors=[f"{worker}:NucleusLogitsProcessor"] if on_cpu else None,
+            worker_extension_cls=f"{worker}.Lifeline",
+        )
+        return AsyncLLM.from_engine_args(arguments)
+
+    async def stop(self) -> None:
+        self._stopping = True
+        if self._llm is not None:
+            await asyncio.to_thread(self._llm.shutdown)
+
+    async def died(self) -> str:
+        # vLLM's monitor thread only sets a flag.
+        while self._llm is None or not self._llm.errored:  # noqa: ASYNC110
+            await asyncio.sleep(WATCH_SECONDS)
+        return "vLLM's core process ended"
+
+    def encode(self, prompts: list[str]) -> list[Tokens]:
+        ids: list[Tokens] = self._tokenizer(prompts)["input_ids"]
+        return ids
+
+    async def generate(self, prompts: list[Tokens], sampling: Sampling) -> list[list[Completion]]:
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [
+                    [
+                        group.create_task(self._sequence(prompt, sampling, number, one))
+                        for one in range(sampling.n)
+                    ]
+                    for number, prompt in enumerate(prompts)
+                ]
+        except ExceptionGroup as errors:
+            if errors.subgroup(EngineDeadError):
+                raise EngineFailedError("vLLM's core process ended") from errors
+            raise errors.exceptions[0] from errors
+        return [[task.result() for task in row] for row in tasks]
+
+    async def _sequence(self, prompt: Tokens, sampling: Sampling, number: int, candidate: int) -> Completion:
+        from vllm import SamplingParams, TokensPrompt
+        from vllm.sampling_params import RequestOutputKind
+
+        greedy = sampling.temperature < GREEDY_BELOW
+        own_top_p = self.device == "cpu" and not greedy and sampling.top_p < 1.0
+        params = SamplingParams(
+            temperature=0.0 if greedy else sampling.temperature,
+            top_p=1.0 if own_top_p or greedy else sampling.top_p,
+            seed=None if sampling.seed is None else sequence_seed(sampling.seed, number, candidate),
+            stop=list(sampling.stop),
+            stop_token_ids=self._ends,
+            max_tokens=sampling.max_tokens,
+            logprobs=0,
+            # The trained format's markers are special tokens, and must be seen to stop at them.
+            skip_special_tokens=False,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+            extra_args={"ratchet_top_p": sampling.top_p} if own_top_p else None,
+        )
+        last = None
+        request = f"r{next(self._numbers)}"
+        async for output in self._llm.generate(TokensPrompt(prompt_token_ids=prompt), params, request):
+            last = output
+        if last is None or not last.outputs:
+            raise EngineFailedError("vLLM gave no output")
+        out = last.outputs[0]
+        count = max(1, len(out.token_ids))
+        if out.finish_reason == "length":
+            ended = Ended.LENGTH
+        elif isinstance(out.stop_reason, str):
+            ended = Ended.STOP
+        elif out.finish_reason == "stop":
+            ended = Ended.EOS
+        else:
+            raise EngineFailedError(f"vLLM ended a sequence for the reason {out.finish_reason!r}")
+        stopped_by = out.stop_reason if ended is Ended.STOP else None
+        mean = min(0.0, (out.cumulative_logprob or 0.0) / count)
+        return Completion(out.text, len(out.token_ids), mean, ended, stopped_by)
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line for line in str(error).strip().splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,32 @@
+"""`python -m services.sandbox`: check the isolation, then serve. Settings come from `RATCHET_*`."""
+
+import sys
+
+from pydantic import ValidationError
+
+from ratchet.settings import SandboxSettings
+
+
+def main() -> None:
+    """Run the service until it is told to stop. Exits with a message where the isolation is too weak."""
+    try:
+        settings = SandboxSettings()
+    except ValidationError as error:
+        first = error.errors()[0]
+        sys.exit(f"ratchet: RATCHET_{str(first['loc'][0]).upper()}: {first['msg']}")
+
+    from ratchet.service import serve
+    from services.sandbox.app import build_app, required_isolation
+    from services.sandbox.seccomp import SeccompMissingError, child_filter
+    from services.sandbox.supervisor import IsolationError
+
+    try:
+        level = required_isolation(settings)
+        child_filter(signals=True)
+    except (IsolationError, SeccompMissingError) as error:
+        sys.exit(f"ratchet: {error}")
+    serve(build_app(settings, level), settings)
+
+
+if __name__ == "__main__":
+    main()

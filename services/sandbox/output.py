@@ -1,0 +1,75 @@
+"""What a program prints, read outside the jail with a bound on what is kept.
+
+Too much output is cut, not punished; only a flood, `FLOOD_FACTOR` times the bound, ends the program.
+"""
+
+import asyncio
+import os
+from collections.abc import Callable
+
+FLOOD_FACTOR = 64
+CHUNK = 65536
+_CUT = b"\n[... cut ...]\n"
+
+
+class Capture:
+    """One stream. `take` gives what came since the last `take`, so that steps can be told apart."""
+
+    def __init__(self, limit: int, *, keep_end: bool, on_flood: Callable[[], None]) -> None:
+        """`limit`: bytes kept of each part; `keep_end`: keep both ends (a traceback's last line matters most)."""
+        self._head_limit = limit // 2 if keep_end else limit
+        self._tail_limit = limit - self._head_limit
+        self._flood = FLOOD_FACTOR * limit
+        self._on_flood = on_flood
+        self._head = bytearray()
+        self._tail = bytearray()
+        self._dropped = False
+        self._total = 0
+        self.truncated = False
+        self._loop = asyncio.get_running_loop()
+        self._fd, self.write_end = os.pipe2(os.O_CLOEXEC)
+        os.set_blocking(self._fd, False)
+        self._loop.add_reader(self._fd, self.drain)
+
+    def drain(self) -> None:
+        """Read what is there now."""
+        while self._fd >= 0:
+            try:
+                data = os.read(self._fd, CHUNK)
+            except BlockingIOError:
+                return
+            if not data:
+                self.close()
+                return
+            self._keep(data)
+            if self._total > self._flood:
+                self._on_flood()
+                # Someone who prints without end must not hold this loop.
+                return
+
+    def _keep(self, data: bytes) -> None:
+        self._total += len(data)
+        room = self._head_limit - len(self._head)
+        self._head += data[:room]
+        rest = data[room:] if room > 0 else data
+        if rest:
+            self._tail += rest
+            if len(self._tail) > self._tail_limit:
+                self._dropped = self.truncated = True
+                del self._tail[: len(self._tail) - self._tail_limit]
+
+    def take(self) -> str:
+        """What was kept since the last call, as text. NUL, which stores refuse, becomes U+FFFD."""
+        self.drain()
+        kept = bytes(self._head) + (_CUT if self._dropped and self._tail_limit else b"") + bytes(self._tail)
+        self._head.clear()
+        self._tail.clear()
+        self._dropped = False
+        return kept.decode(errors="replace").replace("\x00", "\ufffd")
+
+    def close(self) -> None:
+        """Stop reading."""
+        if self._fd >= 0:
+            self._loop.remove_reader(self._fd)
+            os.close(self._fd)
+            self._fd = -1

@@ -1,0 +1,46 @@
+"""A search tree as Graphviz source. Labels are escaped; whatever a program printed stays text."""
+
+from collections.abc import Iterator
+
+from ratchet.contracts.search import NodeView, TreeView
+from ratchet.states import NodeState
+
+_COLOURS = {
+    NodeState.OPEN: "#e8eef7",
+    NodeState.TERMINAL: "#d9f2dd",
+    NodeState.EXHAUSTED: "#eeeeee",
+    NodeState.FAILED: "#f9dcd9",
+}
+_LABEL_CHARS = 160
+
+
+def render_dot(tree: TreeView) -> str:
+    """The tree as a digraph, one node a step, with visits, Q and PRM score."""
+    return "\n".join(_lines(tree)) + "\n"
+
+
+def _lines(tree: TreeView) -> Iterator[str]:
+    yield "digraph search {"
+    yield '  node [shape=box, style="filled,rounded", fontname="monospace", fontsize=10];'
+    for node in tree.nodes:
+        shown = f"label={_quoted(_label(node))}, fillcolor={_quoted(_COLOURS[node.state])}"
+        yield f"  {_quoted(node.id)} [{shown}];"
+        if node.parent is not None:
+            yield f"  {_quoted(node.parent)} -> {_quoted(node.id)};"
+    yield "}"
+
+
+def _label(node: NodeView) -> str:
+    text = node.text if len(node.text) <= _LABEL_CHARS else node.text[: _LABEL_CHARS - 1] + "…"
+    score = "–" if node.prm_score is None else f"{node.prm_score:.2f}"
+    lines = [text, f"N={node.visits} Q={node.q:.2f} PRM={score}"]
+    if node.answer is not None:
+        lines.append(f"= {node.answer[:_LABEL_CHARS]}")
+    return "\n".join(line for line in lines if line) + "\n"
+
+
+def _quoted(text: str) -> str:
+    # In a DOT string a backslash begins an escape (\N is the node's name), and \l ends a left-aligned line.
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    plain = "".join(letter if letter == "\n" or letter.isprintable() else " " for letter in escaped)
+    return '"' + plain.replace("\n", "\\l") + '"'

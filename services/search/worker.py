@@ -1,0 +1,312 @@
+"""The search worker: takes searches from the queue, grows their trees, and writes down what came of it.
+
+Many searches run at once in one process, each a task. A search is held by a lease that this worker renews; when it is lost,
+the search stops at once and nothing more is written (the fence in Postgres sees to that). A worker that is told to stop gives
+its searches back with their trees, and the next one goes on where it stopped.
+"""
+
+import asyncio
+import contextlib
+import os
+import socket
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from uuid import UUID
+
+import structlog
+from redis.exceptions import RedisError
+from sqlalchemy.ext.asyncio import AsyncEngine
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
+
+from ratchet.clients import PolicyClient, PrmClient, SandboxClient, ServiceError
+from ratchet.contracts.search import EventKind
+from ratchet.events import Event, Events
+from ratchet.queue import make_worker
+from ratchet.settings import SearchSettings
+from ratchet.states import SearchState
+from ratchet.store.engine import StoreUnavailableError, make_engine
+from ratchet.store.searches import Claim, LeaseLostError, NodeRecord, Outcome, SearchStore
+from ratchet.telemetry import configure_logging
+from services.search.run import Backends, SandboxFailedError, Search, grow
+from services.search.strategies import Node, Tree
+from services.search.verify import conclude
+
+log = structlog.get_logger()
+
+JOURNAL_SECONDS = 0.5
+"""Nodes are written in batches; a crash costs at most this much of the tree."""
+STORE_SECONDS = 120.0
+ORDINALS_PER_TASK = 10_000
+
+
+@dataclass
+class _TreeJournal:
+    """Collects what changed in a tree, and writes it to Postgres and to the event stream in batches."""
+
+    claim: Claim
+    search: Search
+    store: SearchStore
+    events: Events
+    _changed: dict[str, Node] = field(default_factory=dict)
+    _seen: set[str] = field(default_factory=set)
+
+    def note(self, nodes: Sequence[Node]) -> None:
+        for node in nodes:
+            self._changed[node.id] = node
+
+    async def keep_flushing(self) -> None:
+        """Flush for ever; a store that is away is tried again at the next turn."""
+        while True:
+            await asyncio.sleep(JOURNAL_SECONDS)
+            try:
+                await self.flush()
+            except StoreUnavailableError as error:
+                log.warning("tree not written yet", error=str(error))
+
+    async def flush(self) -> None:
+        """Write what changed since the last flush. Raises LeaseLostError, StoreUnavailableError."""
+        if not self._changed:
+            return
+        batch, self._changed = self._changed, {}
+        records = sorted((record_of(node) for node in batch.values()), key=lambda record: record.ordinal)
+        try:
+            await self.store.journal(self.claim, records, self.search.usage)
+        except BaseException:
+            # Not written, or perhaps written: writing it again does no harm.
+            self._changed = {**batch, **self._changed}
+            raise
+        await self._publish(records)
+
+    async def _publish(self, records: Sequence[NodeRecord]) -> None:
+        events = [Event(EventKind.NODE, record.view().model_dump(mode="json")) for record in records]
+        for record in records:
+            if record.answer is not None and record.id not in self._seen:
+                self._seen.add(record.id)
+                events.append(
+                    Event(
+                        EventKind.ANSWER,
+                        {
+                            "node": record.id,
+                            "answer": record.answer,
+                            "prm_score": record.prm_score,
+                            "votes": record.visits,
+                        },
+                    )
+                )
+        await _publish(self.events, self.claim.id, events)
+
+
+async def _publish(events: Events, search_id: UUID, batch: Sequence[Event]) -> None:
+    try:
+        await events.publish(search_id, batch)
+    except RedisError as error:
+        # Events are for those who watch; the truth is in Postgres, so a search does not fail for them.
+        log.warning("events not published", search=str(search_id), error=str(error))
+
+
+def record_of(node: Node) -> NodeRecord:
+    """A node as the store keeps it."""
+    number, place = node.ordinal
+    return NodeRecord(
+        id=node.id,
+        parent=node.parent,
+        ordinal=number * ORDINALS_PER_TASK + place if number >= 0 else -1,
+        depth=node.depth,
+        state=node.state,
+        task=str(number),
+        text=node.text,
+        status=node.status,
+        stdout=node.stdout,
+        stderr=node.stderr,
+        prm_score=node.prm_score,
+        prior=node.prior,
+        visits=node.visits,
+        value_sum=node.value_sum,
+        tokens=node.tokens,
+        seconds=node.seconds,
+        answer=node.answer,
+        expanded=node.expanded,
+    )
+
+
+def tree_of(records: Sequence[NodeRecord]) -> Tree:
+    """The tree that an earlier worker wrote down. What was in flight then is asked for again."""
+    tree = Tree()
+    for record in records:
+        number = record.ordinal // ORDINALS_PER_TASK if record.ordinal >= 0 else -1
+        tree.nodes[record.id] = Node(
+            id=record.id,
+            parent=record.parent,
+            ordinal=(number, record.ordinal % ORDINALS_PER_TASK if number >= 0 else 0),
+            depth=record.depth,
+            state=record.state,
+            text=record.text,
+            status=record.status,
+            stdout=record.stdout,
+            stderr=record.stderr,
+            prm_score=record.prm_score,
+            prior=record.prior,
+            tokens=record.tokens,
+            seconds=record.seconds,
+            answer=record.answer,
+            visits=record.visits,
+            value_sum=record.value_sum,
+            expanded=record.expanded,
+        )
+        tree.asked = max(tree.asked, number + 1)
+    for node in sorted(tree.nodes.values(), key=lambda node: node.ordinal):
+        if node.parent is not None:
+            tree.nodes[node.parent].children.append(node.id)
+    for node in tree.nodes.values():
+        node.ended = node.visits - sum(child.visits for child in tree.children(node))
+    tree.simulations = tree.root.visits
+    return tree
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """What every search of this process shares."""
+
+    settings: SearchSettings
+    name: str
+    store: SearchStore
+    events: Events
+    backends: Backends
+
+    async def run_search(self, search_id: UUID, cancelled: asyncio.Event) -> None:
+        """Work on one search until it is over or another's; does nothing when it is not to be had."""
+        claim = await self.store.claim(
+            search_id, self.name, self.settings.lease_seconds, self.settings.max_attempts
+        )
+        if claim is None:
+            await self._announce_end(search_id)
+            return
+        with structlog.contextvars.bound_contextvars(search=str(search_id), attempt=claim.attempt):
+            try:
+                await self._work_or_give_back(claim, cancelled)
+            except* LeaseLostError:
+                log.warning("lease lost; another worker has this search")
+
+    async def _work_or_give_back(self, claim: Claim, cancelled: asyncio.Event) -> None:
+        try:
+            await self._work(claim, cancelled)
+        except asyncio.CancelledError:
+            with contextlib.suppress(StoreUnavailableError):
+                await self.store.release(claim)
+            raise
+
+    async def _work(self, claim: Claim, cancelled: asyncio.Event) -> None:
+        search = Search(
+            request=claim.request,
+            reference=await self.store.reference_answer(claim) if claim.has_reference else None,
+            tree=tree_of(await self.store.load_nodes(claim.id)),
+            usage=claim.usage.model_copy(deep=True),
+            stop=cancelled,
+        )
+        if claim.cancel_requested:
+            cancelled.set()
+        before = claim.usage.wall_seconds
+        began = time.monotonic()
+        # The budget's seconds count from the first worker's start, so a crash does not give a search more time.
+        used = (datetime.now(UTC) - claim.started_at).total_seconds()
+        deadline = began + max(0.0, claim.request.budget.seconds - max(0.0, used))
+        journal = _TreeJournal(claim, search, self.store, self.events)
+        if claim.attempt == 1:
+            journal.note([search.tree.root])
+        await _publish(
+            self.events,
+            claim.id,
+            [Event(EventKind.STATE, {"state": SearchState.RUNNING.value, "reason": None})],
+        )
+        async with asyncio.TaskGroup() as beside:
+            keepers = [
+                beside.create_task(self._renew(claim, cancelled)),
+                beside.create_task(journal.keep_flushing()),
+            ]
+            state, outcome = await self._grow_and_conclude(claim, search, journal, deadline)
+            search.usage.wall_seconds = before + time.monotonic() - began
+            await _when_store_is_there(journal.flush)
+            await _when_store_is_there(lambda: self.store.finish(claim, state, outcome))
+            for keeper in keepers:
+                keeper.cancel()
+        log.info("search over", state=state.value, reason=outcome.reason, tokens=search.usage.policy.tokens)
+        await self._announce_end(claim.id)
+
+    async def _grow_and_conclude(
+        self, claim: Claim, search: Search, journal: _TreeJournal, deadline: float
+    ) -> tuple[SearchState, Outcome]:
+        """Grow until an end, then verify. A backend that stays away or refuses ends the search with what it has."""
+        try:
+            reason = await grow(search, self.backends, journal, deadline)
+        except (ServiceError, SandboxFailedError) as error:
+            log.warning("a backend failed", error=str(error))
+            reason = f"stopped early: {error}"
+            if not search.tree.terminals():
+                return SearchState.FAILED, Outcome(usage=search.usage, models=search.models, reason=reason)
+        try:
+            return await conclude(search, self.backends.sandbox, str(claim.id), claim.created_at, reason)
+        except (ServiceError, SandboxFailedError) as error:
+            return SearchState.FAILED, Outcome(
+                usage=search.usage, models=search.models, reason=f"the answer could not be verified: {error}"
+            )
+
+    async def _renew(self, claim: Claim, cancelled: asyncio.Event) -> None:
+        """Renew the lease for ever. Raises LeaseLostError."""
+        while True:
+            await asyncio.sleep(min(1.0, self.settings.lease_seconds / 5))
+            try:
+                if await self.store.renew(claim, self.settings.lease_seconds):
+                    cancelled.set()
+            except StoreUnavailableError as error:
+                # While the store is away nobody can claim the search either; once it is back, the fence decides.
+                log.warning("lease not renewed", error=str(error))
+
+    async def _announce_end(self, search_id: UUID) -> None:
+        result = await self.store.result(search_id)
+        if result is not None and result.ended_at is not None:
+            await _publish(self.events, search_id, [Event(EventKind.END, result.model_dump(mode="json"))])
+
+
+async def _when_store_is_there(write: Callable[[], Awaitable[None]]) -> None:
+    """The last writes of a search are worth waiting for: a store that restarts is back within STORE_SECONDS."""
+    async for attempt in AsyncRetrying(
+        retry=retry_if_exception_type(StoreUnavailableError),
+        wait=wait_random_exponential(multiplier=0.5, max=5.0),
+        stop=stop_after_delay(STORE_SECONDS),
+        reraise=True,
+    ):
+        with attempt:
+            await write()
+
+
+async def main(settings: SearchSettings) -> None:
+    """Run the worker until SIGTERM or SIGINT."""
+    engine: AsyncEngine = make_engine(settings.database_url)
+    events = Events(settings.redis_url)
+    name = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+    async with (
+        PolicyClient(settings.policy_url) as policy,
+        PrmClient(settings.prm_url) as prm,
+        SandboxClient(settings.sandbox_url) as sandbox,
+    ):
+        worker = Worker(settings, name, SearchStore(engine), events, Backends(policy, prm, sandbox))
+        consumer = make_worker(settings, worker.run_search)
+        ready_file = os.environ.get("RATCHET_READY_FILE")
+        if ready_file:
+            Path(ready_file).touch()  # noqa: ASYNC240 - once, before any work
+        log.info("worker ready", name=name, concurrency=settings.concurrency)
+        try:
+            await consumer.run()
+        finally:
+            await events.aclose()
+            await engine.dispose()
+
+
+if __name__ == "__main__":
+    _settings = SearchSettings()
+    configure_logging(_settings)
+    asyncio.run(main(_settings))

@@ -1,0 +1,145 @@
+"""A double of the services for tests of the command line: it speaks the contracts and finds answers by their text.
+
+A problem `say X` is answered with X and verified; `guess X` with X, unverified; `fail` fails; `endless` runs until it
+is cancelled. `/grade` compares text. It is served by real HTTP.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse, StreamingResponse
+
+from ratchet.contracts.search import SearchRequest, SearchResult
+from ratchet.states import SEARCH_TRANSITIONS, SearchState, is_end
+
+MODEL = "double@0"
+
+
+class Searches:
+    """What was asked of the double."""
+
+    def __init__(self) -> None:
+        self.requests: list[SearchRequest] = []
+        self.results: list[SearchResult] = []
+        self.cancelled: list[int] = []
+
+
+def result(number: int, request: SearchRequest) -> SearchResult:
+    word, _, rest = request.problem.partition(" ")
+    state = {
+        "say": SearchState.SOLVED_VERIFIED,
+        "guess": SearchState.ANSWERED_UNVERIFIED,
+        "fail": SearchState.FAILED,
+        "endless": SearchState.RUNNING,
+    }[word]
+    answered = bool(rest)
+    return SearchResult.model_validate(
+        {
+            "id": f"s{number}",
+            "state": state,
+            "problem": request.problem,
+            "strategy": request.strategy,
+            "seed": request.seed,
+            "answer": rest or None,
+            "program": f"# Say it.\nprint({rest})" if answered else None,
+            "verification": {
+                "level": "agreement" if word == "say" else "execution",
+                "votes": 3,
+                "trajectories": 4,
+                "distinct_programs": 2,
+                "prm_share": 0.8,
+                "confidence": 0.9,
+            }
+            if answered
+            else None,
+            "usage": {"policy": {"calls": 2, "tokens": 120, "seconds": 1.5}, "wall_seconds": 2.0},
+            "models": {"policy": MODEL},
+            "reason": "out of luck" if word == "fail" else None,
+            "created_at": datetime.now(UTC),
+        }
+    )
+
+
+def node(number: int, parent: int | None, **changes: Any) -> dict[str, Any]:
+    return {
+        "id": f"n{number}",
+        "parent": None if parent is None else f"n{parent}",
+        "depth": number,
+        "state": "open",
+        "text": f"# Thought {number}.\nx = 1",
+        "status": "ok",
+        "stdout": "1\n",
+        "stderr": "",
+        "prm_score": 0.5,
+        "prior": -0.2,
+        "visits": 1,
+        "q": 0.5,
+        "tokens": 20,
+        "seconds": 0.1,
+        "answer": None,
+        **changes,
+    }
+
+
+def search_double() -> tuple[FastAPI, Searches]:
+    """The app, and the record of what was asked of it."""
+    app, searches = FastAPI(), Searches()
+
+    def found(search: str) -> int:
+        return int(search.removeprefix("s"))
+
+    @app.get("/health")
+    async def health() -> dict[str, Any]:
+        return {"service": "double", "ready": True, "version": "0", "detail": {"model": MODEL}}
+
+    @app.post("/search")
+    async def create(request: SearchRequest) -> Response:
+        searches.requests.append(request)
+        searches.results.append(result(len(searches.results), request))
+        begun = searches.results[-1].model_copy(update={"state": SearchState.QUEUED, "answer": None})
+        return Response(begun.model_dump_json(), 202, media_type="application/json")
+
+    @app.get("/search/{search}")
+    async def get(search: str) -> SearchResult:
+        return searches.results[found(search)]
+
+    @app.delete("/search/{search}")
+    async def cancel(search: str) -> SearchResult:
+        number = found(search)
+        searches.cancelled.append(number)
+        ended = {"state": SearchState.CANCELLED, "answer": "7"}
+        searches.results[number] = searches.results[number].model_copy(update=ended)
+        return searches.results[number]
+
+    @app.get("/search/{search}/events")
+    async def events(search: str) -> Response:
+        number = found(search)
+
+        async def stream() -> AsyncIterator[str]:
+            def event(order: int, kind: str, data: Any) -> str:
+                return f"id: {order}\nevent: {kind}\ndata: {json.dumps(data)}\n\n"
+
+            yield event(1, "state", {"state": "running", "reason": None})
+            yield event(2, "node", node(1, None))
+            yield event(3, "node", node(2, 1, state="failed", status="error", stderr="NameError: y"))
+            while not is_end(SEARCH_TRANSITIONS, searches.results[number].state):
+                yield ": ping\n\n"
+                await asyncio.sleep(0.05)
+            yield event(4, "end", searches.results[number].model_dump(mode="json"))
+
+        return StreamingResponse(stream(), media_type="text/event-stream")
+
+    @app.get("/search/{search}/tree")
+    async def tree(search: str) -> dict[str, Any]:
+        return {"search": search, "nodes": [node(1, None, visits=4)]}
+
+    @app.post("/grade")
+    async def grade(request: Request) -> Response:
+        body = await request.json()
+        return JSONResponse({"equal": body["candidate"] == body["reference"], "rule": "exact"})
+
+    return app, searches

@@ -1,0 +1,86 @@
+"""An app on a real uvicorn, and schemathesis against it with a bounded number of requests, the same at each run."""
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import schemathesis
+import uvicorn
+from fastapi import FastAPI
+from hypothesis import HealthCheck, given, settings
+from hypothesis.errors import Unsatisfiable
+from schemathesis import GenerationMode
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from ratchet.service import bind
+from ratchet.settings import Settings
+
+EXAMPLES = 10
+CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
+
+
+@contextlib.contextmanager
+def served(app: FastAPI, app_settings: Settings) -> Iterator[str]:
+    """The app on a real uvicorn, in a thread of its own. Gives its base URL."""
+    sock = bind(app_settings)
+    server = uvicorn.Server(uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=2))
+    thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[sock])))
+    thread.start()
+    try:
+        while not server.started:
+            assert thread.is_alive()
+            time.sleep(0.01)
+        yield f"http://127.0.0.1:{sock.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(timeout=20)
+        assert not thread.is_alive()
+
+
+def generated_requests(base_url: str, known: Mapping[str, str]) -> dict[str, set[int]]:
+    """Valid and invalid requests to every operation; fails on a 5xx and on what the document does not say.
+
+    `known` gives path parameters that exist; each operation that has one is asked with it too. Returns the statuses seen.
+    """
+    schema = schemathesis.openapi.from_url(f"{base_url}/openapi.json")
+    answered: dict[str, set[int]] = {}
+    for found in schema.get_all_operations():
+        operation = found.ok()
+        statuses = answered.setdefault(f"{operation.method.upper()} {operation.path}", set())
+        for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE):
+            # An operation without parameters has no invalid request.
+            with contextlib.suppress(Unsatisfiable):
+                _checked(operation.as_strategy(generation_mode=mode), statuses, {})()
+        if any(name in operation.path for name in known):
+            _checked(operation.as_strategy(), statuses, known)()
+    return answered
+
+
+def _checked(cases: Any, statuses: set[int], known: Mapping[str, str]) -> Callable[[], None]:
+    @settings(
+        max_examples=EXAMPLES,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(case=cases)
+    def check(case: schemathesis.Case) -> None:
+        if isinstance(case.body, dict) and isinstance(case.body.get("wait"), int | float):
+            case.body["wait"] = min(case.body["wait"], 0.01)
+        for name, value in known.items():
+            if name in case.path_parameters:
+                case.path_parameters[name] = value
+        response = case.call(timeout=10)
+        statuses.add(response.status_code)
+        case.validate_response(response, checks=CHECKS)
+
+    return check

@@ -1,0 +1,282 @@
+"""The commands as processes: what they print, how they end. The services are doubles behind real HTTP."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+from fastapi import Request, Response
+from http_double import serving
+from search_double import MODEL, Searches, search_double
+
+from ratchet.contracts.search import SearchResult
+from ratchet.stack.local import StackUrls, running_stack
+
+Double = tuple[str, Searches]
+
+RATCHET = [sys.executable, "-m", "ratchet.cli.main"]
+# Some tests run elsewhere; the sources are found from there, too.
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+
+
+@pytest.fixture
+def double() -> Iterator[Double]:
+    with serving() as serve:
+        app, searches = search_double()
+        yield serve(app), searches
+
+
+def ratchet(*arguments: str, stdin: bytes = b"", cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [*RATCHET, *arguments],
+        input=stdin,
+        capture_output=True,
+        timeout=60,
+        env=ENVIRONMENT,
+        cwd=cwd,
+    )
+    finished = subprocess.CompletedProcess(
+        done.args, done.returncode, done.stdout.decode(), done.stderr.decode()
+    )
+    assert "Traceback" not in finished.stderr, finished.stderr
+    return finished
+
+
+@pytest.mark.parametrize(("problem", "code"), [("say 42", 0), ("guess 42", 1), ("fail", 3)])
+def test_solve_ends_with_what_became_of_the_problem(double: Double, problem: str, code: int) -> None:
+    done = ratchet("solve", problem, "--url", double[0], "--json")
+    assert done.returncode == code
+    found = SearchResult.model_validate_json(done.stdout)
+    assert found.problem == problem
+
+
+def test_solve_shows_steps_answer_program_verification_and_cost(double: Double) -> None:
+    done = ratchet("solve", "say 42", "--url", double[0])
+    assert done.returncode == 0
+    for words in ("Thought 1.  → 1", "✗ Thought 2.  NameError: y", "42", "print(42)", "by agreement: 2 programs",
+                  "0.90", "policy", "120", MODEL):  # fmt: skip
+        assert words in done.stdout
+
+
+def test_solve_sends_what_the_options_say(double: Double) -> None:
+    url, searches = double
+    options = [
+        "--strategy",
+        "best_of_n",
+        "--rollouts",
+        "3",
+        "--tokens",
+        "99",
+        "--seconds",
+        "5",
+        "--seed",
+        "7",
+        "--answer",
+        "42",
+        "--json",
+    ]
+    assert ratchet("solve", "-", "--url", url, *options, stdin=b"say 42\n").returncode == 0
+    (asked,) = searches.requests
+    assert (asked.problem, asked.strategy.value, asked.parameters.rollouts) == ("say 42\n", "best_of_n", 3)
+    assert (asked.budget.tokens, asked.budget.seconds, asked.seed, asked.reference_answer) == (99, 5, 7, "42")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["solve", ""], "PROBLEM"),
+        (["solve", "x" * 30_000], "PROBLEM"),
+        (["solve", "say 1", "--tokens", "-5"], "--tokens"),
+        (["solve", "say 1", "--rollouts", "0"], "--rollouts"),
+        (["solve", "say 1", "--strategy", "magic"], "--strategy"),
+        (["solve", "say 1", "--url", "nonsense"], "no http:// or https:// address"),
+        (["solve", "say 1", "--url", "http://127.0.0.1:9", "--model", "small"], "--model"),
+        (["solve", "say 1", "--proof", "/nowhere/p.json"], "--proof"),
+        (["eval", "/nowhere.jsonl"], "No such file"),
+        (["eval", "/nowhere.jsonl", "--limit", "0"], "--limit"),
+        (["verify", "/nowhere.json"], "No such file"),
+    ],
+)
+def test_wrong_use_is_said_and_exits_2(arguments: list[str], words: str) -> None:
+    done = ratchet(*arguments)
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert not done.stdout
+
+
+def test_stdin_that_is_no_text_is_wrong_use() -> None:
+    done = ratchet("solve", "-", stdin=b"\xff\xfe\x00")
+    assert (done.returncode, "not UTF-8" in done.stderr) == (2, True)
+
+
+def test_an_interrupt_cancels_the_search_and_shows_the_best_so_far(double: Double) -> None:
+    url, searches = double
+    process = subprocess.Popen(
+        [*RATCHET, "solve", "endless", "--url", url, "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=ENVIRONMENT,
+    )
+    assert process.stderr is not None
+    while b"Thought 1" not in process.stderr.readline():
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    out, error = process.communicate(timeout=20)
+    assert (process.returncode, searches.cancelled) == (1, [0])
+    assert SearchResult.model_validate_json(out).answer == "7"
+    assert b"Traceback" not in error
+
+
+def test_a_service_that_is_not_there_is_said_at_once() -> None:
+    began = time.monotonic()
+    done = ratchet("solve", "say 1", "--url", "http://127.0.0.1:9", "--json")
+    assert (done.returncode, done.stdout) == (3, "")
+    assert "cannot be reached" in done.stderr
+    assert "ratchet up" in done.stderr
+    assert time.monotonic() - began < 20
+
+
+def test_retries_do_not_write_to_stdout() -> None:
+    app, refused = search_double()[0], 0
+
+    @app.middleware("http")
+    async def refuse_once(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
+        nonlocal refused
+        if request.method == "POST" and not refused:
+            refused += 1
+            return Response(status_code=503)
+        return await call_next(request)
+
+    with serving() as serve:
+        done = ratchet("solve", "say 1", "--url", serve(app), "--json")
+    assert (done.returncode, refused) == (0, 1)
+    assert SearchResult.model_validate_json(done.stdout).answer == "1"
+
+
+# --- eval
+
+
+@pytest.fixture
+def stack(double: Double, tmp_path: Path) -> tuple[Path, Searches]:
+    """A data folder whose running stack is the double, in this process."""
+    url, searches = double
+    data = tmp_path / "data"
+    data.mkdir()
+    urls = StackUrls(search=url, policy=url, prm=url, sandbox=url, trainer=url, database="", redis="")
+    ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+    entry = {"pid": os.getpid(), "start_ticks": ticks, "urls": asdict(urls)}
+    (data / "stack.json").write_text(json.dumps(entry))
+    assert running_stack(data) == urls
+    return data, searches
+
+
+PROBLEMS = [("say 1", "1"), ("say 2", "3"), ("guess 4", "4"), ("fail", "5"), ("say 6", "6")]
+
+
+def problem_file(tmp_path: Path) -> Path:
+    path = tmp_path / "five.jsonl"
+    path.write_text(
+        "".join(json.dumps({"problem": text, "answer": answer}) + "\n" for text, answer in PROBLEMS)
+    )
+    return path
+
+
+def test_eval_grades_counts_and_resumes(stack: tuple[Path, Searches], tmp_path: Path) -> None:
+    data, searches = stack
+    command = ["eval", str(problem_file(tmp_path)), "--data", str(data), "--tokens", "500", "--seed", "3"]
+    first = ratchet(*command, "--limit", "2", cwd=tmp_path)
+    assert first.returncode == 0, first.stderr
+    assert len(searches.requests) == 2
+    assert all(asked.reference_answer is None for asked in searches.requests)
+    assert all(not asked.parameters.early_stop and asked.budget.tokens == 500 for asked in searches.requests)
+    (results,) = (tmp_path / "results").iterdir()
+    assert results.name.startswith(f"five-mcts-{MODEL}-s3-")
+    # A run that was killed while it wrote leaves half a line behind.
+    with results.open("a") as file:
+        file.write('{"id": "half')
+
+    whole = ratchet(*command, cwd=tmp_path)
+    assert whole.returncode == 0, whole.stderr
+    assert sorted(asked.problem for asked in searches.requests) == sorted(text for text, _ in PROBLEMS)
+    facts = json.loads(whole.stdout.splitlines()[-1])
+    assert (facts["n"], facts["accuracy"], facts["failed"], facts["answered"]) == (5, 0.6, 1, 4)
+    assert (facts["strategy"], facts["model"], facts["seed"], facts["data"]) == (
+        "mcts",
+        MODEL,
+        3,
+        "five.jsonl",
+    )
+    assert facts["solved_by_level"]["agreement"] == {"n": 3, "right": 2}
+    assert facts["solved_by_level"]["execution"] == {"n": 1, "right": 1}
+    assert (facts["tokens_per_problem"], facts["seconds_per_problem"]) == (120.0, 2.0)
+    assert facts["calibration"]["brier"] == pytest.approx((3 * 0.01 + 0.81) / 4)
+    assert facts["ci95"][0] < 0.6 < facts["ci95"][1]
+
+    again = ratchet(*command, cwd=tmp_path)
+    assert len(searches.requests) == 5
+    assert again.stdout == whole.stdout
+    assert len(results.read_text().splitlines()) == 5
+
+    fresh = ratchet(*command, "--fresh", "--reference", cwd=tmp_path)
+    assert fresh.returncode == 0
+    assert {asked.reference_answer for asked in searches.requests[5:]} == {answer for _, answer in PROBLEMS}
+
+
+def test_eval_that_is_interrupted_cancels_its_searches_and_says_how_to_go_on(
+    stack: tuple[Path, Searches], tmp_path: Path
+) -> None:
+    data, searches = stack
+    path = tmp_path / "p.jsonl"
+    path.write_text("".join(f'{{"problem": "endless", "answer": {number}}}\n' for number in range(4)))
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "ratchet.cli.main",
+            "eval",
+            str(path),
+            "--data",
+            str(data),
+            "--concurrency",
+            "2",
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=ENVIRONMENT,
+        cwd=tmp_path,
+    )
+    deadline = time.monotonic() + 30
+    while len(searches.requests) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    time.sleep(0.3)
+    process.send_signal(signal.SIGINT)
+    out, error = process.communicate(timeout=20)
+    assert (process.returncode, out) == (130, b"")
+    assert sorted(searches.cancelled) == [0, 1]
+    assert b"the same command goes on from there" in error
+    assert b"Traceback" not in error
+
+
+def test_eval_refuses_a_model_that_the_running_stack_does_not_serve(
+    stack: tuple[Path, Searches], tmp_path: Path
+) -> None:
+    done = ratchet(
+        "eval", str(problem_file(tmp_path)), "--data", str(stack[0]), "--model", "other", cwd=tmp_path
+    )
+    assert done.returncode == 2
+    assert f"serves {MODEL}, not other" in done.stderr.replace("\n", " ").replace("  ", " ")
+
+
+def test_eval_names_the_line_of_a_bad_problem(tmp_path: Path) -> None:
+    path = tmp_path / "p.jsonl"
+    path.write_text('{"problem": "say 1", "answer": 1}\n{"problem": "say 2"}\n')
+    done = ratchet("eval", str(path))
+    assert done.returncode == 2
+    assert "line 2" in done.stderr

@@ -1,0 +1,192 @@
+"""The trainer's API against a real Postgres: the registry keeps what it was told, and states move by the table."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+from served_app import generated_requests, served
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from ratchet.contracts.trainer import ModelKind, ModelRegistration, ModelView
+from ratchet.settings import TrainerSettings
+from ratchet.states import MODEL_TRANSITIONS, IllegalTransitionError, ModelState, RoundState
+from ratchet.store import tables as t
+from ratchet.store.engine import make_engine, transaction
+from ratchet.store.ids import new_id
+from ratchet.store.migrate import migrate
+from ratchet.store.registry import Registry
+from services.trainer.app import build_app
+
+SHA = "0123456789abcdef" * 4
+
+
+@pytest.fixture(scope="module")
+async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
+    engine = make_engine(database_url)
+    await migrate(engine)
+    yield engine
+    await engine.dispose()
+
+
+@pytest.fixture(scope="module")
+def registry(engine: AsyncEngine) -> Registry:
+    return Registry(engine)
+
+
+@pytest.fixture(scope="module")
+async def api(engine: AsyncEngine, database_url: str) -> AsyncIterator[httpx.AsyncClient]:
+    app = build_app(TrainerSettings(database_url=database_url))
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://trainer") as client,
+    ):
+        yield client
+
+
+def a_model(**changes: Any) -> dict[str, Any]:
+    return {
+        "version": f"small@{new_id().hex}",
+        "kind": "policy",
+        "uri": "/models/small",
+        "sha256": SHA,
+    } | changes
+
+
+async def test_a_registered_version_can_be_read_and_listed(api: httpx.AsyncClient) -> None:
+    parent = a_model()
+    child = a_model(
+        version=f"org/name-{new_id().hex}", parent=parent["version"], metrics={"auc": 0.75, "on": "dev"}
+    )
+    for body in (parent, child):
+        response = await api.post("/models", json=body)
+        assert response.status_code == 201, response.text
+        view = ModelView.model_validate((await api.get(response.headers["location"])).json())
+        assert (view.version, view.state, view.sha256) == (body["version"], ModelState.CANDIDATE, SHA)
+    assert (view.parent, view.metrics) == (parent["version"], child["metrics"])
+    listed = [
+        model["version"] for model in (await api.get("/models?kind=policy&state=candidate")).json()["models"]
+    ]
+    assert listed.index(child["version"]) < listed.index(parent["version"])
+    assert (await api.get("/models?kind=prm")).json() == {"models": []}
+
+
+async def test_registering_again_changes_nothing_and_other_content_is_refused(api: httpx.AsyncClient) -> None:
+    body = a_model()
+    assert (await api.post("/models", json=body)).status_code == 201
+    assert (await api.post("/models", json=body)).status_code == 200
+    for change in ({"sha256": "f" * 64}, {"kind": "prm"}, {"uri": "/elsewhere"}):
+        assert (await api.post("/models", json=body | change)).status_code == 409
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"version": "no spaces here"}, "version"),
+        ({"version": ""}, "version"),
+        ({"kind": "oracle"}, "kind"),
+        ({"sha256": "abc"}, "sha256"),
+        ({"uri": "a\x00b"}, "uri"),
+        ({"parent": "nobody@0"}, "parent"),
+        ({"metrics": {"a": {"b": 1}}}, "metrics"),
+        ({"extra": 1}, "extra"),
+    ],
+)
+async def test_a_bad_registration_is_told_which_field(
+    api: httpx.AsyncClient, change: dict[str, Any], field: str
+) -> None:
+    response = await api.post("/models", json=a_model(**change))
+    assert response.status_code == 422
+    assert response.headers["content-type"] == "application/problem+json"
+    assert any(error["field"].startswith(field) for error in response.json()["errors"])
+
+
+async def test_unknown_things_are_not_found(api: httpx.AsyncClient) -> None:
+    for path in ("/models/nobody@0", f"/rounds/{new_id()}"):
+        assert (await api.get(path)).status_code == 404
+    assert (await api.get("/rounds/nonsense")).status_code == 422
+
+
+async def test_the_registry_allows_exactly_the_transitions_of_the_table(registry: Registry) -> None:
+    ways = {
+        ModelState.CANDIDATE: [],
+        ModelState.SERVING: [ModelState.SERVING],
+        ModelState.RETIRED: [ModelState.SERVING, ModelState.RETIRED],
+        ModelState.REJECTED: [ModelState.REJECTED],
+    }
+    for old, way in ways.items():
+        for new in ModelState:
+            version = (await registry.register(ModelRegistration.model_validate(a_model()))).model.version
+            for step in way:
+                await registry.set_state(version, step)
+            if new in MODEL_TRANSITIONS[old]:
+                moved = await registry.set_state(version, new)
+                assert moved is not None
+                assert moved.state is new
+            else:
+                with pytest.raises(IllegalTransitionError):
+                    await registry.set_state(version, new)
+    assert await registry.set_state("nobody@0", ModelState.SERVING) is None
+
+
+async def test_one_version_of_a_kind_serves_and_the_one_before_is_retired(
+    registry: Registry, engine: AsyncEngine
+) -> None:
+    first, second = [
+        (await registry.register(ModelRegistration.model_validate(a_model(kind="prm")))).model.version
+        for _ in range(2)
+    ]
+    await registry.set_state(first, ModelState.SERVING)
+    await registry.set_state(second, ModelState.SERVING)
+    serving = await registry.models(ModelKind.PRM, ModelState.SERVING)
+    assert [model.version for model in serving] == [second]
+    retired = await registry.get(first)
+    assert retired is not None
+    assert retired.state is ModelState.RETIRED
+    with pytest.raises(IntegrityError, match="uq_models_serving"):
+        async with transaction(engine) as connection:
+            await connection.execute(
+                t.models.update().where(t.models.c.version == first).values(state=ModelState.SERVING)
+            )
+
+
+async def test_rounds_are_listed_the_newest_first(api: httpx.AsyncClient, engine: AsyncEngine) -> None:
+    ids = [new_id(), new_id()]
+    async with transaction(engine) as connection:
+        for number, round_id in enumerate(ids, start=1):
+            await connection.execute(
+                t.rounds.insert().values(
+                    id=round_id, number=number, state=RoundState.CREATED, config={"n": number}
+                )
+            )
+    listed = (await api.get("/rounds")).json()["rounds"]
+    assert [one["number"] for one in listed] == [2, 1]
+    assert (await api.get(f"/rounds/{ids[0]}")).json()["config"] == {"n": 1}
+
+
+async def test_without_a_database_callers_are_told_to_come_back(free_port: int) -> None:
+    app = build_app(
+        TrainerSettings(database_url=f"postgresql+asyncpg://ratchet@127.0.0.1:{free_port}/ratchet")
+    )
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://trainer") as client:
+        assert (await client.get("/health")).status_code == 503
+        response = await client.get("/models")
+        assert (response.status_code, response.headers["retry-after"]) == (503, "2")
+
+
+async def test_generated_requests_find_no_server_error_and_no_undocumented_answer(
+    database_url: str, registry: Registry, engine: AsyncEngine
+) -> None:
+    known = (await registry.register(ModelRegistration.model_validate(a_model()))).model.version
+    trainer_settings = TrainerSettings(database_url=database_url)
+
+    def ask() -> dict[str, set[int]]:
+        with served(build_app(trainer_settings), trainer_settings) as url:
+            return generated_requests(url, {"version": known})
+
+    answered = await asyncio.to_thread(ask)
+    assert {201, 422} <= answered["POST /models"]
+    assert {200, 404} <= answered["GET /models/{version}"]
+    assert {404, 422} <= answered["GET /rounds/{round_id}"]

@@ -1,0 +1,88 @@
+"""Figures of an evaluation."""
+
+from typing import Any
+
+import pytest
+
+from ratchet.evaluation import Outcome, summarise, wilson
+
+
+@pytest.mark.parametrize(
+    ("successes", "n", "low", "high"),
+    [
+        (0, 0, 0.0, 1.0),
+        (0, 10, 0.0, 0.2775),
+        (10, 10, 0.7225, 1.0),
+        (
+            4,
+            24,
+            0.0668,
+            0.3585,
+        ),  # as statsmodels.stats.proportion.proportion_confint(4, 24, method="wilson") gives it
+        (50, 100, 0.4038, 0.5962),
+    ],
+)
+def test_wilson_interval(successes: int, n: int, low: float, high: float) -> None:
+    assert wilson(successes, n) == pytest.approx((low, high), abs=1e-4)
+
+
+def line(**changes: Any) -> Outcome:
+    fields: dict[str, Any] = {
+        "id": "a",
+        "source": "f:1",
+        "reference": "1",
+        "answer": "1",
+        "correct": True,
+        "rule": "exact",
+        "state": "solved_verified",
+        "level": "agreement",
+        "confidence": 0.9,
+        "votes": 3,
+        "trajectories": 4,
+        "tokens": 100,
+        "seconds": 2.0,
+        "models": {"policy": "m@1"},
+        "search": "s",
+        "reason": None,
+    }
+    return Outcome.model_validate(fields | changes)
+
+
+def test_a_summary_counts_failures_as_wrong_and_levels_apart() -> None:
+    summary = summarise(
+        [
+            line(),
+            line(answer="2", correct=False, level="execution", confidence=0.4, tokens=300, seconds=4.0),
+            line(
+                answer=None, correct=False, state="failed", level="none", confidence=None, tokens=0, models={}
+            ),
+            line(
+                answer=None, correct=False, state="budget_exhausted", level="none", confidence=None, tokens=0
+            ),
+        ]
+    )
+    assert (summary.n, summary.right, summary.accuracy, summary.answered, summary.failed) == (
+        4,
+        1,
+        0.25,
+        2,
+        1,
+    )
+    levels = {level.value: (count.n, count.right) for level, count in summary.solved_by_level.items()}
+    assert levels == {"reference": (0, 0), "agreement": (1, 1), "execution": (1, 0), "none": (2, 0)}
+    assert (summary.tokens_per_problem, summary.seconds_per_problem) == (100.0, 2.5)
+    assert summary.calibration.n == 2
+    assert summary.calibration.mean_confidence == pytest.approx(0.65)
+    assert summary.calibration.accuracy == 0.5
+    assert summary.calibration.brier == pytest.approx((0.01 + 0.16) / 2)
+    assert summary.models == [{"policy": "m@1"}]
+
+
+def test_a_summary_of_nothing_is_no_error() -> None:
+    summary = summarise([])
+    assert (summary.n, summary.accuracy, summary.ci95, summary.calibration.brier) == (
+        0,
+        0.0,
+        (0.0, 1.0),
+        None,
+    )
