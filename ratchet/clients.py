@@ -26,7 +26,12 @@ from pydantic import ValidationError
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_random_exponential
 
 from ratchet.contracts.base import Contract, FieldError, Health, ProblemDocument
-from ratchet.contracts.policy import GenerateRequest, GenerateResponse
+from ratchet.contracts.policy import (
+    GenerateRequest,
+    GenerateResponse,
+    LikelihoodRequest,
+    LikelihoodResponse,
+)
 from ratchet.contracts.prm import ScoreRequest, ScoreResponse
 from ratchet.contracts.sandbox import (
     GradeRequest,
@@ -268,6 +273,10 @@ class PolicyClient(ServiceClient):
     async def generate(self, request: GenerateRequest) -> GenerateResponse:
         """Candidates after each prefix. Raises ServiceError."""
         return await self._call(GenerateResponse, "POST", "/generate", request)
+
+    async def likelihood(self, request: LikelihoodRequest) -> LikelihoodResponse:
+        """Log-probabilities of given steps. Raises ServiceError."""
+        return await self._call(LikelihoodResponse, "POST", "/likelihood", request)
 
 
 class PrmClient(ServiceClient):

@@ -66,11 +66,19 @@ class Sandbox:
 
 
 @contextlib.contextmanager
-def running_sandbox(log: Path, **settings: str) -> Iterator[Sandbox]:
-    """The service until the end of the block, then stopped as a supervisor stops it. It must leave nothing behind."""
+def running_sandbox(log: Path, *, extra_path: str = "", **settings: str) -> Iterator[Sandbox]:
+    """The service until the end of the block, then stopped as a supervisor stops it. It must leave nothing behind.
+
+    `extra_path` comes first on its module path.
+    """
     port = free_port()
     variables = {f"RATCHET_{name.upper()}": value for name, value in settings.items()}
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "RATCHET_PORT": str(port), **variables}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(filter(None, [extra_path, str(ROOT)])),
+        "RATCHET_PORT": str(port),
+        **variables,
+    }
     with log.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "services.sandbox"], env=environment, stdout=output, stderr=output

@@ -69,6 +69,9 @@ class Candidate(Contract):
         le=0.0,
         description="Mean log-probability of the generated tokens under the untempered policy, in nats.",
     )
+    step_logprobs: list[float] = Field(
+        description="Mean log-probability of each step's own tokens, in nats, in the order of `steps`."
+    )
     finish_reason: FinishReason
 
 
@@ -78,3 +81,16 @@ class GenerateResponse(Contract):
     model: str = Field(description="Version of the model that wrote them.", examples=["small@3f2a91c0"])
     candidates: list[list[Candidate]]
     prompt_tokens: int = Field(ge=0, description="Prompt tokens over all prefixes, each prefix counted once.")
+
+
+class LikelihoodRequest(Contract):
+    """How likely does the policy find these steps? Each trajectory is read after the policy's own prompt."""
+
+    trajectories: list[Prefix] = Field(min_length=1, max_length=256)
+
+
+class LikelihoodResponse(Contract):
+    """For each trajectory, the mean log-probability of each of its steps, in nats."""
+
+    model: str
+    step_logprobs: list[list[float]]

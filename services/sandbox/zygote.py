@@ -17,8 +17,10 @@ On the child's control socket (a stream): the child says `r` once it is confined
 4-byte length and UTF-8 text, and answers each with `k` (ran) or `e` (raised), until the other side is closed.
 """
 
+import _sitebuiltins
 import atexit
 import base64
+import builtins
 import contextlib
 import ctypes
 import gc
@@ -67,6 +69,8 @@ def call(name: str, *arguments: Any) -> None:
 
 def confine(request: dict[str, Any], system_call_filter: bytes, namespaces: bool) -> None:
     """Take from this process all that foreign code does not need. Raises OSError where a layer cannot be had."""
+    # A process group of its own: kill(0, ...) would otherwise reach the zygote, across the pid namespace.
+    os.setsid()
     if namespaces:
         call("unshare", CLONE_NEWNS | CLONE_NEWIPC)
         call("mount", None, b"/", None, ctypes.c_ulong(MS_REC | MS_PRIVATE), None)
@@ -75,7 +79,6 @@ def confine(request: dict[str, Any], system_call_filter: bytes, namespaces: bool
         call("mount", b"tmpfs", b"/tmp", b"tmpfs", flags, options)
         os.chdir("/tmp")  # noqa: S108
     else:
-        os.setsid()
         os.chdir("/")
     for limit, value in (
         (resource.RLIMIT_AS, request["memory"]),
@@ -295,6 +298,9 @@ def main() -> None:
     for name in config["preload"]:
         importlib.import_module(name)
     symbolic = load_symbolic(config["symbolic"])
+    # The module `site` makes these; it is not imported, as it reads folders that are not here.
+    for name in ("exit", "quit"):
+        setattr(builtins, name, _sitebuiltins.Quitter(name, "Ctrl-D (i.e. EOF)"))
     if "sympy" in sys.modules:
         # Loads what sympy imports only on first use, and fills its caches.
         sympy = sys.modules["sympy"]

@@ -178,7 +178,9 @@ async def perform(search: Search, backends: Backends, task: Task) -> Outcome:
             candidates = await _generate(
                 search, backends, prefix, task.candidates, Until.STEP, task.number, 0
             )
-            paths = await asyncio.gather(*(_try_step(search, backends, prefix, each) for each in candidates))
+            paths = await asyncio.gather(
+                *(_try_step(search, backends, task.node, prefix, each) for each in candidates)
+            )
             return Outcome(task, tuple(path for path in paths if path), None)
         case Simulate():
             return await _simulate(search, backends, task, prefix)
@@ -208,7 +210,7 @@ async def _simulate(search: Search, backends: Backends, task: Simulate, prefix: 
             # All of it ran and nothing was printed: the policy has no more to say, or no room to say it.
             break
     tried.append(tuple(good))
-    scored = await _score(search, backends, prefix, tried)
+    scored = await _score(search, backends, task.node, tried)
     end = scored[-1][-1] if scored[-1] else None
     value = (
         DEAD_END
@@ -227,10 +229,10 @@ async def _value(search: Search, backends: Backends, path: Sequence[StepOutcome]
 
 
 async def _try_step(
-    search: Search, backends: Backends, prefix: list[str], candidate: Candidate
+    search: Search, backends: Backends, start: str, prefix: list[str], candidate: Candidate
 ) -> tuple[StepOutcome, ...]:
     steps = await _run(search, backends, prefix, candidate, candidate.steps[:1])
-    [scored] = await _score(search, backends, prefix, [tuple(steps)])
+    [scored] = await _score(search, backends, start, [tuple(steps)])
     return scored
 
 
@@ -283,7 +285,7 @@ async def _run(
         results = [StepResult(status=StepStatus.ERROR, stderr="an earlier step did not run again")]
     shares = _token_shares(candidate.tokens, steps)
     outcomes: list[StepOutcome] = []
-    for text, result, tokens in zip(steps, results, shares, strict=False):
+    for text, result, tokens, prior in zip(steps, results, shares, candidate.step_logprobs, strict=False):
         ok = result.status is StepStatus.OK
         outcomes.append(
             StepOutcome(
@@ -292,7 +294,7 @@ async def _run(
                 stdout=result.stdout,
                 stderr=result.stderr,
                 prm_score=None,
-                prior=candidate.mean_logprob,
+                prior=prior,
                 tokens=tokens,
                 seconds=seconds / len(steps),
                 # A step that prints ends the solution: the last line that it prints is the answer.
@@ -305,15 +307,21 @@ async def _run(
 
 
 async def _score(
-    search: Search, backends: Backends, prefix: list[str], paths: Sequence[tuple[StepOutcome, ...]]
+    search: Search, backends: Backends, start: str, paths: Sequence[tuple[StepOutcome, ...]]
 ) -> tuple[tuple[StepOutcome, ...], ...]:
-    """The paths with the PRM's scores for the steps that ran."""
-    chains = [[step.text for step in path if step.status is StepStatus.OK] for path in paths]
-    asked = [prefix + chain for chain in chains if chain]
-    if not asked:
+    """The paths below the node `start`, with the PRM's scores for the steps that ran."""
+    prefix = search.tree.path(start)
+    chains = [[step for step in path if step.status is StepStatus.OK] for path in paths]
+    if not any(chains):
         return tuple(paths)
     began = time.monotonic()
-    response = await backends.prm.score(ScoreRequest(problem=search.request.problem, steps=asked))
+    response = await backends.prm.score(
+        ScoreRequest(
+            problem=search.request.problem,
+            steps=[[step.text for step in (*prefix, *chain)] for chain in chains if chain],
+            logprobs=[[step.prior for step in (*prefix, *chain)] for chain in chains if chain],
+        )
+    )
     _charge(search.usage.prm, began, 0)
     search.models["prm"] = response.model
     answers = iter(response.scores)

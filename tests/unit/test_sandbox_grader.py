@@ -45,7 +45,23 @@ def test_a_number_is_read_as_written(text: str, value: Fraction) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "x", "2x", "2 x", "3 i", "1,2", "12,34", "5 or 6", "1/0", "2 times 3", "3 pi", "1e9999", "--3", "2 dozen", "1 2"],
+    [
+        "",
+        "x",
+        "2x",
+        "2 x",
+        "3 i",
+        "1,2",
+        "12,34",
+        "5 or 6",
+        "1/0",
+        "2 times 3",
+        "3 pi",
+        "1e9999",
+        "--3",
+        "2 dozen",
+        "1 2",
+    ],
 )
 def test_what_is_not_one_number_is_not_read_as_one(text: str) -> None:
     assert quantity(text) is None

@@ -8,7 +8,19 @@ from services.sandbox.symbolic import RestrictedFormError, equal, parsed, rebuil
 
 @pytest.mark.parametrize(
     "text",
-    ["sqrt(2)/2", "\\frac{\\pi}{3}", "x^2 - 1", "\\{1, 2\\}", "(1, 2)", "[0, oo)", "x > 3", "3 + 4i", "10!", "\\ln 2", "e^2"],
+    [
+        "sqrt(2)/2",
+        "\\frac{\\pi}{3}",
+        "x^2 - 1",
+        "\\{1, 2\\}",
+        "(1, 2)",
+        "[0, oo)",
+        "x > 3",
+        "3 + 4i",
+        "10!",
+        "\\ln 2",
+        "e^2",
+    ],
 )
 def test_a_parsed_answer_survives_the_restricted_form(text: str) -> None:
     found = parsed(text)

@@ -12,25 +12,13 @@ from services.policy.formats import CONFIG_KEY, FEW_SHOT_FILE, Markers, StepForm
 FORMATS: list[StepFormat] = [Markers(), few_shot()]
 by_format = pytest.mark.parametrize("fmt", FORMATS, ids=lambda fmt: fmt.name)
 anything = st.text(st.characters(exclude_categories=["Cs"]), max_size=80)
-jagged = st.lists(
-    st.sampled_from(
-        [
-            "\n",
-            "# Step 1: a",
-            "\n# Step ",
-            "print(x)",
-            "x = 1",
-            "```",
-            "\n```python\n",
-            "Problem: y",
-            "  ",
-            "'''",
-            "(",
-        ]
-        + ["<end_of_step>", "<end_of_code>", "def f():\n    print(1)", "\x0c", "é"]
-    ),
-    max_size=14,
-).map("".join)
+FRAGMENTS = """
+|# Step 1: a|
+# Step |print(x)|x = 1|```|
+```python
+|Problem: y|  |'''|(|<end_of_step>|<end_of_code>|def f():
+    print(1)|\x0c|é"""
+jagged = st.lists(st.sampled_from(FRAGMENTS.split("|")), max_size=14).map("".join)
 word = st.text("abcdefgh xyz0123456789+-*/=.,%", min_size=1, max_size=24).map(str.strip).filter(bool)
 code_line = st.builds("{} = {}".format, st.sampled_from("abcxyz"), st.integers(0, 99))
 
