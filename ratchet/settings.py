@@ -13,10 +13,14 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 class Settings(BaseSettings):
     """What every process needs."""
 
-    model_config = SettingsConfigDict(env_prefix="RATCHET_", env_ignore_empty=True, extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix="RATCHET_", env_ignore_empty=True, extra="ignore", frozen=True
+    )
 
     host: str = Field(default="127.0.0.1", description="Address that the service binds.")
-    port: int = Field(default=0, ge=0, le=65535, description="Port that the service binds; 0 takes a free one.")
+    port: int = Field(
+        default=0, ge=0, le=65535, description="Port that the service binds; 0 takes a free one."
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_json: bool = Field(default=True, description="One JSON object a line; off: lines for people.")
     max_body_bytes: int = Field(default=4 * 2**20, ge=1024, description="Larger request bodies get 413.")
@@ -52,7 +56,9 @@ class PolicySettings(Settings):
 class PrmSettings(Settings):
     """The PRM service."""
 
-    policy_url: str = Field(default="http://127.0.0.1:8001", description="The policy whose likelihoods PRM1 reads.")
+    policy_url: str = Field(
+        default="http://127.0.0.1:8001", description="The policy whose likelihoods PRM1 reads."
+    )
     cache_entries: int = Field(default=100_000, ge=0, description="Scores kept in memory.")
 
 
@@ -63,9 +69,13 @@ class SandboxSettings(Settings):
         default="namespaces", description="The service refuses to start below this level."
     )
     workers: int = Field(default=2, ge=1, le=64, description="Programs that run at once.")
-    queue_size: int = Field(default=1024, ge=1, description="Requests that may wait; more get 503 with Retry-After.")
+    queue_size: int = Field(
+        default=1024, ge=1, description="Requests that may wait; more get 503 with Retry-After."
+    )
     queue_timeout: float = Field(default=60.0, gt=0, description="Longest wait in the queue, seconds.")
-    max_output_bytes: int = Field(default=64 * 1024, ge=1024, description="Of stdout and of stderr; the rest is cut.")
+    max_output_bytes: int = Field(
+        default=64 * 1024, ge=1024, description="Of stdout and of stderr; the rest is cut."
+    )
 
 
 class SearchSettings(StoreSettings):
@@ -79,10 +89,14 @@ class SearchSettings(StoreSettings):
         default=15.0, ge=1.0, description="A worker that is silent for this long has lost its searches."
     )
     queue_name: str = "search"
-    max_attempts: int = Field(default=5, ge=1, description="Workers that may take up one search before it fails.")
+    max_attempts: int = Field(
+        default=5, ge=1, description="Workers that may take up one search before it fails."
+    )
 
 
 class TrainerSettings(StoreSettings):
     """The trainer service."""
 
-    poll_seconds: float = Field(default=2.0, gt=0, description="How often the trainer looks for a finished round.")
+    poll_seconds: float = Field(
+        default=2.0, gt=0, description="How often the trainer looks for a finished round."
+    )

@@ -102,10 +102,7 @@ _ROUND_STAGES = (
 )
 
 ROUND_TRANSITIONS: Transitions[RoundState] = {
-    **{
-        stage: frozenset({following, RoundState.FAILED})
-        for stage, following in pairwise(_ROUND_STAGES)
-    },
+    **{stage: frozenset({following, RoundState.FAILED}) for stage, following in pairwise(_ROUND_STAGES)},
     RoundState.EVALUATING: frozenset({RoundState.PROMOTED, RoundState.REJECTED, RoundState.FAILED}),
     RoundState.PROMOTED: frozenset(),
     RoundState.REJECTED: frozenset(),

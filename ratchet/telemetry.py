@@ -19,7 +19,9 @@ def configure_logging(settings: Settings) -> None:
     renderer: structlog.types.Processor = (
         structlog.processors.JSONRenderer() if settings.log_json else structlog.dev.ConsoleRenderer()
     )
-    last: list[structlog.types.Processor] = [structlog.processors.format_exc_info] if settings.log_json else []
+    last: list[structlog.types.Processor] = (
+        [structlog.processors.format_exc_info] if settings.log_json else []
+    )
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),

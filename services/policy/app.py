@@ -8,7 +8,8 @@ import asyncio
 import contextlib
 import os
 import sys
-from collections.abc import AsyncIterator, Callable
+from bisect import bisect_left
+from collections.abc import AsyncIterator, Callable, Sequence
 from http import HTTPStatus
 from typing import Annotated
 
@@ -18,7 +19,16 @@ from prometheus_client import Counter
 
 from ratchet import __version__
 from ratchet.contracts.base import FieldError, Health
-from ratchet.contracts.policy import Candidate, FinishReason, GenerateRequest, GenerateResponse, Until
+from ratchet.contracts.policy import (
+    Candidate,
+    FinishReason,
+    GenerateRequest,
+    GenerateResponse,
+    LikelihoodRequest,
+    LikelihoodResponse,
+    Prefix,
+    Until,
+)
 from ratchet.service import ProblemError, cancelled_on_disconnect, create_app
 from ratchet.settings import PolicySettings
 from services.policy.engines.base import (
@@ -28,6 +38,7 @@ from services.policy.engines.base import (
     EngineFailedError,
     EngineStartError,
     Sampling,
+    TextTooLongError,
     Tokens,
 )
 from services.policy.formats import StepFormat
@@ -68,6 +79,23 @@ EXAMPLES = {
             "until": "end",
         },
     },
+}
+
+LIKELIHOOD_EXAMPLES = {
+    "two steps": {
+        "summary": "A solution of two steps",
+        "value": {
+            "trajectories": [
+                {
+                    "problem": "A shelf holds 4 boxes of 12 cups. 5 cups are broken. How many are whole?",
+                    "steps": [
+                        "# Step 1: Count all cups.\ncups = 4 * 12",
+                        "# Step 2: 48 - 5 = 43.\nprint(cups - 5)",
+                    ],
+                }
+            ]
+        },
+    }
 }
 
 
@@ -148,10 +176,7 @@ def build_app(
         Sequences of all callers share the engine's batches. When the caller goes away its sequences are dropped.
         """
         check(body)
-        if not ready:
-            raise ProblemError(
-                HTTPStatus.SERVICE_UNAVAILABLE, "The model is not loaded.", headers={"Retry-After": "5"}
-            )
+        require_ready()
         async with cancelled_on_disconnect(request):
             texts = [step_format.render(prefix) for prefix in body.prefixes]
             prompts = await asyncio.to_thread(engine.encode, texts)
@@ -168,11 +193,7 @@ def build_app(
             try:
                 completions = await engine.generate(prompts, sampling)
             except EngineFailedError as error:
-                raise ProblemError(
-                    HTTPStatus.SERVICE_UNAVAILABLE,
-                    f"The engine failed: {error}.",
-                    headers={"Retry-After": "10"},
-                ) from error
+                raise _engine_failed(error) from error
         GENERATED.labels(engine.model_version).inc(sum(one.tokens for row in completions for one in row))
         PROMPTED.labels(engine.model_version).inc(sum(map(len, prompts)))
         return GenerateResponse(
@@ -183,7 +204,42 @@ def build_app(
             prompt_tokens=sum(map(len, prompts)),
         )
 
+    @app.post("/likelihood", tags=["policy"])
+    async def likelihood(
+        request: Request, body: Annotated[LikelihoodRequest, Body(openapi_examples=LIKELIHOOD_EXAMPLES)]
+    ) -> LikelihoodResponse:
+        """Mean log-probability of each step of given trajectories, read after the prompt that generation uses.
+
+        Costs a whole prompt for each trajectory; `/generate` gives the same for its own candidates for nothing.
+        """
+        require_ready()
+        async with cancelled_on_disconnect(request):
+            texts = [step_format.render(trajectory) for trajectory in body.trajectories]
+            try:
+                readings = await engine.read(texts)
+            except TextTooLongError as error:
+                raise _refuse(f"trajectories.{error.number}", str(error)) from error
+            except EngineFailedError as error:
+                raise _engine_failed(error) from error
+        rows: list[list[float]] = []
+        for trajectory, text, reading in zip(body.trajectories, texts, readings, strict=True):
+            begin = len(step_format.render(Prefix(problem=trajectory.problem)))
+            rows.append(means(places(text, trajectory.steps, begin), reading.ends, reading.logprobs))
+        return LikelihoodResponse(model=engine.model_version, step_logprobs=rows)
+
+    def require_ready() -> None:
+        if not ready:
+            raise ProblemError(
+                HTTPStatus.SERVICE_UNAVAILABLE, "The model is not loaded.", headers={"Retry-After": "5"}
+            )
+
     return app
+
+
+def _engine_failed(error: EngineFailedError) -> ProblemError:
+    return ProblemError(
+        HTTPStatus.SERVICE_UNAVAILABLE, f"The engine failed: {error}.", headers={"Retry-After": "10"}
+    )
 
 
 def _unexpected(on_failure: Callable[[str], None]) -> Callable[["asyncio.Task[None]"], None]:
@@ -240,11 +296,37 @@ def candidate(
     else:
         finish = FinishReason.END
     steps, final = step_format.split(completion.text, until, finish)
+    starts = places(completion.text, steps)
     return Candidate(
         text=completion.text,
         steps=steps,
         final=final,
         tokens=completion.tokens,
         mean_logprob=completion.mean_logprob,
+        step_logprobs=means(starts, completion.ends, completion.logprobs),
         finish_reason=finish,
     )
+
+
+def places(text: str, steps: list[str], begin: int = 0) -> list[int]:
+    """Where each step starts in the text, from `begin` on."""
+    starts: list[int] = []
+    for step in steps:
+        found = text.find(step, begin)
+        starts.append(max(begin, found))
+        begin = starts[-1] + len(step)
+    return starts
+
+
+def means(starts: list[int], ends: Sequence[int], logprobs: Sequence[float]) -> list[float]:
+    """Mean log-probability of each step's tokens; a token belongs to the last step that starts before the token ends.
+
+    What precedes the first step is left out. A step without a token of its own has 0.
+    """
+    sums = [(0.0, 0)] * len(starts)
+    for end, logprob in zip(ends, logprobs, strict=True):
+        step = bisect_left(starts, end) - 1
+        if step >= 0:
+            total, count = sums[step]
+            sums[step] = (total + logprob, count + 1)
+    return [min(0.0, total / max(1, count)) for total, count in sums]

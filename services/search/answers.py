@@ -57,9 +57,11 @@ def last_line(stdout: str) -> str | None:
 
 
 async def same_answer(sandbox: SandboxClient, answer: str, other: str) -> bool:
-    """Whether two answers are equal: numbers within a relative 1e-6 here, all else by the jailed grader."""
+    """Whether two answers are equal: numbers here (integers exactly, others within a relative 1e-6), all else jailed."""
     ours, theirs = numeric_value(answer), numeric_value(other)
     if ours is not None and theirs is not None:
+        if ours.denominator == theirs.denominator == 1:
+            return ours == theirs
         return abs(ours - theirs) <= max(abs(ours), abs(theirs)) / 10**6
     if answer_key(answer) == answer_key(other):
         return True

@@ -314,12 +314,13 @@ async def _score(
     chains = [[step for step in path if step.status is StepStatus.OK] for path in paths]
     if not any(chains):
         return tuple(paths)
+    texts, priors = [node.text for node in prefix], [node.prior for node in prefix]
     began = time.monotonic()
     response = await backends.prm.score(
         ScoreRequest(
             problem=search.request.problem,
-            steps=[[step.text for step in (*prefix, *chain)] for chain in chains if chain],
-            logprobs=[[step.prior for step in (*prefix, *chain)] for chain in chains if chain],
+            steps=[texts + [step.text for step in chain] for chain in chains if chain],
+            logprobs=[[*priors, *(step.prior for step in chain)] for chain in chains if chain],
         )
     )
     _charge(search.usage.prm, began, 0)

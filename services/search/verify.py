@@ -64,10 +64,8 @@ async def conclude(
     best = confirmed[0] if confirmed else _Confirmed(chosen.trajectories[0], ())
     needed = VerificationLevel.REFERENCE if search.reference is not None else search.request.require
     solved = _STRENGTH.index(verification.level) >= _STRENGTH.index(needed)
-    if cancelled:
-        state = SearchState.CANCELLED
-    else:
-        state = SearchState.SOLVED_VERIFIED if solved else SearchState.ANSWERED_UNVERIFIED
+    found = SearchState.SOLVED_VERIFIED if solved else SearchState.ANSWERED_UNVERIFIED
+    state = SearchState.CANCELLED if cancelled else found
     proof = None
     if confirmed:
         proof = _proof(search, search_id, created_at, chosen.answer, verification, confirmed)

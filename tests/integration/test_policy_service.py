@@ -459,7 +459,15 @@ async def test_vllm_agrees_with_transformers(
         assert cut.text == mine[0][0].text[: mine[0][0].text.find(stop)]
 
         seeded = Sampling(n=4, temperature=1.0, top_p=0.8, max_tokens=12, seed=3)
-        assert written(await made.generate(prompts, seeded)) == written(await made.generate(prompts, seeded))
+        drawn = await made.generate(prompts, seeded)
+        assert written(drawn) == written(await made.generate(prompts[:3], seeded)) + written(drawn)[12:]
+        # Both engines draw by the same numbers, so in fp32 they write the same.
+        assert written(drawn) == written(await engine.generate(prompts, seeded))
+        # More prompt tokens at once than the engine takes in one step: prompts are computed in pieces.
+        long = [[7 + number] + prompts[1] * 12 for number in range(16)]
+        assert sum(map(len, long)) > 2 * 4096
+        once = Sampling(n=2, temperature=1.0, top_p=0.9, max_tokens=3, seed=3)
+        assert written(await made.generate(long, once)) == written(await engine.generate(long, once))
 
         # Top-p on the CPU is our own: no draw leaves the nucleus.
         with torch.inference_mode():

@@ -33,20 +33,53 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Completion:
-    """One continuation. `text` ends before the stop string; `tokens` counts all that were generated, the ending too.
+    """One continuation. `text` ends before the stop string; the tokens are all that were generated, the ending too.
 
-    `mean_logprob` is over these tokens, under the model as it is (temperature 1, nothing cut), in nats.
+    `logprobs` are under the model as it is (temperature 1, nothing cut), in nats; `ends` says where in the generated
+    text each token ends (characters; past the end of `text` for what the stop string has cut off).
     """
 
     text: str
-    tokens: int
-    mean_logprob: float
+    logprobs: tuple[float, ...]
+    ends: tuple[int, ...]
     ended: Ended
     stopped_by: str | None = None
+
+    @property
+    def tokens(self) -> int:
+        """Generated tokens."""
+        return len(self.logprobs)
+
+    @property
+    def mean_logprob(self) -> float:
+        """Mean over all generated tokens, nats."""
+        return min(0.0, sum(self.logprobs) / max(1, len(self.logprobs)))
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A text as the model reads it: its tokens, where each ends in the text, and how likely each was, in nats.
+
+    The first token follows nothing; its log-probability is 0.
+    """
+
+    tokens: Tokens
+    ends: tuple[int, ...]
+    logprobs: tuple[float, ...]
 
 
 class EngineFailedError(Exception):
     """The engine is gone; only a new process helps."""
+
+
+class TextTooLongError(Exception):
+    """A text has more tokens than the model reads."""
+
+    def __init__(self, number: int, tokens: int, limit: int) -> None:
+        super().__init__(f"text {number} has {tokens} tokens; this model reads at most {limit}")
+        self.number = number
+        self.tokens = tokens
+        self.limit = limit
 
 
 class EngineStartError(Exception):
@@ -81,6 +114,13 @@ class Engine(Protocol):
         """
 
     @abstractmethod
+    async def read(self, texts: list[str]) -> list[Reading]:
+        """How likely each token of the texts is after those before it. Each text must fit `max_model_len`.
+
+        Raises EngineFailedError when the engine died, TextTooLongError when a text does not fit.
+        """
+
+    @abstractmethod
     async def died(self) -> str:
         """Returns only when the engine is dead: the reason."""
 
@@ -89,11 +129,28 @@ class Engine(Protocol):
 GREEDY_BELOW = 1e-5
 COLDEST = 0.01
 
+# How the vLLM engine speaks to its worker: two extra arguments of a sequence, one environment variable.
+TOP_P_KEY = "ratchet_top_p"
+SEED_KEY = "ratchet_seed"
+SERVICE_PID = "RATCHET_POLICY_SERVICE_PID"
+
 
 def sequence_seed(seed: int, prompt: int, candidate: int) -> int:
     """A seed of its own for each sequence of a request (63 bits), the same on every machine."""
     digest = hashlib.blake2b(f"{seed}/{prompt}/{candidate}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
+
+
+def offsets(tokenizer: Any, texts: list[str], limit: int) -> list[tuple[Tokens, tuple[int, ...]]]:
+    """Tokens of each text, and where each token ends in it. Raises TextTooLongError."""
+    coded = tokenizer(texts, return_offsets_mapping=True)
+    for number, ids in enumerate(coded["input_ids"]):
+        if len(ids) > limit:
+            raise TextTooLongError(number, len(ids), limit)
+    return [
+        (ids, tuple(end for _, end in spans))
+        for ids, spans in zip(coded["input_ids"], coded["offset_mapping"], strict=True)
+    ]
 
 
 def end_tokens(checkpoint: Path, tokenizer: Any) -> set[int]:
@@ -111,3 +168,12 @@ def context_length(checkpoint: Path, wanted: int) -> int:
     """The longest sequence that both the checkpoint and the setting allow."""
     own = json.loads((checkpoint / "config.json").read_text()).get("max_position_embeddings")
     return min(wanted, own) if isinstance(own, int) and own > 0 else wanted
+
+
+def uniform(seed: int, position: int) -> float:
+    """The random number in [0, 1) that decides a sequence's token at `position` (0 is the first generated one).
+
+    Counted, not streamed: it does not matter how often an engine had to compute a position.
+    """
+    digest = hashlib.blake2b(f"{seed}:{position}".encode(), digest_size=8).digest()
+    return (int.from_bytes(digest, "big") >> 11) / 2**53

@@ -2,7 +2,7 @@
 
 Sequences that arrive within a few milliseconds, or while a batch runs, go into the next batch together. Prompts are
 padded on the left; candidates of one prompt share its prefill; a sequence that ends leaves the batch at once. Each
-sequence has its own temperature, top-p, stop strings and random generator, so its draws do not depend on its neighbours.
+sequence has its own temperature, top-p, stop strings and random numbers, so its draws do not depend on its neighbours.
 
 Limits: no cache between batches, and a batch is not joined midway. In bf16 the logits, and with them rare draws, can
 differ in the last bit between batches; in fp32 tests hold greedy output equal to unbatched generation.
@@ -11,6 +11,7 @@ differ in the last bit between batches; in fp32 tests hold greedy output equal t
 import asyncio
 import contextlib
 import queue
+import secrets
 import threading
 import time
 from collections.abc import Iterable
@@ -29,13 +30,16 @@ from services.policy.engines.base import (
     Ended,
     EngineFailedError,
     EngineStartError,
+    Reading,
     Sampling,
     Tokens,
     context_length,
     end_tokens,
+    offsets,
     sequence_seed,
+    uniform,
 )
-from services.policy.engines.nucleus import keep_nucleus
+from services.policy.engines.nucleus import draw, keep_nucleus
 
 log = structlog.get_logger()
 
@@ -47,24 +51,27 @@ GATHER_SECONDS = 0.003
 class _Sequence:
     prompt: Tokens
     sampling: Sampling
-    generator: torch.Generator
+    seed: int
     loop: asyncio.AbstractEventLoop
     answer: "asyncio.Future[Completion]"
     stream: DecodeStream = field(default_factory=lambda: DecodeStream(skip_special_tokens=False))
     text: str = ""
     ids: Tokens = field(default_factory=list)
-    logprob: float = 0.0
+    logprobs: list[float] = field(default_factory=list)
+    ends: list[int] = field(default_factory=list)
     cancelled: bool = False
 
     def take(self, token: int, logprob: float, ends: set[int], tokenizer: Any) -> Completion | None:
         """Add one token; the completion if it is the last."""
         self.ids.append(token)
-        self.logprob += logprob
+        self.logprobs.append(min(0.0, logprob))
+        self.ends.append(len(self.text))
         if token in ends:
             self.text = tokenizer.decode(self.ids[:-1], skip_special_tokens=False)
             return self.completion(Ended.EOS)
         old = len(self.text)
         self.text += self.stream.step(tokenizer, token) or ""
+        self.ends[-1] = len(self.text)
         hits = [
             (at, stop)
             for stop in self.sampling.stop
@@ -81,8 +88,7 @@ class _Sequence:
         return self.completion(Ended.LENGTH)
 
     def completion(self, ended: Ended, stopped_by: str | None = None) -> Completion:
-        count = len(self.ids)
-        return Completion(self.text, count, min(0.0, self.logprob / count), ended, stopped_by)
+        return Completion(self.text, tuple(self.logprobs), tuple(self.ends), ended, stopped_by)
 
     def settle(self, result: Completion | BaseException) -> None:
         def deliver() -> None:
@@ -155,11 +161,12 @@ class TransformersEngine:
         if self._closing or self._dead is None or self._dead.done():
             raise EngineFailedError("the engine is stopped")
         loop = asyncio.get_running_loop()
+        seed = secrets.randbits(63) if sampling.seed is None else sampling.seed
         sequences = [
             _Sequence(
                 prompt,
                 sampling,
-                self._generator(sampling.seed, number, candidate),
+                sequence_seed(seed, number, candidate),
                 loop,
                 loop.create_future(),
             )
@@ -175,14 +182,22 @@ class TransformersEngine:
                 sequence.cancelled = True
         return [done[start : start + sampling.n] for start in range(0, len(done), sampling.n)]
 
-    def _generator(self, seed: int | None, prompt: int, candidate: int) -> torch.Generator:
-        # Draws are made on the CPU, so that a seed means the same with and without a GPU.
-        generator = torch.Generator()
-        if seed is None:
-            generator.seed()
-        else:
-            generator.manual_seed(sequence_seed(seed, prompt, candidate))
-        return generator
+    async def read(self, texts: list[str]) -> list[Reading]:
+        if self._closing:
+            raise EngineFailedError("the engine is stopped")
+        coded = await asyncio.to_thread(offsets, self._tokenizer, texts, self.max_model_len)
+        # A forward pass keeps no state, so it may run beside the decoding thread.
+        logprobs = [await asyncio.to_thread(self._logprobs, tokens) for tokens, _ in coded]
+        return [Reading(tokens, ends, row) for (tokens, ends), row in zip(coded, logprobs, strict=True)]
+
+    def _logprobs(self, tokens: Tokens) -> tuple[float, ...]:
+        if not tokens:
+            return ()
+        with torch.inference_mode():
+            ids = torch.tensor([tokens], device=self.device)
+            logits = self._model(input_ids=ids, use_cache=False).logits[0, :-1].float()
+            found = logits.log_softmax(dim=-1).gather(1, ids[0, 1:].unsqueeze(1)).squeeze(1)
+        return (0.0, *(min(0.0, value) for value in found.tolist()))
 
     def _load(self) -> None:
         from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
@@ -322,13 +337,8 @@ class TransformersEngine:
             temperature = torch.tensor([max(COLDEST, live[row].sampling.temperature) for row in warm])
             top_p = torch.tensor([live[row].sampling.top_p for row in warm])
             tempered = logits[warm] / temperature.to(self.device).unsqueeze(1)
-            probability = keep_nucleus(tempered, top_p.to(self.device)).softmax(dim=-1)
-            mass = probability.double().cumsum(dim=-1)
-            uniform = torch.cat(
-                [torch.rand(1, generator=live[row].generator, dtype=torch.float64) for row in warm]
+            uniforms = torch.tensor(
+                [uniform(live[row].seed, len(live[row].ids)) for row in warm], dtype=torch.float64
             )
-            target = uniform.to(self.device).unsqueeze(1) * mass[:, -1:]
-            # Strictly above the target: a token of probability 0 is never drawn.
-            drawn = torch.searchsorted(mass, target, right=True).clamp(max=mass.shape[1] - 1)
-            chosen[warm] = drawn.squeeze(1)
+            chosen[warm] = draw(keep_nucleus(tempered, top_p.to(self.device)), uniforms)
         return chosen.cpu(), logprobs.gather(1, chosen.unsqueeze(1)).squeeze(1).cpu()

@@ -1,4 +1,4 @@
-"""What runs inside vLLM's own engine process: a fast top-p for the CPU, and a lifeline to the service.
+"""What runs inside vLLM's own engine process: sampling for the CPU, and a lifeline to the service.
 
 vLLM imports both by name. The lifeline ends the engine process when the service is gone: after `kill -9` of the
 service nothing else would tell it, and it would keep its memory and cores.
@@ -8,54 +8,73 @@ import os
 import select
 import signal
 import threading
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from vllm import SamplingParams
 from vllm.config import VllmConfig
 from vllm.v1.sample.logits_processor import BatchUpdate, LogitsProcessor, MoveDirectionality
 
-from services.policy.engines.nucleus import keep_nucleus
-
-TOP_P_KEY = "ratchet_top_p"
-SERVICE_PID = "RATCHET_POLICY_SERVICE_PID"
+from services.policy.engines.base import SEED_KEY, SERVICE_PID, TOP_P_KEY, uniform
+from services.policy.engines.nucleus import draw, keep_nucleus
 
 
-class NucleusLogitsProcessor(LogitsProcessor):
-    """Top-p from `SamplingParams.extra_args[TOP_P_KEY]`; runs where vLLM's own runs, after the temperature."""
+@dataclass(frozen=True)
+class _Row:
+    top_p: float
+    seed: int | None
+    written: list[int]
+    """vLLM's own list of the tokens written so far: it grows."""
 
-    @classmethod
-    def validate_params(cls, sampling_params: SamplingParams) -> None:
-        value = (sampling_params.extra_args or {}).get(TOP_P_KEY, 1.0)
-        if not 0.0 < value <= 1.0:
-            raise ValueError(f"{TOP_P_KEY} must be above 0 and at most 1, not {value}")
+
+class OwnSampling(LogitsProcessor):
+    """Top-p and seeded draws from `SamplingParams.extra_args`; runs where vLLM's own top-p runs, after the temperature.
+
+    Seeded rows are decided here, all but the drawn token masked: on CPUs vLLM 0.32 takes back a draw of a prompt that is
+    computed in pieces with an operation that CPU generators do not have, and its core dies of it.
+    """
 
     def __init__(self, vllm_config: VllmConfig, device: torch.device, is_pin_memory: bool) -> None:
-        self._top_p: dict[int, float] = {}
+        self._rows: dict[int, _Row] = {}
         self._device = device
 
     def is_argmax_invariant(self) -> bool:
+        # True even for the seeded rows: vLLM then applies it to sampled rows only, and greedy ones carry no seed.
         return True
 
     def update_state(self, batch_update: BatchUpdate | None) -> None:
         if batch_update is None:
             return
         for row in batch_update.removed:
-            self._top_p.pop(row, None)
-        for row, params, _, _ in batch_update.added:
+            self._rows.pop(row, None)
+        for row, params, _, written in batch_update.added:
             # A row that is given to a new request forgets the old one.
-            self._top_p[row] = (params.extra_args or {}).get(TOP_P_KEY, 1.0)
+            self._rows.pop(row, None)
+            if own := params.extra_args:
+                self._rows[row] = _Row(own.get(TOP_P_KEY, 1.0), own.get(SEED_KEY), written)
         for here, there, direction in batch_update.moved:
-            mine, theirs = self._top_p.pop(here, 1.0), self._top_p.pop(there, 1.0)
-            self._top_p[there] = mine
-            if direction == MoveDirectionality.SWAP:
-                self._top_p[here] = theirs
+            mine, theirs = self._rows.pop(here, None), self._rows.pop(there, None)
+            if mine is not None:
+                self._rows[there] = mine
+            if theirs is not None and direction == MoveDirectionality.SWAP:
+                self._rows[here] = theirs
 
     def apply(self, logits: torch.Tensor) -> torch.Tensor:
-        top_p = torch.tensor(
-            [self._top_p.get(row, 1.0) for row in range(logits.shape[0])], device=self._device
-        )
-        return keep_nucleus(logits, top_p)
+        rows = {row: own for row, own in self._rows.items() if row < logits.shape[0]}
+        if not rows:
+            return logits
+        top_p = torch.ones(logits.shape[0], device=self._device)
+        for row, own in rows.items():
+            top_p[row] = own.top_p
+        logits = keep_nucleus(logits, top_p)
+        seeds = {row: (own.seed, len(own.written)) for row, own in rows.items() if own.seed is not None}
+        if seeds:
+            uniforms = torch.tensor([uniform(*key) for key in seeds.values()], dtype=torch.float64)
+            index = torch.tensor(list(seeds), device=self._device)
+            chosen = draw(logits[index], uniforms)
+            logits[index] = -torch.inf
+            logits[index, chosen] = 0.0
+        return logits
 
 
 class Lifeline:
