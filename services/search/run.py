@@ -7,7 +7,7 @@ error of estimate at most, not by all that is in flight.
 
 import asyncio
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -31,7 +31,6 @@ from services.search.strategies import (
     Task,
     Tree,
 )
-from services.search.strategies.mcts import DEAD_END
 from services.search.votes import hardly_overtaken, tally
 
 STEP_SECONDS = 10.0
@@ -163,7 +162,7 @@ def _reason_to_end(search: Search, strategy: Strategy, deadline: float) -> str |
 
 
 def _why_nothing_is_left(search: Search) -> str:
-    if search.tree.simulations >= search.request.parameters.rollouts:
+    if search.tree.trajectories >= search.request.parameters.rollouts:
         return "all rollouts done"
     if search.usage.policy.tokens * 2 >= search.request.budget.tokens:
         return f"budget of {search.request.budget.tokens} tokens used up"
@@ -181,7 +180,7 @@ async def perform(search: Search, backends: Backends, task: Task) -> Outcome:
             paths = await asyncio.gather(
                 *(_try_step(search, backends, task.node, prefix, each) for each in candidates)
             )
-            return Outcome(task, tuple(path for path in paths if path), None)
+            return Outcome(task, tuple(path for path in paths if path))
         case Simulate():
             return await _simulate(search, backends, task, prefix)
 
@@ -211,21 +210,14 @@ async def _simulate(search: Search, backends: Backends, task: Simulate, prefix: 
             break
     tried.append(tuple(good))
     scored = await _score(search, backends, task.node, tried)
-    end = scored[-1][-1] if scored[-1] else None
-    value = (
-        DEAD_END
-        if end is None or end.answer is None
-        else await _value(search, backends, scored[-1], end.answer)
-    )
-    return Outcome(task, tuple(path for path in scored[:-1] if path) + scored[-1:], value)
+    return Outcome(task, tuple(path for path in scored[:-1] if path) + scored[-1:])
 
 
-async def _value(search: Search, backends: Backends, path: Sequence[StepOutcome], answer: str) -> float:
-    """Value of a trajectory's end: with a reference +1 or -1, otherwise the PRM's view of its last step, in [-1, 1]."""
+async def _value(search: Search, backends: Backends, answer: str, prm_score: float | None) -> float:
+    """Value of a trajectory's end: with a reference +1 or -1, otherwise the PRM's view of it, in [-1, 1]."""
     if search.reference is not None:
         return 1.0 if await same_answer(backends.sandbox, answer, search.reference) else -1.0
-    score = path[-1].prm_score
-    return 0.0 if score is None else 2.0 * score - 1.0
+    return 0.0 if prm_score is None else 2.0 * prm_score - 1.0
 
 
 async def _try_step(
@@ -325,17 +317,23 @@ async def _score(
     )
     _charge(search.usage.prm, began, 0)
     search.models["prm"] = response.model
-    answers = iter(response.scores)
+    rows = iter(response.scores)
     scored: list[tuple[StepOutcome, ...]] = []
     for path, chain in zip(paths, chains, strict=True):
-        scores = iter(next(answers)[len(prefix) :] if chain else [])
-        scored.append(
-            tuple(
-                replace(step, prm_score=next(scores)) if step.status is StepStatus.OK else step
-                for step in path
-            )
-        )
+        scores = iter(next(rows)[len(prefix) :] if chain else [])
+        scored.append(tuple([await _scored(search, backends, step, scores) for step in path]))
     return tuple(scored)
+
+
+async def _scored(
+    search: Search, backends: Backends, step: StepOutcome, scores: Iterator[float]
+) -> StepOutcome:
+    """The step with its score and, where it gives an answer, the value of the trajectory."""
+    if step.status is not StepStatus.OK:
+        return step
+    score = next(scores)
+    value = None if step.answer is None else await _value(search, backends, step.answer, score)
+    return replace(step, prm_score=score, value=value)
 
 
 def _charge(part: UsagePart, began: float, tokens: int) -> float:

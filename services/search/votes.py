@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from services.search.answers import answer_key
 from services.search.strategies import Node, Strategy, Tree
-from services.search.strategies.mcts import mean_score
+from services.search.strategies.mcts import trajectory_score
 
 CERTAIN_ENOUGH = 0.95
 
@@ -28,8 +28,8 @@ class Trajectory:
 
     @property
     def prm_score(self) -> float:
-        """Mean score of its steps."""
-        return mean_score(self.prm_scores)
+        """The PRM's score of the whole."""
+        return trajectory_score(self.prm_scores)
 
     @property
     def prm_scores(self) -> list[float]:
@@ -45,7 +45,7 @@ class Group:
     share: float
     """Of the weighted vote, in [0, 1]."""
     prm_share: float
-    """Of all trajectories' mean PRM scores, in [0, 1]."""
+    """Of all trajectories' PRM scores, in [0, 1]."""
 
     @property
     def answer(self) -> str:

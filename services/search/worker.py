@@ -163,7 +163,6 @@ def tree_of(records: Sequence[NodeRecord]) -> Tree:
             tree.nodes[node.parent].children.append(node.id)
     for node in tree.nodes.values():
         node.ended = node.visits - sum(child.visits for child in tree.children(node))
-    tree.simulations = tree.root.visits
     return tree
 
 

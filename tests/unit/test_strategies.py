@@ -29,7 +29,14 @@ from services.search.strategies.tree import ROOT
 MAX_DEPTH = 5
 
 
-def step(text: str, *, ran: bool = True, answer: str | None = None, prm: float | None = None) -> StepOutcome:
+def step(
+    text: str,
+    *,
+    ran: bool = True,
+    answer: str | None = None,
+    value: float | None = None,
+    prm: float | None = None,
+) -> StepOutcome:
     return StepOutcome(
         text=text,
         status=StepStatus.OK if ran else StepStatus.ERROR,
@@ -40,26 +47,29 @@ def step(text: str, *, ran: bool = True, answer: str | None = None, prm: float |
         tokens=10,
         seconds=0.5,
         answer=answer if ran else None,
+        value=value,
     )
 
 
 def outcome_of(task: Task, depth: int, rng: random.Random) -> Outcome:
     """A random world in which steps are few, so that tasks often find the same ones; fixed by the task's number."""
     if isinstance(task, Expand):
-        return Outcome(task, tuple((random_step(rng, last=False),) for _ in range(task.candidates)), None)
+        return Outcome(task, tuple((random_step(rng),) for _ in range(task.candidates)))
     length = rng.randint(0, MAX_DEPTH - depth)
     path = [random_step(rng, last=False, ran=True) for _ in range(length)]
     if path and rng.random() < 0.7:
-        path[-1] = step(f"print({rng.randint(0, 2)})", answer=str(rng.randint(0, 2)), prm=rng.random())
+        path[-1] = random_step(rng, last=True, ran=True)
     failed = (random_step(rng, last=False, ran=False),)
-    answered = bool(path) and path[-1].answer is not None
-    value = rng.choice([-1.0, 1.0, 0.25]) if answered else -1.0
-    return Outcome(task, (failed, tuple(path)) if rng.random() < 0.3 else (tuple(path),), value)
+    return Outcome(task, (failed, tuple(path)) if rng.random() < 0.3 else (tuple(path),))
 
 
-def random_step(rng: random.Random, *, last: bool, ran: bool | None = None) -> StepOutcome:
+def random_step(rng: random.Random, *, last: bool | None = None, ran: bool | None = None) -> StepOutcome:
     ok = rng.random() < 0.8 if ran is None else ran
-    return step(f"x = {rng.randint(0, 3)}", ran=ok, prm=rng.random() if ok else None)
+    prm = rng.random() if ok else None
+    if ok and (rng.random() < 0.3 if last is None else last):
+        answer = rng.randint(0, 2)
+        return step(f"print({answer})", answer=str(answer), value=[-1.0, 0.25, 1.0][answer], prm=prm)
+    return step(f"x = {rng.randint(0, 3)}", ran=ok, prm=prm)
 
 
 def play(strategy: Strategy, seed: int, in_flight: int, tasks: int = 60) -> tuple[Tree, list[Outcome]]:
@@ -78,6 +88,14 @@ def play(strategy: Strategy, seed: int, in_flight: int, tasks: int = 60) -> tupl
     return tree, told
 
 
+def values_of(outcome: Outcome) -> list[float]:
+    """Values of the trajectories that the outcome completes."""
+    if isinstance(outcome.task, Expand):
+        return [path[-1].value for path in outcome.paths if path[-1].value is not None]
+    last = outcome.paths[-1]
+    return [last[-1].value if last and last[-1].value is not None else -1.0]
+
+
 def mcts(**changes: float) -> Mcts:
     return Mcts(**{"rollouts": 40, "candidates": 3, "max_depth": MAX_DEPTH, "exploration": 1.4, **changes})  # type: ignore[arg-type]
 
@@ -89,9 +107,9 @@ worlds = given(seed=st.integers(0, 10_000), in_flight=st.integers(1, 6))
 @settings(max_examples=150, deadline=None)
 def test_visits_are_conserved_and_values_stay_in_range(seed: int, in_flight: int) -> None:
     tree, told = play(mcts(), seed, in_flight)
-    simulations = [outcome for outcome in told if isinstance(outcome.task, Simulate)]
-    assert tree.root.visits == len(simulations)
-    assert tree.root.value_sum == pytest.approx(sum(o.value or 0.0 for o in simulations))
+    values = [value for outcome in told for value in values_of(outcome)]
+    assert tree.root.visits == len(values)
+    assert tree.root.value_sum == pytest.approx(sum(values))
     for node in tree.nodes.values():
         assert node.visits == node.ended + sum(child.visits for child in tree.children(node))
         assert -1.0 <= node.q <= 1.0
@@ -120,7 +138,7 @@ def test_in_flight_counts_return_to_zero_when_all_is_told(seed: int, in_flight: 
     assert not tree.pending
     assert not tree.expanding
     assert all(node.in_flight == 0 for node in tree.nodes.values())
-    assert tree.simulations == 10 or tree.root.state is NodeState.EXHAUSTED
+    assert tree.root.visits >= 10 or tree.root.state is NodeState.EXHAUSTED
 
 
 @given(seed=st.integers(0, 10_000), order=st.randoms(use_true_random=False), ahead=st.integers(0, 30))
@@ -171,7 +189,7 @@ def test_the_same_world_gives_the_same_tree(seed: int, in_flight: int) -> None:
 def tell_expansion(strategy: Mcts, tree: Tree, *steps: StepOutcome) -> None:
     task = strategy.ask(tree)
     assert isinstance(task, Expand)
-    strategy.tell(tree, Outcome(task, tuple((each,) for each in steps), None))
+    strategy.tell(tree, Outcome(task, tuple((each,) for each in steps)))
 
 
 def test_unvisited_children_come_first_and_the_prm_orders_them() -> None:
@@ -188,7 +206,8 @@ def test_uct_takes_the_better_child_when_it_does_not_explore() -> None:
     for value in (-1.0, 1.0):
         task = strategy.ask(tree)
         assert isinstance(task, Simulate)
-        strategy.tell(tree, Outcome(task, ((step("b = 1"), step("print(b)", answer="1")),), value))
+        end = step("print(b)", answer="1", value=value)
+        strategy.tell(tree, Outcome(task, ((step("b = 1"), end),)))
     task = strategy.ask(tree)
     assert isinstance(task, Expand)
     assert tree.nodes[task.node].text == "a = 2"
@@ -237,5 +256,14 @@ def test_independent_strategies_simulate_from_the_root(kind: type[BestOfN | Majo
 def test_votes_count_trajectories_or_their_prm_scores() -> None:
     assert Majority(5, MAX_DEPTH).weight([0.1, 0.3], 2) == 2.0
     assert Greedy(1, MAX_DEPTH).weight([], 1) == 1.0
-    assert BestOfN(5, MAX_DEPTH).weight([0.1, 0.3], 2) == pytest.approx(0.4)
+    assert BestOfN(5, MAX_DEPTH).weight([0.1, 0.3], 2) == pytest.approx(0.6)
     assert mcts().weight([], 3) == pytest.approx(1.5)
+
+
+def test_a_candidate_that_gives_an_answer_counts_as_a_trajectory_at_once() -> None:
+    strategy, tree = mcts(rollouts=2), Tree()
+    right = step("print(1)", answer="1", value=1.0)
+    tell_expansion(strategy, tree, right, right, step("a = 2"))
+    [end] = tree.terminals()
+    assert (end.visits, tree.root.visits, tree.root.q) == (2, 2, 1.0)
+    assert strategy.ask(tree) is None, "the rollouts are used up"

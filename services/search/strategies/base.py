@@ -45,6 +45,8 @@ class StepOutcome:
     seconds: float
     answer: str | None = None
     """Set where this step ends the solution."""
+    value: float | None = None
+    """Set with `answer`: value of the trajectory that ends here, in [-1, 1]."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +55,11 @@ class Outcome:
 
     For `Expand`, `paths` are the candidates, each a path of one step. For `Simulate`, they are the paths below the
     node that were tried: the last one is the trajectory that stands, those before it ended in a step that did not run.
+    A trajectory without an answer is a dead end, of value -1.
     """
 
     task: Task
     paths: tuple[tuple[StepOutcome, ...], ...]
-    value: float | None
-    """Simulate only: value of the trajectory's end in [-1, 1]; -1 for a dead end."""
 
 
 class Strategy(Protocol):

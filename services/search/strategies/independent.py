@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ratchet.states import NodeState
 from services.search.strategies.base import Expand, Outcome, Task
-from services.search.strategies.mcts import mean_score, record_simulation, start_simulation
+from services.search.strategies.mcts import record_simulation, start_simulation, trajectory_score
 from services.search.strategies.tree import Tree
 
 
@@ -17,7 +17,7 @@ class _Independent:
     max_depth: int
 
     def ask(self, tree: Tree) -> Task | None:
-        if tree.simulations >= self.rollouts or tree.root.state is not NodeState.OPEN:
+        if tree.trajectories >= self.rollouts or tree.root.state is not NodeState.OPEN:
             return None
         return start_simulation(tree, tree.root, retries=0)
 
@@ -44,4 +44,4 @@ class BestOfN(_Independent):
     """The answer whose trajectories have the most PRM score behind them (weighted best-of-N)."""
 
     def weight(self, prm_scores: list[float], visits: int) -> float:
-        return visits * mean_score(prm_scores)
+        return visits * trajectory_score(prm_scores)

@@ -3,7 +3,8 @@
 A descent follows UCT: the unvisited child with the best prior first, otherwise the child with the highest
 `Q + c * sqrt(ln N_parent / N)`. Simulations under way count as visits (WU-UCT, arXiv 1810.11755), so that several descents
 at once spread out. A node is simulated when it is first reached and expanded when it is reached again; no node is expanded
-twice. The PRM's score of a step seeds its node's value with the weight of one visit. Steps that do not run are never selected.
+twice. A candidate of an expansion that gives an answer counts as a trajectory at once. The PRM's score of a step seeds
+its node's value with the weight of one visit. Steps that do not run are never selected.
 """
 
 import math
@@ -65,23 +66,29 @@ def record_simulation(tree: Tree, outcome: Outcome, max_depth: int) -> list[str]
     for place in range(len(outcome.paths)):
         end, made = record_path(tree, outcome, start, place, max_depth)
         changed.update(dict.fromkeys(made))
-    value = outcome.value if outcome.value is not None else DEAD_END
-    end.ended += 1
-    for node in tree.ancestors(end.id):
-        node.visits += 1
-        node.value_sum += value
-        changed[node.id] = None
+    last = outcome.paths[-1][-1] if outcome.paths and outcome.paths[-1] else None
+    value = last.value if last is not None and last.value is not None else DEAD_END
+    changed.update(dict.fromkeys(back_up(tree, end, value)))
     for node in tree.ancestors(start.id):
         node.in_flight -= 1
     tree.settle(end)
     return list(changed)
 
 
+def back_up(tree: Tree, end: Node, value: float) -> list[str]:
+    """Count one trajectory that ended at `end` with `value`, there and in every node above it."""
+    end.ended += 1
+    above = list(tree.ancestors(end.id))
+    for node in above:
+        node.visits += 1
+        node.value_sum += value
+    return [node.id for node in above]
+
+
 def start_simulation(tree: Tree, node: Node, retries: int) -> Simulate:
     """Mark a simulation from `node` as in flight."""
     task = Simulate(tree.asked, node.id, retries)
     tree.asked += 1
-    tree.simulations += 1
     tree.pending.add(task.number)
     for above in tree.ancestors(node.id):
         above.in_flight += 1
@@ -99,8 +106,8 @@ class Mcts:
     retries: int = 2
 
     def ask(self, tree: Tree) -> Task | None:
-        """The next expansion or simulation, None when the rollouts are used up, all is in flight, or the tree is exhausted."""
-        if tree.simulations >= self.rollouts:
+        """The next expansion or simulation, None when the rollouts are used up, all is in flight, or no way is left."""
+        if tree.trajectories >= self.rollouts:
             return None
         return self._descend(tree, tree.root)
 
@@ -138,16 +145,21 @@ class Mcts:
             return record_simulation(tree, outcome, self.max_depth)
         node = tree.nodes[outcome.task.node]
         changed = [node.id]
-        for place in range(len(outcome.paths)):
-            changed += record_path(tree, outcome, node, place, self.max_depth)[1]
+        for place, path in enumerate(outcome.paths):
+            end, made = record_path(tree, outcome, node, place, self.max_depth)
+            changed += made
+            value = path[-1].value if path else None
+            if value is not None:
+                # A candidate that gives the answer completes a trajectory: no simulation is needed to count it.
+                changed += back_up(tree, end, value)
         node.expanded = True
         tree.expanding.discard(node.id)
         tree.settle(node)
         return changed
 
     def weight(self, prm_scores: list[float], visits: int) -> float:
-        """A PRM-weighted vote: the trajectory's mean step score, once for each visit of its end."""
-        return visits * mean_score(prm_scores)
+        """A PRM-weighted vote: the score of the trajectory, once for each visit of its end."""
+        return visits * trajectory_score(prm_scores)
 
 
 def seed_value(node: Node) -> float:
@@ -162,6 +174,6 @@ def estimate(node: Node) -> float:
     return (seed_value(node) + node.value_sum) / (1 + node.visits)
 
 
-def mean_score(prm_scores: list[float]) -> float:
-    """Mean step score; 0.5 where nothing was scored."""
-    return sum(prm_scores) / len(prm_scores) if prm_scores else 0.5
+def trajectory_score(prm_scores: list[float]) -> float:
+    """The PRM's score of the last step, which has seen all of them; 0.5 where nothing was scored."""
+    return prm_scores[-1] if prm_scores else 0.5

@@ -61,8 +61,11 @@ class Tree:
     pending: set[int] = field(default_factory=set)
     expanding: set[str] = field(default_factory=set)
     """Nodes whose expansion is in flight."""
-    simulations: int = 0
-    """Simulations asked so far."""
+
+    @property
+    def trajectories(self) -> int:
+        """Trajectories that were completed or are under way."""
+        return self.root.visits + self.root.in_flight
 
     @property
     def root(self) -> Node:
