@@ -51,7 +51,7 @@ class StrategyParameters(Contract):
     rollouts: int = Field(
         default=16, ge=1, le=4096, description="Simulations (mcts) or trajectories (the others)."
     )
-    candidates: int = Field(default=4, ge=1, le=64, description="Most children of one node.")
+    candidates: int = Field(default=8, ge=1, le=64, description="Candidates of one expansion (mcts).")
     max_depth: int = Field(default=16, ge=1, le=64, description="Most steps in a solution.")
     exploration: float = Field(default=2.0, ge=0, le=100, description="Exploration constant c of UCT.")
     temperature: float = Field(default=0.7, ge=0, le=2)

@@ -164,9 +164,7 @@ def _reason_to_end(search: Search, strategy: Strategy, deadline: float) -> str |
 def _why_nothing_is_left(search: Search) -> str:
     if search.tree.trajectories >= search.request.parameters.rollouts:
         return "all rollouts done"
-    if search.usage.policy.tokens * 2 >= search.request.budget.tokens:
-        return f"budget of {search.request.budget.tokens} tokens used up"
-    return "the tree is exhausted: every way was tried"
+    return f"budget of {search.request.budget.tokens} tokens used up"
 
 
 async def perform(search: Search, backends: Backends, task: Task) -> Outcome:

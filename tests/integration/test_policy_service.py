@@ -95,8 +95,15 @@ def greedy_by_transformers(reference: tuple[Any, Any], prompt: list[int], tokens
 
 def written(completions: list[list[Completion]]) -> list[tuple[str, int]]:
     """What was drawn; log-probabilities may differ in the last bit from batch to batch."""
-    # vLLM leaves out the beginning of a character whose last bytes were not written.
-    return [(one.text.rstrip("\ufffd"), one.tokens) for row in completions for one in row]
+    return [(one.text, one.tokens) for row in completions for one in row]
+
+
+def agree(vllm: list[list[Completion]], transformers: list[list[Completion]]) -> bool:
+    """Whether both wrote the same. vLLM leaves out a last token that ends in the middle of a character."""
+    return all(
+        tokens == count and text.startswith(short) and len(text) - len(short) <= 3
+        for (short, tokens), (text, count) in zip(written(vllm), written(transformers), strict=True)
+    )
 
 
 async def test_batched_greedy_output_equals_unbatched_generation(
@@ -463,12 +470,12 @@ async def test_vllm_agrees_with_transformers(
         drawn = await made.generate(prompts, seeded)
         assert written(drawn) == written(await made.generate(prompts[:3], seeded)) + written(drawn)[12:]
         # Both engines draw by the same numbers, so in fp32 they write the same.
-        assert written(drawn) == written(await engine.generate(prompts, seeded))
+        assert agree(drawn, await engine.generate(prompts, seeded))
         # More prompt tokens at once than the engine takes in one step: prompts are computed in pieces.
         long = [[7 + number] + prompts[1] * 24 for number in range(16)]
         assert sum(map(len, long)) > 2 * 4096
         once = Sampling(n=2, temperature=1.0, top_p=0.9, max_tokens=3, seed=3)
-        assert written(await made.generate(long, once)) == written(await engine.generate(long, once))
+        assert agree(await made.generate(long, once), await engine.generate(long, once))
 
         # Top-p on the CPU is our own: no draw leaves the nucleus.
         with torch.inference_mode():

@@ -111,7 +111,7 @@ class VllmEngine:
     def _load(self) -> Any:
         # Before vLLM is imported: it reads these once, and its core process inherits them.
         os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", str(max(1, math.ceil(self.kv_cache_gb))))
-        _use_every_core()
+        use_every_core()
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
         os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
         # The core must start clean: a fork of a process that has threads and CUDA may hang.
@@ -250,7 +250,7 @@ class VllmEngine:
         )
 
 
-def _use_every_core() -> None:
+def use_every_core() -> None:
     """Let vLLM compute on every core of a small machine.
 
     Left to itself it keeps one free for its other processes, which on two cores is half of the speed (measured:

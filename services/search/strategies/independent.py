@@ -5,7 +5,6 @@ They share one way to grow, and differ in how a trajectory's vote counts. A step
 
 from dataclasses import dataclass
 
-from ratchet.states import NodeState
 from services.search.strategies.base import Expand, Outcome, Task
 from services.search.strategies.mcts import record_simulation, start_simulation, trajectory_score
 from services.search.strategies.tree import Tree
@@ -17,7 +16,7 @@ class _Independent:
     max_depth: int
 
     def ask(self, tree: Tree) -> Task | None:
-        if tree.trajectories >= self.rollouts or tree.root.state is not NodeState.OPEN:
+        if tree.trajectories >= self.rollouts:
             return None
         return start_simulation(tree, tree.root, retries=0)
 

@@ -106,10 +106,14 @@ class Mcts:
     retries: int = 2
 
     def ask(self, tree: Tree) -> Task | None:
-        """The next expansion or simulation, None when the rollouts are used up, all is in flight, or no way is left."""
+        """The next expansion or simulation; None when the rollouts are used up or all that can be done is in flight."""
         if tree.trajectories >= self.rollouts:
             return None
-        return self._descend(tree, tree.root)
+        found = self._descend(tree, tree.root)
+        if found is None and not tree.pending:
+            # Every way was tried. Another trajectory from the root can find a new one, and confirms or shakes the old.
+            return start_simulation(tree, tree.root, self.retries)
+        return found
 
     def _descend(self, tree: Tree, node: Node) -> Task | None:
         if node.state is not NodeState.OPEN or node.id in tree.expanding:
@@ -144,14 +148,16 @@ class Mcts:
         if isinstance(outcome.task, Simulate):
             return record_simulation(tree, outcome, self.max_depth)
         node = tree.nodes[outcome.task.node]
-        changed = [node.id]
+        changed, ended = [node.id], set[str]()
         for place, path in enumerate(outcome.paths):
             end, made = record_path(tree, outcome, node, place, self.max_depth)
             changed += made
             value = path[-1].value if path else None
-            if value is not None:
-                # A candidate that gives the answer completes a trajectory: no simulation is needed to count it.
+            if value is not None and end.id not in ended:
+                # A candidate that gives the answer completes a trajectory: no simulation is needed to count it. The
+                # same one twice in one expansion is no second witness.
                 changed += back_up(tree, end, value)
+                ended.add(end.id)
         node.expanded = True
         tree.expanding.discard(node.id)
         tree.settle(node)

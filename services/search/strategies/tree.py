@@ -114,9 +114,12 @@ class Tree:
         return there
 
     def settle(self, node: Node) -> None:
-        """Mark as exhausted each node from here up that has no way on left and nothing under way below it."""
+        """Mark as exhausted each node from here up that has no way on left and nothing under way below it.
+
+        The root stays open: the policy can always be asked for another beginning.
+        """
         for current in self.ancestors(node.id):
-            if current.state is NodeState.OPEN and self._has_no_way_on(current):
+            if current.id != ROOT and current.state is NodeState.OPEN and self._has_no_way_on(current):
                 check_transition(NODE_TRANSITIONS, current.state, NodeState.EXHAUSTED)
                 current.state = NodeState.EXHAUSTED
 
