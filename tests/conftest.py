@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from models import make_memorised_checkpoint
 
 from ratchet.stack import ports
 from ratchet.stack.postgres import Postgres, drop_database, ensure_database, running_postgres
@@ -40,3 +41,9 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def free_port() -> int:
     """A loopback port that nobody uses."""
     return ports.free_port()
+
+
+@pytest.fixture(scope="session")
+def memorised_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint that knows `models.REMEMBERED`, `ENDLESS` and `HOPELESS`, and nothing else."""
+    return make_memorised_checkpoint(tmp_path_factory.mktemp("models") / "memorised")

@@ -121,6 +121,7 @@ def build_app(
         nonlocal ready
         try:
             await engine.start()
+            await warm_up(engine, step_format)
         except EngineStartError as error:
             on_failure(str(error))
             return
@@ -240,6 +241,15 @@ def _engine_failed(error: EngineFailedError) -> ProblemError:
     return ProblemError(
         HTTPStatus.SERVICE_UNAVAILABLE, f"The engine failed: {error}.", headers={"Retry-After": "10"}
     )
+
+
+async def warm_up(engine: Engine, step_format: StepFormat) -> None:
+    """Sample once before anybody waits: what engines compile on first use, and the prompt's fixed part into the cache."""
+    prompt = engine.encode([step_format.render(Prefix(problem="1 + 1"))])
+    if len(prompt[0]) + 4 > engine.max_model_len:
+        return
+    with contextlib.suppress(EngineFailedError):  # `died` says so in a moment
+        await engine.generate(prompt, Sampling(n=2, temperature=1.0, top_p=0.95, seed=0, max_tokens=4))
 
 
 def _unexpected(on_failure: Callable[[str], None]) -> Callable[["asyncio.Task[None]"], None]:

@@ -1,11 +1,9 @@
 """The search API: takes searches, shows their state, tree, proof and events, and cancels them.
 
-It works on none itself: a search is a row in Postgres and a job in Redis, and the worker does the rest.
-The API also
+It works on none itself: a search is a row in Postgres and a job in Redis, and the worker does the rest. The API also
 sweeps: searches whose worker or job was lost get a new job.
 
-Limits: a caller who goes away while waiting leaves the search running; it has to be cancelled in so many
-words.
+Limits: a caller who goes away while waiting leaves the search running; only `DELETE` cancels it.
 """
 
 import asyncio

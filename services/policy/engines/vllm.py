@@ -15,6 +15,7 @@ import os
 import sys
 import threading
 from collections.abc import Coroutine, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -43,6 +44,8 @@ log = structlog.get_logger()
 
 WATCH_SECONDS = 0.5
 FEW_CORES = 4
+CPU_BLOCK = 32
+"""Tokens in a block of the KV cache; the smallest that vLLM's CPU attention takes."""
 
 _T = TypeVar("_T")
 
@@ -134,6 +137,8 @@ class VllmEngine:
             max_model_len=self.max_model_len,
             max_num_seqs=self.max_num_seqs,
             enable_prefix_caching=True,
+            # Only whole blocks are cached, and a step has about 40 tokens: vLLM's 128 on CPUs would cache few of them.
+            block_size=CPU_BLOCK if on_cpu else None,
             # Compilation takes a minute at the start and gains nothing on two cores; a GPU wants its graphs.
             enforce_eager=on_cpu,
             logprobs_mode="raw_logprobs",
@@ -161,6 +166,13 @@ class VllmEngine:
         return ids
 
     async def generate(self, prompts: list[Tokens], sampling: Sampling) -> list[list[Completion]]:
+        if self.device == "cpu" and sampling.n > 1:
+            # Candidates that start together would each compute the prompt: what one of them writes into the prefix
+            # cache the others find there a step later. On a GPU that step costs more than it saves.
+            primer = replace(sampling, n=1, max_tokens=1, temperature=0.0)
+            await self._all(
+                self._sequence(prompt, primer, number, 0) for number, prompt in enumerate(prompts)
+            )
         done = await self._all(
             self._sequence(prompt, sampling, number, candidate)
             for number, prompt in enumerate(prompts)
