@@ -97,6 +97,4 @@ class SearchSettings(StoreSettings):
 class TrainerSettings(StoreSettings):
     """The trainer service."""
 
-    poll_seconds: float = Field(
-        default=2.0, gt=0, description="How often the trainer looks for a finished round."
-    )
+    policy_url: str = "http://127.0.0.1:8001"

@@ -74,7 +74,7 @@ def main() -> None:
         sys.exit(f"ratchet: {error}")
     # From here on nothing may ask the hub: the checkpoint is a folder, and a machine without a hub would only wait.
     os.environ["HF_HUB_OFFLINE"] = "1"
-    serve(build_app(settings, choose_engine(settings, model), step_format), settings)
+    serve(build_app(settings, choose_engine(settings, model), step_format, sha256=model.sha256), settings)
     # The threads of a loading engine and vLLM's own must not hold up the end.
     sys.stderr.flush()
     os._exit(0)

@@ -110,9 +110,12 @@ def build_app(
     engine: Engine,
     step_format: StepFormat,
     on_failure: Callable[[str], None] = leave,
+    *,
+    sha256: str | None = None,
 ) -> FastAPI:
     """The app around one engine, which is started with the app and stopped with it.
 
+    `sha256` is that of the checkpoint; `/health` reports it, and the registry keeps it.
     `on_failure` is called when the engine cannot start or has died.
     """
     ready = False
@@ -152,6 +155,8 @@ def build_app(
             version=__version__,
             detail={
                 "model": engine.model_version,
+                "uri": str(engine.checkpoint),
+                "sha256": sha256,
                 "engine": engine.name,
                 "device": engine.device,
                 "step_format": step_format.name,

@@ -11,6 +11,7 @@ from fastapi import FastAPI, Path, Query
 from fastapi.responses import Response
 
 from ratchet import __version__
+from ratchet.clients import PolicyClient
 from ratchet.contracts.base import FieldError, Health
 from ratchet.contracts.trainer import ModelKind, ModelList, ModelRegistration, ModelView, RoundList, RoundView
 from ratchet.service import ProblemError, create_app
@@ -19,6 +20,7 @@ from ratchet.states import ModelState
 from ratchet.store.engine import StoreUnavailableError, make_engine, ready
 from ratchet.store.registry import Registry, UnknownParentError, VersionConflictError
 from ratchet.unavailable import UNAVAILABLE, answer_unavailable, problems
+from services.trainer.served import keep_served_registered
 
 HEALTH_SECONDS = 3.0
 
@@ -37,7 +39,13 @@ def build_app(settings: TrainerSettings) -> FastAPI:
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        yield
+        async with PolicyClient(settings.policy_url) as policy:
+            keeping = asyncio.create_task(keep_served_registered(policy, registry))
+            try:
+                yield
+            finally:
+                keeping.cancel()
+                await asyncio.wait({keeping})
         await engine.dispose()
 
     async def health() -> Health:

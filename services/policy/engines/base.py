@@ -90,6 +90,7 @@ class Engine(Protocol):
     """A loaded model. `generate` may be called many times at once; cancelling it stops its sequences."""
 
     name: str
+    checkpoint: Path
     model_version: str
     max_model_len: int
     device: str
