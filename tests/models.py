@@ -12,28 +12,20 @@ CORPUS = [
 ]
 END, PAD = "<|end|>", "<|pad|>"
 TRAINING_STEPS = 120
-PEAK_RATE = 5e-3
+PEAK_RATE = 1e-2
 
 
-def make_tokenizer(
-    folder: Path, extra: tuple[str, ...] = (), corpus: Sequence[str] = CORPUS, *, lines: bool = False
-) -> int:
-    """Write a byte-level BPE tokenizer; returns the size of its vocabulary. `lines`: each line of the corpus is a token."""
+def make_tokenizer(folder: Path, extra: tuple[str, ...] = (), corpus: Sequence[str] = CORPUS) -> int:
+    """Write a byte-level BPE tokenizer; returns the size of its vocabulary."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerFast, Qwen2Tokenizer
 
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    if lines:
-        tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-            [
-                pre_tokenizers.Split("\n", "isolated"),
-                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-            ]
-        )
+    # Qwen2's own, which transformers puts in the place of any other when it loads a tokenizer of a Qwen2.
+    tokenizer.pre_tokenizer = Qwen2Tokenizer().backend_tokenizer.pre_tokenizer
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=4000 if lines else 400,
+        vocab_size=400,
         special_tokens=[END, PAD, *extra],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
@@ -159,7 +151,6 @@ def make_memorised_checkpoint(folder: Path) -> Path:
         folder,
         ("<end_of_step>", "<end_of_code>"),
         [prompt + solution for prompt, solution, _ in texts],
-        lines=True,
     )
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     rows = []

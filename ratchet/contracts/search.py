@@ -51,12 +51,22 @@ class StrategyParameters(Contract):
     rollouts: int = Field(
         default=16, ge=1, le=4096, description="Simulations (mcts) or trajectories (the others)."
     )
-    candidates: int = Field(default=8, ge=1, le=64, description="Candidates of one expansion (mcts).")
+    candidates: int = Field(
+        default=8,
+        ge=1,
+        le=64,
+        description="Simulations that begin at one node before its children are compared (mcts).",
+    )
     max_depth: int = Field(default=16, ge=1, le=64, description="Most steps in a solution.")
     exploration: float = Field(default=2.0, ge=0, le=100, description="Exploration constant c of UCT.")
     temperature: float = Field(default=0.7, ge=0, le=2)
     top_p: float = Field(default=0.95, gt=0, le=1)
-    max_step_tokens: int = Field(default=256, ge=8, le=4096, description="Most generated tokens in one step.")
+    max_tokens: int = Field(
+        default=512,
+        ge=8,
+        le=4096,
+        description="Most generated tokens in one trajectory, or in what is left of it.",
+    )
     in_flight: int = Field(
         default=4,
         ge=1,

@@ -109,7 +109,7 @@ class NodeRecord:
     tokens: int = 0
     seconds: float = 0.0
     answer: str | None = None
-    expanded: bool = False
+    expansions: int = 0
     """The strategy has asked for its children already."""
 
     def view(self) -> NodeView:
@@ -178,12 +178,12 @@ _NODE_TYPES = {
     "tokens": "integer",
     "seconds": "double precision",
     "answer": "text",
-    "expanded": "boolean",
+    "expansions": "integer",
 }
 _NODE_COLUMNS = ", ".join(_NODE_TYPES)
 _UNNEST = ", ".join(f"CAST(:{name} AS {type_}[])" for name, type_ in _NODE_TYPES.items())
 # What a node is made from stays as it was written first; only what the search learns later changes.
-_LATER = ("state", "prm_score", "visits", "value_sum", "answer", "expanded")
+_LATER = ("state", "prm_score", "visits", "value_sum", "answer", "expansions")
 _UPSERT_NODES = text(
     f"INSERT INTO nodes (search_id, {_NODE_COLUMNS}) "  # noqa: S608 - names from the table above
     f"SELECT CAST(:search_id AS uuid), u.* FROM unnest({_UNNEST}) AS u({_NODE_COLUMNS}) "
@@ -436,7 +436,7 @@ class SearchStore:
     async def journal(self, claim: Claim, nodes: Sequence[NodeRecord], usage: Usage) -> None:
         """Store new nodes and the later state of known ones, and the usage so far, in one transaction.
 
-        Of a known node only state, prm_score, visits, value_sum, answer and expanded change. Parents come
+        Of a known node only state, prm_score, visits, value_sum, answer and expansions change. Parents come
         before their children,
         or in the same call. Raises LeaseLostError, IllegalTransitionError or UnknownParentError, and then
         writes nothing.

@@ -157,7 +157,7 @@ nodes = Table(
     Column("tokens", Integer, nullable=False),
     Column("seconds", Double, nullable=False),
     Column("answer", Text),
-    Column("expanded", Boolean, nullable=False),
+    Column("expansions", Integer, nullable=False),
     _created_at(),
     UniqueConstraint("search_id", "ordinal"),
 )

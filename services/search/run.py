@@ -7,7 +7,7 @@ error of estimate at most, not by all that is in flight.
 
 import asyncio
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -19,13 +19,11 @@ from ratchet.contracts.search import SearchRequest, StrategyName, Usage, UsagePa
 from services.search.answers import last_line, same_answer
 from services.search.strategies import (
     BestOfN,
-    Expand,
     Greedy,
     Majority,
     Mcts,
     Node,
     Outcome,
-    Simulate,
     StepOutcome,
     Strategy,
     Task,
@@ -36,7 +34,7 @@ from services.search.votes import hardly_overtaken, tally
 STEP_SECONDS = 10.0
 STEP_MEMORY_MB = 512
 FIRST_GUESS_TOKENS = 120
-"""Tokens reserved for a task before the first one of its kind has ended."""
+"""Tokens reserved for a task before the first one has ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +88,7 @@ class Search:
 async def grow(search: Search, backends: Backends, journal: Journal, deadline: float) -> str:
     """Grow the tree until an end is reached; the reason why it ended. `deadline` is of the monotonic clock."""
     strategy = search.strategy()
-    running: dict[asyncio.Task[Outcome], Task] = {}
+    running: set[asyncio.Task[Outcome]] = set()
     stopped = asyncio.create_task(search.stop.wait())
     reserve = _Reserve()
     try:
@@ -98,14 +96,14 @@ async def grow(search: Search, backends: Backends, journal: Journal, deadline: f
             reason = _reason_to_end(search, strategy, deadline)
             while reason is None and len(running) < search.request.parameters.in_flight:
                 if (
-                    search.usage.policy.tokens + reserve.expected(running.values())
+                    search.usage.policy.tokens + reserve.expected(len(running))
                     >= search.request.budget.tokens
                 ):
                     break
                 task = strategy.ask(search.tree)
                 if task is None:
                     break
-                running[asyncio.create_task(perform(search, backends, task))] = task
+                running.add(asyncio.create_task(simulate(search, backends, task)))
             if reason is not None or not running:
                 return reason or _why_nothing_is_left(search)
             await asyncio.wait(
@@ -114,9 +112,9 @@ async def grow(search: Search, backends: Backends, journal: Journal, deadline: f
                 return_when=asyncio.FIRST_COMPLETED,
             )
             for ended in [under_way for under_way in running if under_way.done()]:
-                task = running.pop(ended)
+                running.discard(ended)
                 outcome = ended.result()
-                reserve.learn(task, sum(step.tokens for path in outcome.paths for step in path))
+                reserve.learn(sum(step.tokens for path in outcome.paths for step in path))
                 changed = strategy.tell(search.tree, outcome)
                 search.usage.nodes = len(search.tree.nodes) - 1
                 search.usage.simulations = search.tree.root.visits
@@ -128,17 +126,18 @@ async def grow(search: Search, backends: Backends, journal: Journal, deadline: f
 
 
 class _Reserve:
-    """Expected tokens of the tasks under way: the running mean of their kind."""
+    """Expected tokens of the tasks under way: as many as the mean of those that ended."""
 
     def __init__(self) -> None:
-        self._mean: dict[type, tuple[int, float]] = {}
+        self._count = 0
+        self._mean = float(FIRST_GUESS_TOKENS)
 
-    def learn(self, task: Task, tokens: int) -> None:
-        count, mean = self._mean.get(type(task), (0, 0.0))
-        self._mean[type(task)] = (count + 1, mean + (tokens - mean) / (count + 1))
+    def learn(self, tokens: int) -> None:
+        self._count += 1
+        self._mean += (tokens - self._mean) / self._count
 
-    def expected(self, tasks: Iterable[Task]) -> float:
-        return sum(self._mean.get(type(task), (0, FIRST_GUESS_TOKENS))[1] for task in tasks)
+    def expected(self, tasks: int) -> float:
+        return tasks * self._mean
 
 
 def _reason_to_end(search: Search, strategy: Strategy, deadline: float) -> str | None:
@@ -167,24 +166,9 @@ def _why_nothing_is_left(search: Search) -> str:
     return f"budget of {search.request.budget.tokens} tokens used up"
 
 
-async def perform(search: Search, backends: Backends, task: Task) -> Outcome:
-    """Do what the strategy asked for."""
-    prefix = [node.text for node in search.tree.path(task.node)]
-    match task:
-        case Expand():
-            candidates = await _generate(
-                search, backends, prefix, task.candidates, Until.STEP, task.number, 0
-            )
-            paths = await asyncio.gather(
-                *(_try_step(search, backends, task.node, prefix, each) for each in candidates)
-            )
-            return Outcome(task, tuple(path for path in paths if path))
-        case Simulate():
-            return await _simulate(search, backends, task, prefix)
-
-
-async def _simulate(search: Search, backends: Backends, task: Simulate, prefix: list[str]) -> Outcome:
+async def simulate(search: Search, backends: Backends, task: Task) -> Outcome:
     """Complete a trajectory. After a step that does not run, go on from the last one that did."""
+    prefix = [node.text for node in search.tree.path(task.node)]
     tried: list[tuple[StepOutcome, ...]] = []
     good: list[StepOutcome] = []
     for attempt in range(task.retries + 1):
@@ -192,7 +176,7 @@ async def _simulate(search: Search, backends: Backends, task: Simulate, prefix: 
         if room <= 0:
             break
         before = prefix + [step.text for step in good]
-        [candidate] = await _generate(search, backends, before, 1, Until.END, task.number, attempt)
+        candidate = await _generate(search, backends, before, task.number, attempt)
         steps = await _run(search, backends, before, candidate, candidate.steps[:room])
         ran = [step for step in steps if step.status is StepStatus.OK]
         if len(ran) < len(steps):
@@ -218,37 +202,28 @@ async def _value(search: Search, backends: Backends, answer: str, prm_score: flo
     return 0.0 if prm_score is None else 2.0 * prm_score - 1.0
 
 
-async def _try_step(
-    search: Search, backends: Backends, start: str, prefix: list[str], candidate: Candidate
-) -> tuple[StepOutcome, ...]:
-    steps = await _run(search, backends, prefix, candidate, candidate.steps[:1])
-    [scored] = await _score(search, backends, start, [tuple(steps)])
-    return scored
-
-
 async def _generate(
-    search: Search, backends: Backends, steps: list[str], n: int, until: Until, task: int, attempt: int
-) -> list[Candidate]:
+    search: Search, backends: Backends, steps: list[str], task: int, attempt: int
+) -> Candidate:
+    """All that is left of a solution, from one sequence."""
     parameters, budget = search.request.parameters, search.request.budget
     left = max(1, budget.tokens - search.usage.policy.tokens)
-    room = parameters.max_step_tokens * (1 if until is Until.STEP else 4)
     began = time.monotonic()
     response = await backends.policy.generate(
         GenerateRequest(
             prefixes=[Prefix(problem=search.request.problem, steps=steps)],
-            n=n,
             temperature=0.0 if search.request.strategy is StrategyName.GREEDY else parameters.temperature,
             top_p=parameters.top_p,
-            max_tokens=min(room, left),
+            max_tokens=min(parameters.max_tokens, left),
             # Every request of a search has a seed of its own, which depends only on the search's seed and the task.
             seed=(search.request.seed * 1_000_003 + task * 101 + attempt) % 2**31,
-            until=until,
+            until=Until.END,
         )
     )
-    [candidates] = response.candidates
+    [[candidate]] = response.candidates
     search.models["policy"] = response.model
-    _charge(search.usage.policy, began, sum(each.tokens for each in candidates))
-    return candidates
+    _charge(search.usage.policy, began, candidate.tokens)
+    return candidate
 
 
 async def _run(

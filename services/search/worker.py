@@ -129,7 +129,7 @@ def record_of(node: Node) -> NodeRecord:
         tokens=node.tokens,
         seconds=node.seconds,
         answer=node.answer,
-        expanded=node.expanded,
+        expansions=node.expansions,
     )
 
 
@@ -155,7 +155,7 @@ def tree_of(records: Sequence[NodeRecord]) -> Tree:
             answer=record.answer,
             visits=record.visits,
             value_sum=record.value_sum,
-            expanded=record.expanded,
+            expansions=record.expansions,
         )
         tree.asked = max(tree.asked, number + 1)
     for node in sorted(tree.nodes.values(), key=lambda node: node.ordinal):

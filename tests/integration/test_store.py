@@ -300,7 +300,7 @@ async def test_a_tree_comes_back_as_it_was_written(store: SearchStore) -> None:
     first = [node(0), node(1), node(2, answer="37", state=NodeState.TERMINAL), node(3, parent=1, depth=2)]
     usage = Usage(policy=UsagePart(calls=2, tokens=14, seconds=0.5), nodes=3)
     await store.journal(claim, list(reversed(first)), usage)
-    later = replace(first[1], visits=4, value_sum=3.0, state=NodeState.EXHAUSTED, expanded=True)
+    later = replace(first[1], visits=4, value_sum=3.0, state=NodeState.EXHAUSTED, expansions=2)
     # What made a node never changes: a second writing with another text is ignored.
     await store.journal(
         claim, [later, replace(first[2], text="other", visits=1, value_sum=1.0), node(4, parent=3)], usage

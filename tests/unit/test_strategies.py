@@ -12,12 +12,10 @@ from ratchet.contracts.sandbox import StepStatus
 from ratchet.states import NodeState
 from services.search.strategies import (
     BestOfN,
-    Expand,
     Greedy,
     Majority,
     Mcts,
     Outcome,
-    Simulate,
     StepOutcome,
     Strategy,
     Task,
@@ -53,8 +51,6 @@ def step(
 
 def outcome_of(task: Task, depth: int, rng: random.Random) -> Outcome:
     """A random world in which steps are few, so that tasks often find the same ones; fixed by the task's number."""
-    if isinstance(task, Expand):
-        return Outcome(task, tuple((random_step(rng),) for _ in range(task.candidates)))
     length = rng.randint(0, MAX_DEPTH - depth)
     path = [random_step(rng, last=False, ran=True) for _ in range(length)]
     if path and rng.random() < 0.7:
@@ -88,13 +84,10 @@ def play(strategy: Strategy, seed: int, in_flight: int, tasks: int = 60) -> tupl
     return tree, told
 
 
-def values_of(outcome: Outcome) -> list[float]:
-    """Values of the trajectories that the outcome completes."""
-    if isinstance(outcome.task, Expand):
-        distinct = {path[-1].text: path[-1].value for path in outcome.paths if path[-1].value is not None}
-        return list(distinct.values())
+def value_of(outcome: Outcome) -> float:
+    """Value of the trajectory that the outcome completes."""
     last = outcome.paths[-1]
-    return [last[-1].value if last and last[-1].value is not None else -1.0]
+    return last[-1].value if last and last[-1].value is not None else -1.0
 
 
 def mcts(**changes: float) -> Mcts:
@@ -108,7 +101,7 @@ worlds = given(seed=st.integers(0, 10_000), in_flight=st.integers(1, 6))
 @settings(max_examples=150, deadline=None)
 def test_visits_are_conserved_and_values_stay_in_range(seed: int, in_flight: int) -> None:
     tree, told = play(mcts(), seed, in_flight)
-    values = [value for outcome in told for value in values_of(outcome)]
+    values = [value_of(outcome) for outcome in told]
     assert tree.root.visits == len(values)
     assert tree.root.value_sum == pytest.approx(sum(values))
     for node in tree.nodes.values():
@@ -119,11 +112,15 @@ def test_visits_are_conserved_and_values_stay_in_range(seed: int, in_flight: int
 
 @worlds
 @settings(max_examples=150, deadline=None)
-def test_no_node_is_expanded_twice_and_failed_steps_are_never_built_on(seed: int, in_flight: int) -> None:
-    tree, told = play(mcts(), seed, in_flight)
-    expanded = [outcome.task.node for outcome in told if isinstance(outcome.task, Expand)]
-    assert len(expanded) == len(set(expanded))
+def test_no_step_is_expanded_twice_and_failed_steps_are_never_built_on(seed: int, in_flight: int) -> None:
+    strategy = mcts()
+    tree, told = play(strategy, seed, in_flight)
     for node in tree.nodes.values():
+        steps = [(child.text, child.state is NodeState.FAILED) for child in tree.children(node)]
+        assert len(steps) == len(set(steps)), "a step is one child, however often the policy writes it"
+        begun = sum(outcome.task.node == node.id for outcome in told)
+        assert node.expansions == begun
+        assert node.id == ROOT or begun <= strategy.candidates
         if node.state is NodeState.FAILED:
             assert node.visits == 0
             assert not node.children
@@ -137,9 +134,8 @@ def test_in_flight_counts_return_to_zero_when_all_is_told(seed: int, in_flight: 
     strategy = mcts(rollouts=10)
     tree, _ = play(strategy, seed, in_flight, tasks=10_000)
     assert not tree.pending
-    assert not tree.expanding
-    assert all(node.in_flight == 0 for node in tree.nodes.values())
-    assert tree.root.visits >= 10
+    assert all(node.in_flight == node.expanding == 0 for node in tree.nodes.values())
+    assert tree.root.visits == 10
 
 
 @given(seed=st.integers(0, 10_000), order=st.randoms(use_true_random=False), ahead=st.integers(0, 30))
@@ -187,71 +183,80 @@ def test_the_same_world_gives_the_same_tree(seed: int, in_flight: int) -> None:
     assert {k: asdict(v) for k, v in first.nodes.items()} == {k: asdict(v) for k, v in second.nodes.items()}
 
 
-def tell_expansion(strategy: Mcts, tree: Tree, *steps: StepOutcome) -> None:
+def tell(strategy: Mcts, tree: Tree, *path: StepOutcome) -> str:
+    """Tell the next task that it found this path; the node at which the task began."""
     task = strategy.ask(tree)
-    assert isinstance(task, Expand)
-    strategy.tell(tree, Outcome(task, tuple((each,) for each in steps)))
+    assert task is not None
+    strategy.tell(tree, Outcome(task, (path,)))
+    return tree.nodes[task.node].text
 
 
-def test_unvisited_children_come_first_and_the_prm_orders_them() -> None:
-    strategy, tree = mcts(), Tree()
-    tell_expansion(strategy, tree, step("a = 1", prm=0.2), step("a = 2", prm=0.9), step("a = 3", prm=0.5))
-    order = [strategy.ask(tree) for _ in range(3)]
-    assert [tree.nodes[task.node].text for task in order if task] == ["a = 2", "a = 3", "a = 1"]
-    assert all(isinstance(task, Simulate) for task in order)
+def test_a_node_is_expanded_before_its_children_are_compared() -> None:
+    strategy, tree = mcts(candidates=2), Tree()
+    began = [tell(strategy, tree, step(f"a = {n}"), step("print(a)", answer="1", value=1.0)) for n in (1, 2)]
+    assert began == ["", ""], "both from the root"
+    assert tell(strategy, tree, step("print(3)", answer="3", value=0.0)) in {"a = 1", "a = 2"}
 
 
 def test_uct_takes_the_better_child_when_it_does_not_explore() -> None:
-    strategy, tree = mcts(exploration=0.0), Tree()
-    tell_expansion(strategy, tree, step("a = 1"), step("a = 2"))
-    for value in (-1.0, 1.0):
-        task = strategy.ask(tree)
-        assert isinstance(task, Simulate)
-        end = step("print(b)", answer="1", value=value)
-        strategy.tell(tree, Outcome(task, ((step("b = 1"), end),)))
-    task = strategy.ask(tree)
-    assert isinstance(task, Expand)
-    assert tree.nodes[task.node].text == "a = 2"
+    strategy, tree = mcts(candidates=2, exploration=0.0), Tree()
+    tell(strategy, tree, step("a = 1"), step("print(a)", answer="1", value=-1.0))
+    tell(strategy, tree, step("a = 2"), step("print(a)", answer="2", value=1.0))
+    assert tell(strategy, tree, step("b = 1"), step("print(b)", answer="1", value=1.0)) == "a = 2"
+
+
+def test_the_prm_seeds_the_value_of_a_node() -> None:
+    strategy, tree = mcts(candidates=2, exploration=0.0), Tree()
+    for number, prm in ((1, 0.9), (2, 0.1)):
+        tell(strategy, tree, step(f"a = {number}", prm=prm), step("print(a)", answer="1", value=0.0))
+    assert tell(strategy, tree, step("print(3)", answer="3", value=0.0)) == "a = 1"
+    good, bad = tree.children(tree.root)
+    assert estimate(good) == pytest.approx((0.8 + 0.0 + 0.0) / 3)
+    assert estimate(bad) == pytest.approx((-0.8 + 0.0) / 2)
 
 
 def test_uct_explores_what_was_visited_less() -> None:
-    strategy, tree = mcts(exploration=100.0), Tree()
-    tell_expansion(strategy, tree, step("a = 1"), step("a = 2"))
-    good, bad = (tree.nodes[child] for child in tree.root.children)
-    good.visits, good.value_sum, bad.visits, bad.value_sum = 9, 9.0, 1, -1.0
-    tree.root.visits = 10
+    strategy, tree = mcts(candidates=2, exploration=100.0), Tree()
+    tell(strategy, tree, step("a = 1"), step("print(a)", answer="1", value=1.0))
+    tell(strategy, tree, step("a = 2"), step("print(a)", answer="2", value=-1.0))
+    good, bad = tree.children(tree.root)
+    good.visits, good.value_sum, tree.root.visits = 9, 9.0, 10
     task = strategy.ask(tree)
     assert task is not None
     assert task.node == bad.id
     assert math.sqrt(math.log(10) / 1) > math.sqrt(math.log(10) / 9)
 
 
+def test_simulations_under_way_spread_the_next_ones_out() -> None:
+    strategy, tree = mcts(candidates=2, exploration=1.0), Tree()
+    for number in (1, 2):
+        tell(strategy, tree, step(f"a = {number}"), step("print(a)", answer="1", value=0.0))
+    asked = [strategy.ask(tree) for _ in range(2)]
+    assert {tree.nodes[task.node].text for task in asked if task} == {"a = 1", "a = 2"}
+
+
 def test_the_same_step_found_twice_is_one_node() -> None:
     strategy, tree = mcts(), Tree()
-    tell_expansion(strategy, tree, step("# one way\na = 1"), step("# another\na   =  1"), step("a = 2"))
-    assert len(tree.root.children) == 2
+    for text in ("# one way\na = 1", "# another\na   =  1", "a = 2"):
+        tell(strategy, tree, step(text))
+    assert [node.text for node in tree.children(tree.root)] == ["# one way\na = 1", "a = 2"]
+    assert [node.visits for node in tree.children(tree.root)] == [2, 1]
 
 
 def test_a_tree_in_which_every_way_was_tried_is_begun_anew_from_the_root() -> None:
-    strategy, tree = mcts(rollouts=2), Tree()
-    tell_expansion(strategy, tree, step("a = b", ran=False), step("a = c", ran=False))
-    for answer in ("1", "2"):
-        task = strategy.ask(tree)
-        assert isinstance(task, Simulate)
-        assert task.node == ROOT
-        strategy.tell(tree, Outcome(task, ((step(f"print({answer})", answer=answer, value=1.0),),)))
-    assert [node.answer for node in tree.terminals()] == ["1", "2"]
+    strategy, tree = mcts(rollouts=4, candidates=1), Tree()
+    began = [tell(strategy, tree, step("print(1)", answer="1", value=1.0)) for _ in range(4)]
+    assert began == [""] * 4
+    assert [node.visits for node in tree.terminals()] == [4]
     assert strategy.ask(tree) is None, "the rollouts are used up"
 
 
 def test_nothing_below_the_depth_limit_is_selected() -> None:
-    strategy, tree = mcts(max_depth=1), Tree()
-    tell_expansion(strategy, tree, step("a = 1"))
+    strategy, tree = mcts(max_depth=1, candidates=1), Tree()
+    tell(strategy, tree, step("a = 1"))
     [child] = tree.children(tree.root)
     assert child.state is NodeState.EXHAUSTED
-    task = strategy.ask(tree)
-    assert task is not None
-    assert task.node == ROOT
+    assert tell(strategy, tree, step("a = 2")) == ""
 
 
 @pytest.mark.parametrize(("kind", "tasks"), [(BestOfN, 5), (Majority, 5)])
@@ -259,7 +264,7 @@ def test_independent_strategies_simulate_from_the_root(kind: type[BestOfN | Majo
     strategy, tree = kind(5, MAX_DEPTH), Tree()
     asked = [strategy.ask(tree) for _ in range(tasks + 1)]
     assert asked[-1] is None
-    assert all(isinstance(task, Simulate) and task.node == ROOT and task.retries == 0 for task in asked[:-1])
+    assert all(task and task.node == ROOT and task.retries == 0 for task in asked[:-1])
 
 
 def test_votes_count_trajectories_or_their_prm_scores() -> None:
@@ -267,13 +272,3 @@ def test_votes_count_trajectories_or_their_prm_scores() -> None:
     assert Greedy(1, MAX_DEPTH).weight([], 1) == 1.0
     assert BestOfN(5, MAX_DEPTH).weight([0.1, 0.3], 2) == pytest.approx(0.6)
     assert mcts().weight([], 3) == pytest.approx(1.5)
-
-
-def test_a_candidate_that_gives_an_answer_counts_as_a_trajectory_at_once() -> None:
-    strategy, tree = mcts(rollouts=2), Tree()
-    right = step("print(1)", answer="1", value=1.0)
-    tell_expansion(strategy, tree, right, right, step("a = 2"))
-    [end] = tree.terminals()
-    assert (end.visits, tree.root.visits, tree.root.q) == (1, 1, 1.0), (
-        "the same one twice is no second witness"
-    )

@@ -4,20 +4,18 @@ A strategy holds configuration only. `ask(tree)` names the next piece of work, `
 of it. The caller owns the tree, does the I/O, may save the tree and go on later, and may tell outcomes in any order.
 """
 
-from services.search.strategies.base import Expand, Outcome, Simulate, StepOutcome, Strategy, Task
+from services.search.strategies.base import Outcome, StepOutcome, Strategy, Task
 from services.search.strategies.independent import BestOfN, Greedy, Majority
 from services.search.strategies.mcts import Mcts
 from services.search.strategies.tree import Node, Tree
 
 __all__ = [
     "BestOfN",
-    "Expand",
     "Greedy",
     "Majority",
     "Mcts",
     "Node",
     "Outcome",
-    "Simulate",
     "StepOutcome",
     "Strategy",
     "Task",

@@ -8,26 +8,14 @@ from services.search.strategies.tree import Tree
 
 
 @dataclass(frozen=True, slots=True)
-class Expand:
-    """Generate `candidates` single steps after `node`, run and score each."""
+class Task:
+    """A simulation: complete a trajectory from `node` to its end; run and score its steps."""
 
     number: int
     """Counts the tasks of one search from 0; identifies the task and orders what it made."""
     node: str
-    candidates: int
-
-
-@dataclass(frozen=True, slots=True)
-class Simulate:
-    """Complete a trajectory from `node` to its end; run and score its steps."""
-
-    number: int
-    node: str
     retries: int
     """How often to go on from the last good step after one that does not run."""
-
-
-Task = Expand | Simulate
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +39,10 @@ class StepOutcome:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of a task.
+    """What came of a task: the paths below its node that were tried.
 
-    For `Expand`, `paths` are the candidates, each a path of one step. For `Simulate`, they are the paths below the
-    node that were tried: the last one is the trajectory that stands, those before it ended in a step that did not run.
-    A trajectory without an answer is a dead end, of value -1.
+    The last one is the trajectory that stands, those before it ended in a step that did not run. A trajectory without an
+    answer is a dead end, of value -1.
     """
 
     task: Task

@@ -5,7 +5,7 @@ They share one way to grow, and differ in how a trajectory's vote counts. A step
 
 from dataclasses import dataclass
 
-from services.search.strategies.base import Expand, Outcome, Task
+from services.search.strategies.base import Outcome, Task
 from services.search.strategies.mcts import record_simulation, start_simulation, trajectory_score
 from services.search.strategies.tree import Tree
 
@@ -21,10 +21,10 @@ class _Independent:
         return start_simulation(tree, tree.root, retries=0)
 
     def tell(self, tree: Tree, outcome: Outcome) -> list[str]:
-        if outcome.task.number not in tree.pending or isinstance(outcome.task, Expand):
+        if outcome.task.number not in tree.pending:
             return []
         tree.pending.discard(outcome.task.number)
-        return record_simulation(tree, outcome, self.max_depth)
+        return record_simulation(tree, outcome, self.max_depth, self.rollouts)
 
 
 class Majority(_Independent):

@@ -1,10 +1,14 @@
 """Monte-Carlo tree search as rStar-Math does it (arXiv 2501.04519, section 3), with execution in the loop.
 
-A descent follows UCT: the unvisited child with the best prior first, otherwise the child with the highest
-`Q + c * sqrt(ln N_parent / N)`. Simulations under way count as visits (WU-UCT, arXiv 1810.11755), so that several descents
-at once spread out. A node is simulated when it is first reached and expanded when it is reached again; no node is expanded
-twice. A candidate of an expansion that gives an answer counts as a trajectory at once. The PRM's score of a step seeds
-its node's value with the weight of one visit. Steps that do not run are never selected.
+A descent follows UCT. A node that has had fewer than `candidates` simulations of its own is expanded by another one before
+its children are compared (untried actions first); otherwise the child with the highest `Q + c * sqrt(ln N_parent / N)` is
+taken. A simulation lets the policy complete the trajectory; all its steps become nodes, so that later descents can branch
+from them, and no token is spent on a step that belongs to no trajectory. Simulations under way count as visits (WU-UCT,
+arXiv 1810.11755), so that several descents at once spread out. The PRM's score of a step seeds its node's value with the
+weight of one visit. Steps that do not run are never selected.
+
+The paper instead generates all candidates of a node as single steps. At small budgets that spends most tokens on
+candidates that are never completed: docs/measurements.md.
 """
 
 import math
@@ -12,8 +16,8 @@ from dataclasses import dataclass
 
 from ratchet.contracts.sandbox import StepStatus
 from ratchet.states import NodeState
-from services.search.strategies.base import Expand, Outcome, Simulate, StepOutcome, Task
-from services.search.strategies.tree import ROOT, Node, Tree, node_id
+from services.search.strategies.base import Outcome, StepOutcome, Task
+from services.search.strategies.tree import Node, Tree, node_id
 
 DEAD_END = -1.0
 
@@ -58,7 +62,7 @@ def _node(parent: Node, step: StepOutcome, ordinal: tuple[int, int], max_depth: 
     )
 
 
-def record_simulation(tree: Tree, outcome: Outcome, max_depth: int) -> list[str]:
+def record_simulation(tree: Tree, outcome: Outcome, max_depth: int, candidates: int) -> list[str]:
     """Add a simulation's steps, back its value up from where it ended to the root, and free what was in flight."""
     start = tree.nodes[outcome.task.node]
     changed: dict[str, None] = {}
@@ -68,28 +72,25 @@ def record_simulation(tree: Tree, outcome: Outcome, max_depth: int) -> list[str]
         changed.update(dict.fromkeys(made))
     last = outcome.paths[-1][-1] if outcome.paths and outcome.paths[-1] else None
     value = last.value if last is not None and last.value is not None else DEAD_END
-    changed.update(dict.fromkeys(back_up(tree, end, value)))
+    end.ended += 1
+    for node in tree.ancestors(end.id):
+        node.visits += 1
+        node.value_sum += value
+        changed[node.id] = None
+    start.expansions += 1
+    start.expanding -= 1
     for node in tree.ancestors(start.id):
         node.in_flight -= 1
-    tree.settle(end)
+    tree.settle(end, candidates)
     return list(changed)
 
 
-def back_up(tree: Tree, end: Node, value: float) -> list[str]:
-    """Count one trajectory that ended at `end` with `value`, there and in every node above it."""
-    end.ended += 1
-    above = list(tree.ancestors(end.id))
-    for node in above:
-        node.visits += 1
-        node.value_sum += value
-    return [node.id for node in above]
-
-
-def start_simulation(tree: Tree, node: Node, retries: int) -> Simulate:
+def start_simulation(tree: Tree, node: Node, retries: int) -> Task:
     """Mark a simulation from `node` as in flight."""
-    task = Simulate(tree.asked, node.id, retries)
+    task = Task(tree.asked, node.id, retries)
     tree.asked += 1
     tree.pending.add(task.number)
+    node.expanding += 1
     for above in tree.ancestors(node.id):
         above.in_flight += 1
     return task
@@ -106,28 +107,23 @@ class Mcts:
     retries: int = 2
 
     def ask(self, tree: Tree) -> Task | None:
-        """The next expansion or simulation; None when the rollouts are used up or all that can be done is in flight."""
+        """The next simulation; None when the rollouts are used up or all that can be done is in flight."""
         if tree.trajectories >= self.rollouts:
             return None
-        found = self._descend(tree, tree.root)
-        if found is None and not tree.pending:
+        node = self._select(tree, tree.root)
+        if node is None and not tree.pending:
             # Every way was tried. Another trajectory from the root can find a new one, and confirms or shakes the old.
-            return start_simulation(tree, tree.root, self.retries)
-        return found
+            node = tree.root
+        return None if node is None else start_simulation(tree, node, self.retries)
 
-    def _descend(self, tree: Tree, node: Node) -> Task | None:
-        if node.state is not NodeState.OPEN or node.id in tree.expanding:
+    def _select(self, tree: Tree, node: Node) -> Node | None:
+        """The node below (or at) `node` that is to be expanded; None when there is none."""
+        if node.state is not NodeState.OPEN:
             return None
-        if not node.expanded:
-            if node.id != ROOT and node.visits + node.in_flight == 0:
-                return start_simulation(tree, node, self.retries)
-            task = Expand(tree.asked, node.id, self.candidates)
-            tree.asked += 1
-            tree.pending.add(task.number)
-            tree.expanding.add(node.id)
-            return task
+        if node.expansions + node.expanding < self.candidates:
+            return node
         for child in sorted(tree.children(node), key=lambda child: self._rank(node, child)):
-            found = self._descend(tree, child)
+            found = self._select(tree, child)
             if found is not None:
                 return found
         return None
@@ -141,27 +137,11 @@ class Mcts:
         return (1.0, -(estimate(child) + explore), *child.ordinal)
 
     def tell(self, tree: Tree, outcome: Outcome) -> list[str]:
-        """Record an outcome; the ids of nodes that were added or changed."""
+        """Record an outcome; the ids of nodes that were added or changed. Telling it again changes nothing."""
         if outcome.task.number not in tree.pending:
             return []
         tree.pending.discard(outcome.task.number)
-        if isinstance(outcome.task, Simulate):
-            return record_simulation(tree, outcome, self.max_depth)
-        node = tree.nodes[outcome.task.node]
-        changed, ended = [node.id], set[str]()
-        for place, path in enumerate(outcome.paths):
-            end, made = record_path(tree, outcome, node, place, self.max_depth)
-            changed += made
-            value = path[-1].value if path else None
-            if value is not None and end.id not in ended:
-                # A candidate that gives the answer completes a trajectory: no simulation is needed to count it. The
-                # same one twice in one expansion is no second witness.
-                changed += back_up(tree, end, value)
-                ended.add(end.id)
-        node.expanded = True
-        tree.expanding.discard(node.id)
-        tree.settle(node)
-        return changed
+        return record_simulation(tree, outcome, self.max_depth, self.candidates)
 
     def weight(self, prm_scores: list[float], visits: int) -> float:
         """A PRM-weighted vote: the score of the trajectory, once for each visit of its end."""

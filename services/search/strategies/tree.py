@@ -38,7 +38,10 @@ class Node:
     value_sum: float = 0.0
     ended: int = 0
     """Simulations that ended here."""
-    expanded: bool = False
+    expansions: int = 0
+    """Simulations that began here: each tried one child."""
+    expanding: int = 0
+    """Simulations under way that began here."""
     children: list[str] = field(default_factory=list)
     in_flight: int = 0
     """Simulations under way that go through here."""
@@ -59,8 +62,6 @@ class Tree:
     asked: int = 0
     """Tasks asked so far: the number of the next one."""
     pending: set[int] = field(default_factory=set)
-    expanding: set[str] = field(default_factory=set)
-    """Nodes whose expansion is in flight."""
 
     @property
     def trajectories(self) -> int:
@@ -113,22 +114,22 @@ class Tree:
             parent.children.sort(key=lambda child: self.nodes[child].ordinal)
         return there
 
-    def settle(self, node: Node) -> None:
+    def settle(self, node: Node, candidates: int) -> None:
         """Mark as exhausted each node from here up that has no way on left and nothing under way below it.
 
-        The root stays open: the policy can always be asked for another beginning.
+        A node with `candidates` expansions gets no more. The root stays open: the policy can always be asked for another
+        beginning.
         """
         for current in self.ancestors(node.id):
-            if current.id != ROOT and current.state is NodeState.OPEN and self._has_no_way_on(current):
+            if (
+                current.id != ROOT
+                and current.state is NodeState.OPEN
+                and current.in_flight == 0
+                and current.expansions >= candidates
+                and all(child.state is not NodeState.OPEN for child in self.children(current))
+            ):
                 check_transition(NODE_TRANSITIONS, current.state, NodeState.EXHAUSTED)
                 current.state = NodeState.EXHAUSTED
-
-    def _has_no_way_on(self, node: Node) -> bool:
-        return (
-            node.expanded
-            and node.in_flight == 0
-            and all(child.state is not NodeState.OPEN for child in self.children(node))
-        )
 
 
 def node_id(parent: str, text: str, status: StepStatus) -> str:

@@ -330,7 +330,7 @@ def upgrade() -> None:
         sa.Column("tokens", sa.Integer(), nullable=False),
         sa.Column("seconds", sa.Double(), nullable=False),
         sa.Column("answer", sa.Text(), nullable=True),
-        sa.Column("expanded", sa.Boolean(), nullable=False),
+        sa.Column("expansions", sa.Integer(), nullable=False),
         sa.Column(
             "created_at",
             sa.DateTime(timezone=True),
