@@ -7,8 +7,7 @@ BIN    = $(VENV)/bin
 READY  = $(VENV)/.ready-$(EXTRA)
 READY_DEV = $(READY)-dev
 
-PROBLEM ?= A bakery sells 24 muffins in the morning and half as many in the afternoon. \
-           Each muffin costs 3 dollars. How many dollars does the bakery take in that day?
+PROBLEM ?= A train has 6 cars with 40 seats in each car. 175 seats are taken. How many seats are free?
 MODEL    ?=
 STRATEGY ?=
 TOKENS   ?=

@@ -143,7 +143,11 @@ def make_memorised_checkpoint(folder: Path) -> Path:
 
     folder.mkdir(parents=True, exist_ok=True)
     texts = [
-        (f"{known.problem}\n", "".join(f"{step}\n<end_of_step>\n" for step in steps) + "<end_of_code>", weight)
+        (
+            f"{known.problem}\n",
+            "".join(f"{step}\n<end_of_step>\n" for step in steps) + "<end_of_code>",
+            weight,
+        )
         for known in (*REMEMBERED, ENDLESS, HOPELESS)
         for weight, steps in known.solutions
     ]

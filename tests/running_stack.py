@@ -16,6 +16,7 @@ from typing import Any
 
 import httpx
 from fastapi import FastAPI, Request, Response
+from starlette.requests import ClientDisconnect
 
 from ratchet.contracts.search import SearchResult
 from ratchet.stack.local import StackConfig, StackUrls, local_stack
@@ -42,7 +43,10 @@ def recorder(service: str, target: str, heard: list[Heard]) -> FastAPI:
 
     @app.api_route("/{path:path}", methods=["GET", "POST"])
     async def pass_on(request: Request, path: str) -> Response:
-        body = await request.body()
+        try:
+            body = await request.body()
+        except ClientDisconnect:
+            return Response(status_code=499)
         heard.append(Heard(service, f"/{path}", body.decode()))
         kept = {name: value for name, value in request.headers.items() if name in ("content-type", "accept")}
         try:
@@ -114,8 +118,6 @@ async def running_stack(
     heard: list[Heard] = []
     env = {
         "RATCHET_CACHE_DIR": str(data / "cache"),
-        # Two searches of the tests do not wait for the third's endless loop.
-        "RATCHET_WORKERS": "4",
         "RATCHET_MAX_MODEL_LEN": "1024",
         "OMP_NUM_THREADS": "1",
         **{f"RATCHET_{name.upper()}": value for name, value in settings.items()},

@@ -91,7 +91,11 @@ class RunCodeResponse(Contract):
 class RunStepsRequest(RunLimits):
     """Run steps in order in one fresh interpreter; stop at the first that fails."""
 
-    steps: list[StepText] = Field(min_length=1, max_length=64)
+    steps: list[StepText] = Field(
+        min_length=1,
+        max_length=64,
+        examples=[["# Half as many in May.\nmay = 48 / 2", "# Both months.\nprint(48 + may)"]],
+    )
     seed: int = Field(
         default=0, ge=0, lt=2**32, description="Seeds `random` and `numpy.random` before the first step."
     )

@@ -452,12 +452,13 @@ class SearchStore:
 
     @retried
     async def load_nodes(self, search_id: UUID) -> list[NodeRecord]:
-        """The tree in order of creation, so parents before children."""
+        """The tree, parents before children; of one depth in order of creation."""
         async with transaction(self._engine) as connection:
             rows = await connection.execute(
                 select(*(t.nodes.c[name] for name in _NODE_TYPES))
                 .where(t.nodes.c.search_id == search_id)
-                .order_by(t.nodes.c.ordinal)
+                # A node may get a child from an earlier task than the one that made it, so the ordinal alone will not do.
+                .order_by(t.nodes.c.depth, t.nodes.c.ordinal)
             )
             return [NodeRecord(**row) for row in rows.mappings()]
 

@@ -35,19 +35,17 @@ def answer_key(answer: str) -> str:
     if value == 0:
         return "number:0"
     # An exact integer stays exact however long it is; anything else is rounded.
-    if value.denominator == 1 and abs(value) < 10**_SIGNIFICANT:
-        return f"number:{value.numerator}"
-    return f"number:{_rounded(value)}"
+    return f"number:{value if value.denominator == 1 else _rounded(value)}"
 
 
-def _rounded(value: Fraction) -> str:
+def _rounded(value: Fraction) -> Fraction:
+    """To nine significant digits, or to the nearest integer where that has more."""
     exponent = len(str(abs(value.numerator))) - len(str(value.denominator))
-    shift = _SIGNIFICANT - exponent
-    scaled = round(value * Fraction(10) ** shift)
-    nearest = Fraction(scaled) / Fraction(10) ** shift
-    return (
-        str(nearest.numerator) if nearest.denominator == 1 else f"{nearest.numerator}/{nearest.denominator}"
-    )
+    # Digits before the point, up to one: numerator and denominator alone do not tell which.
+    if abs(value) >= Fraction(10) ** exponent:
+        exponent += 1
+    scale = Fraction(10) ** max(0, _SIGNIFICANT - exponent)
+    return round(value * scale) / scale
 
 
 def last_line(stdout: str) -> str | None:

@@ -1,7 +1,7 @@
 """How likely is an answer right? A logistic model over what the search saw, fitted on development problems.
 
-Limits: the coefficients were fitted on searches of GSM8K training problems by the `small` model (docs/measurements.md says
-which, and how well it is calibrated). For another model or other problems it ranks answers and is no promise.
+Limits: the coefficients were fitted on 60 searches of GSM8K training problems by `small` (docs/measurements.md says how well
+they are calibrated). For another model or other problems the number ranks answers and is no promise.
 """
 
 import math
@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from ratchet.contracts.search import VerificationLevel
 from services.search.votes import Group
 
-INTERCEPT = -2.2
-SHARE = 3.2
-LOG_VOTES = 0.45
+INTERCEPT = -3.5
+SHARE = 1.25
+LOG_VOTES = 1.4
 
 
 def confidence(
@@ -23,6 +23,6 @@ def confidence(
         return 1.0
     if not confirmed_programs:
         return 0.0
-    del groups
-    score = INTERCEPT + SHARE * chosen.share + LOG_VOTES * math.log(max(1, chosen.votes))
+    share = chosen.votes / sum(group.votes for group in groups)
+    score = INTERCEPT + SHARE * share + LOG_VOTES * math.log(chosen.votes)
     return 1.0 / (1.0 + math.exp(-score))

@@ -15,7 +15,7 @@ from ratchet.clients import PolicyClient, PrmClient, SandboxClient
 from ratchet.contracts.policy import Candidate, GenerateRequest, Prefix, Until
 from ratchet.contracts.prm import ScoreRequest
 from ratchet.contracts.sandbox import RunStatus, RunStepsRequest, StepResult, StepStatus
-from ratchet.contracts.search import SearchRequest, StrategyName, Usage, UsagePart
+from ratchet.contracts.search import SearchRequest, StrategyName, Usage, UsagePart, VerificationLevel
 from services.search.answers import last_line, same_answer
 from services.search.strategies import (
     BestOfN,
@@ -93,6 +93,7 @@ async def grow(search: Search, backends: Backends, journal: Journal, deadline: f
     reserve = _Reserve()
     try:
         while True:
+            # The token budget is not among the reasons: it only ends the asking, as what is under way is paid for.
             reason = _reason_to_end(search, strategy, deadline)
             while reason is None and len(running) < search.request.parameters.in_flight:
                 if (
@@ -146,16 +147,17 @@ def _reason_to_end(search: Search, strategy: Strategy, deadline: float) -> str |
         return "cancelled"
     if time.monotonic() >= deadline:
         return f"budget of {budget.seconds:g} seconds used up"
-    if search.usage.policy.tokens >= budget.tokens:
-        return f"budget of {budget.tokens} tokens used up"
     if len(search.tree.nodes) > budget.nodes:
         return f"budget of {budget.nodes} nodes used up"
     if search.request.parameters.early_stop:
         votes = tally(search.tree, strategy)
+        # As long as the verification that was asked for is not within reach, a clear lead is no reason to stop.
+        level = search.request.require
+        least = 1 if level is VerificationLevel.EXECUTION else search.request.parameters.min_agreement
         if search.reference is not None:
             if any(node.value_sum > 0 for node in search.tree.terminals()):
                 return "a trajectory gives the reference answer"
-        elif hardly_overtaken(votes, search.request.parameters.min_agreement):
+        elif hardly_overtaken(votes, least) and votes[0].programs() >= least:
             return "the leading answer can hardly be overtaken"
     return None
 

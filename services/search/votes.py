@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 
+from ratchet.programs import fingerprint, program_of
 from services.search.answers import answer_key
 from services.search.strategies import Node, Strategy, Tree
 from services.search.strategies.mcts import trajectory_score
@@ -58,6 +59,10 @@ class Group:
         """Simulations that ended with this answer."""
         return sum(trajectory.end.visits for trajectory in self.trajectories)
 
+    def programs(self) -> int:
+        """Programs among them that differ in more than names."""
+        return len({fingerprint(program_of(trajectory.texts)) for trajectory in self.trajectories})
+
 
 def tally(tree: Tree, strategy: Strategy) -> list[Group]:
     """The answers found so far, the leading one first; ties go to the answer that was found first."""
@@ -87,7 +92,7 @@ def hardly_overtaken(groups: list[Group], min_agreement: int) -> bool:
     """Adaptive consistency (arXiv 2305.11860): whether the first answer stays ahead of the second with probability 0.95.
 
     The Beta posterior of "the next vote is for the first rather than the second" lies above one half with probability
-    P(X <= second) for X ~ Binomial(first + second + 1, 1/2).
+    P(X <= first) for X ~ Binomial(first + second + 1, 1/2).
     """
     if not groups or groups[0].votes < min_agreement:
         return False

@@ -133,8 +133,11 @@ def record_of(node: Node) -> NodeRecord:
     )
 
 
-def tree_of(records: Sequence[NodeRecord]) -> Tree:
-    """The tree that an earlier worker wrote down. What was in flight then is asked for again."""
+def tree_of(records: Sequence[NodeRecord], lost: int = 0) -> Tree:
+    """The tree that an earlier worker wrote down. What was in flight then, at most `lost` tasks, is asked for again.
+
+    Numbers of tasks are not used twice: the seed of a task is its number, and the same trajectory would count twice.
+    """
     tree = Tree()
     for record in records:
         number = record.ordinal // ORDINALS_PER_TASK if record.ordinal >= 0 else -1
@@ -163,6 +166,8 @@ def tree_of(records: Sequence[NodeRecord]) -> Tree:
             tree.nodes[node.parent].children.append(node.id)
     for node in tree.nodes.values():
         node.ended = node.visits - sum(child.visits for child in tree.children(node))
+    # A task whose steps were all known before left no node with its number, only a visit.
+    tree.asked = max(tree.asked, tree.root.visits + lost)
     return tree
 
 
@@ -202,7 +207,11 @@ class Worker:
         search = Search(
             request=claim.request,
             reference=await self.store.reference_answer(claim) if claim.has_reference else None,
-            tree=tree_of(await self.store.load_nodes(claim.id)),
+            tree=tree_of(
+                await self.store.load_nodes(claim.id),
+                # Each worker before this one lost at most what it had in flight.
+                lost=(claim.fence - 1) * claim.request.parameters.in_flight,
+            ),
             usage=claim.usage.model_copy(deep=True),
             stop=cancelled,
         )

@@ -15,11 +15,8 @@ from typing import Any
 import httpx
 import psutil
 import pytest
-import schemathesis
 import torch
 import uvicorn
-from hypothesis import HealthCheck, given
-from hypothesis import settings as hypothesis_settings
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ratchet.settings import PolicySettings
@@ -304,42 +301,6 @@ async def test_work_ends_when_the_caller_goes_away(
         assert (await client.post("/generate", json=BODY)).status_code == 200
         assert time.perf_counter() - began < 10
     assert not [record for record in caplog.records if record.exc_info], "a caller who leaves is no error"
-
-
-def shorten(body: Any) -> None:
-    """Ask for few and short completions: more show nothing here but the patience of the reader."""
-    if not isinstance(body, dict):
-        return
-    for key, most in (("max_tokens", 3), ("n", 2)):
-        value = body.get(key, most)
-        if type(value) is int:
-            body[key] = min(value, most)
-    if isinstance(body.get("prefixes"), list):
-        body["prefixes"] = body["prefixes"][:3]
-
-
-async def test_no_request_makes_the_service_fail(client: httpx.AsyncClient) -> None:
-    schema = await asyncio.to_thread(schemathesis.openapi.from_url, f"{client.base_url}/openapi.json")
-    operations = [result.ok() for result in schema.get_all_operations()]
-    assert {operation.path for operation in operations} >= {"/generate", "/health", "/metrics"}
-
-    def fuzz(operation: Any) -> None:
-        @given(case=operation.as_strategy())
-        @hypothesis_settings(
-            max_examples=25,
-            deadline=None,
-            derandomize=True,
-            database=None,
-            suppress_health_check=list(HealthCheck),
-        )
-        def call(case: schemathesis.Case) -> None:
-            shorten(case.body)
-            assert case.call(timeout=60).status_code < 500
-
-        call()
-
-    for operation in operations:
-        await asyncio.to_thread(fuzz, operation)
 
 
 # --- the process -----------------------------------------------------------------------------------------------------

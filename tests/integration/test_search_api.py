@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
-from served_app import generated_requests, served
+from served_app import served
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ratchet.contracts.search import (
@@ -450,15 +450,3 @@ async def test_the_openapi_document_is_complete(api: httpx.AsyncClient) -> None:
         assert operation["summary"]
     assert "text/event-stream" in paths["/search/{search_id}/events"]["get"]["responses"]["200"]["content"]
     assert "text/vnd.graphviz" in paths["/search/{search_id}/tree"]["get"]["responses"]["200"]["content"]
-
-
-async def test_generated_requests_find_no_server_error_and_no_undocumented_answer(
-    base_url: str, store: SearchStore
-) -> None:
-    claim = await begun(store)
-    await solved(store, claim)
-    answered = await asyncio.to_thread(generated_requests, base_url, {"search_id": str(claim.id)})
-    assert {202, 422} <= answered["POST /search"]
-    assert {200, 404, 422} <= answered["GET /search/{search_id}"]
-    assert {200, 422} <= answered["GET /searches"]
-    assert {200, 404, 422} <= answered["GET /search/{search_id}/events"]

@@ -294,6 +294,17 @@ async def test_a_released_search_can_be_claimed_at_once_and_the_attempt_does_not
             await store.journal(claim, [node(0)], Usage())
 
 
+async def test_a_child_from_an_earlier_task_than_its_parents_comes_after_its_parent(
+    store: SearchStore,
+) -> None:
+    search_id = await a_search(store)
+    claim = await claimed(store, search_id)
+    # Task 5 found the step first, then the slower task 3 came by the same step and went on.
+    await store.journal(claim, [node(0), node(5)], Usage())
+    await store.journal(claim, [node(3, parent=5, depth=2)], Usage())
+    assert [record.id for record in await store.load_nodes(search_id)] == ["n0", "n5", "n3"]
+
+
 async def test_a_tree_comes_back_as_it_was_written(store: SearchStore) -> None:
     search_id = await a_search(store)
     claim = await claimed(store, search_id)
@@ -303,7 +314,9 @@ async def test_a_tree_comes_back_as_it_was_written(store: SearchStore) -> None:
     later = replace(first[1], visits=4, value_sum=3.0, state=NodeState.EXHAUSTED, expansions=2)
     # What made a node never changes: a second writing with another text is ignored.
     await store.journal(
-        claim, [later, replace(first[2], text="other", visits=1, value_sum=1.0), node(4, parent=3)], usage
+        claim,
+        [later, replace(first[2], text="other", visits=1, value_sum=1.0), node(4, parent=3, depth=3)],
+        usage,
     )
     records = await store.load_nodes(search_id)
     assert records == [
@@ -311,7 +324,7 @@ async def test_a_tree_comes_back_as_it_was_written(store: SearchStore) -> None:
         later,
         replace(first[2], visits=1, value_sum=1.0),
         first[3],
-        node(4, parent=3),
+        node(4, parent=3, depth=3),
     ]
     tree = await store.tree(search_id)
     assert tree is not None

@@ -1,12 +1,10 @@
 """The trainer's API against a real Postgres: the registry keeps what it was told, and states move by the table."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 import pytest
-from served_app import generated_requests, served
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -174,19 +172,3 @@ async def test_without_a_database_callers_are_told_to_come_back(free_port: int) 
         assert (await client.get("/health")).status_code == 503
         response = await client.get("/models")
         assert (response.status_code, response.headers["retry-after"]) == (503, "2")
-
-
-async def test_generated_requests_find_no_server_error_and_no_undocumented_answer(
-    database_url: str, registry: Registry, engine: AsyncEngine
-) -> None:
-    known = (await registry.register(ModelRegistration.model_validate(a_model()))).model.version
-    trainer_settings = TrainerSettings(database_url=database_url)
-
-    def ask() -> dict[str, set[int]]:
-        with served(build_app(trainer_settings), trainer_settings) as url:
-            return generated_requests(url, {"version": known})
-
-    answered = await asyncio.to_thread(ask)
-    assert {201, 422} <= answered["POST /models"]
-    assert {200, 404} <= answered["GET /models/{version}"]
-    assert {404, 422} <= answered["GET /rounds/{round_id}"]

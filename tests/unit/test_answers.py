@@ -1,0 +1,98 @@
+"""Which answers are the same to the voter: numbers by value to nine digits, everything else by its words."""
+
+from decimal import Decimal
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.search.answers import answer_key, last_line, numeric_value
+
+rationals = st.fractions(max_denominator=10**12)
+spaces = st.text(" \t\n", max_size=3)
+
+
+@given(st.text(max_size=60))
+def test_any_text_has_a_key_and_blanks_do_not_matter(text: str) -> None:
+    assert answer_key(text).startswith(("number:", "text:"))
+    assert answer_key(f"  {text}\n") == answer_key(text)
+
+
+@given(st.integers(-(10**30), 10**30), spaces, st.integers(0, 5))
+def test_an_integer_is_itself_however_it_is_written(number: int, blank: str, zeros: int) -> None:
+    key = f"number:{number}"
+    for written in (f"{number}", f"{number:,}", f"{number:+}", f"{number}.", f"{number}.{'0' * zeros}0"):
+        assert numeric_value(blank + written + blank) == number
+        assert answer_key(blank + written + blank) == key
+    assert answer_key(f"{number}/1") == key
+    assert answer_key(f"{7 * number}/7") == key
+
+
+@given(st.integers(), st.integers())
+def test_different_integers_are_different_answers(one: int, other: int) -> None:
+    assert (answer_key(str(one)) == answer_key(str(other))) == (one == other)
+
+
+@given(rationals)
+def test_a_fraction_has_its_value(number: Fraction) -> None:
+    assert numeric_value(f"{number.numerator}/{number.denominator}") == number
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_a_float_is_read_as_it_is_printed(number: float) -> None:
+    assert numeric_value(repr(number)) == Fraction(Decimal(repr(number)))
+
+
+@given(rationals.filter(lambda number: number != 0))
+def test_the_key_is_within_a_billionth_of_the_value(number: Fraction) -> None:
+    kind, _, rounded = answer_key(f"{number.numerator}/{number.denominator}").partition(":")
+    assert kind == "number"
+    assert abs(Fraction(rounded) - number) <= abs(number) / 10**8 / 2
+
+
+@given(st.integers(1, 10**9 - 1), st.integers(-20, 20))
+def test_noise_beyond_the_ninth_digit_makes_no_other_answer(digits: int, exponent: int) -> None:
+    clean = Fraction(digits) * Fraction(10) ** (exponent - len(str(digits)))
+    if clean.denominator == 1 and clean >= 10**9:
+        return  # Long integers are exact.
+    key = answer_key(f"{clean.numerator}/{clean.denominator}")
+    for noise in (Fraction(1, 10**11), Fraction(-1, 10**11)):
+        noisy = clean * (1 + noise)
+        assert answer_key(f"{noisy.numerator}/{noisy.denominator}") == key
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("72", "71.9999999999", True),
+        ("72", "71.99", False),
+        ("1/3", "0.3333333333", True),
+        ("1/3", "0.333333", False),
+        ("12345678901", "12345678902", False),
+        ("12345678901", "12345678901.0000001", True),
+        ("0", "-0.0", True),
+        ("1,000", "1e3", True),
+        ("2/4", ".5", True),
+        ("5 apples", "5", False),
+        ("x + 1", " x  +  1 ", True),
+        ("1/0", "2/0", False),
+        ("nan", "NaN", False),
+    ],
+)
+def test_the_same_answer_or_not(one: str, other: str, same: bool) -> None:
+    assert (answer_key(one) == answer_key(other)) is same
+
+
+@pytest.mark.parametrize(
+    "text", ["", "12a", "1/0", "1/-2", "nan", "inf", "1_000", "1e9999", "--1", "9" * 500]
+)
+def test_what_is_no_plain_number_has_no_value(text: str) -> None:
+    assert numeric_value(text) is None
+
+
+@given(st.lists(st.text(max_size=8), max_size=5))
+def test_the_answer_is_the_last_line_that_says_something(lines: list[str]) -> None:
+    found = last_line("\n".join(lines))
+    said = [line.strip() for line in "\n".join(lines).splitlines() if line.strip()]
+    assert found == (said[-1] if said else None)

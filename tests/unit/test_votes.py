@@ -1,0 +1,97 @@
+"""Votes: trajectories grouped by answer, weighted as the strategy says, and when the first cannot be overtaken."""
+
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_strategies import mcts, play, step
+
+from services.search.strategies import Majority, Outcome, StepOutcome, Tree
+from services.search.votes import CERTAIN_ENOUGH, Group, hardly_overtaken, tally
+
+
+def grown(*trajectories: tuple[StepOutcome, ...]) -> tuple[Tree, Majority]:
+    """A tree with these trajectories, each simulated once."""
+    strategy, tree = Majority(len(trajectories), 8), Tree()
+    for path in trajectories:
+        task = strategy.ask(tree)
+        assert task is not None
+        strategy.tell(tree, Outcome(task, (path,)))
+    return tree, strategy
+
+
+def says(answer: str, prm: float = 0.5, way: str = "") -> tuple[StepOutcome, ...]:
+    return (step(f"x = {way or answer!r}", prm=prm), step("print(x)", answer=answer, value=0.0, prm=prm))
+
+
+def counted(*votes: int) -> list[Group]:
+    """Groups with so many votes each, the first leading."""
+    paths = [says(str(number)) for number, count in enumerate(votes) for _ in range(count)]
+    return tally(*grown(*paths))
+
+
+def test_equal_numbers_are_one_group_and_the_most_votes_lead() -> None:
+    first, second = tally(*grown(says("7"), says("42"), says("42.0", way="a"), says("84/2", way="b")))
+    assert (first.votes, second.votes) == (3, 1)
+    assert (first.share, second.share) == (0.75, 0.25)
+    assert len(first.trajectories) == 3
+    assert first.key != second.key
+
+
+def test_the_best_trajectory_speaks_for_its_answer_and_ties_go_to_the_first_found() -> None:
+    leading, _ = tally(*grown(says("1", 0.2), says("1.0", 0.9, way="a"), says("2", 0.1)))
+    assert leading.answer == "1.0"
+    assert [group.answer for group in tally(*grown(says("5"), says("3")))] == ["5", "3"]
+
+
+def test_the_prm_share_counts_each_trajectory_with_its_score() -> None:
+    groups = {group.answer: group for group in tally(*grown(says("1", 0.9), says("2", 0.3), says("2", 0.3)))}
+    assert groups["1"].prm_share == pytest.approx(0.6)
+    assert groups["2"].prm_share == pytest.approx(0.4)
+    assert groups["2"].votes == 2
+
+
+def test_no_answer_no_groups() -> None:
+    assert tally(Tree(), Majority(1, 8)) == []
+    assert not hardly_overtaken([], 2)
+
+
+@given(seed=st.integers(0, 5_000), in_flight=st.integers(1, 6))
+@settings(max_examples=60, deadline=None)
+def test_every_answer_is_counted_once_and_shares_sum_to_one(seed: int, in_flight: int) -> None:
+    strategy = mcts()
+    tree, _ = play(strategy, seed, in_flight)
+    groups = tally(tree, strategy)
+    assert sum(group.votes for group in groups) == sum(end.visits for end in tree.terminals())
+    assert len({group.key for group in groups}) == len(groups)
+    assert [group.share for group in groups] == sorted((group.share for group in groups), reverse=True)
+    if groups:
+        assert sum(group.share for group in groups) == pytest.approx(1)
+        assert sum(group.prm_share for group in groups) == pytest.approx(1)
+
+
+def ahead(first: int, second: int) -> float:
+    """P(p > 1/2) for p ~ Beta(first + 1, second + 1), by Simpson's rule over the density."""
+    points = 2_000
+    norm = math.exp(math.lgamma(first + second + 2) - math.lgamma(first + 1) - math.lgamma(second + 1))
+
+    def density(p: float) -> float:
+        return norm * p**first * (1 - p) ** second
+
+    width = 0.5 / points
+    inner = sum((4 if number % 2 else 2) * density(0.5 + number * width) for number in range(1, points))
+    return width / 3 * (density(0.5) + inner + density(1.0))
+
+
+@pytest.mark.parametrize("second", [0, 1, 2, 5, 9])
+def test_the_leader_is_hardly_overtaken_exactly_when_the_beta_integral_says_so(second: int) -> None:
+    for first in range(max(2, second), 24):
+        said = hardly_overtaken(counted(*([first, second] if second else [first])), 2)
+        assert said == (first > second and ahead(first, second) >= CERTAIN_ENOUGH), (first, second)
+
+
+def test_too_few_votes_never_suffice_and_a_third_answer_does_not_matter() -> None:
+    assert not hardly_overtaken(counted(4), 5)
+    assert hardly_overtaken(counted(5), 5)
+    assert hardly_overtaken(counted(9, 2), 2) == hardly_overtaken(counted(9, 2, 2, 1), 2) is True
