@@ -493,5 +493,7 @@ def test_fetching_parts_leaves_setuptools_usable_in_this_process(tmp_path: Path)
         "except (SystemExit, sources.ModelSourceError): pass\n"
         "import setuptools; print('usable')"
     )
-    ran = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, timeout=60)
+    ran = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, timeout=60
+    )
     assert ran.stdout.strip() == "usable", ran.stderr
