@@ -68,13 +68,27 @@ class SandboxSettings(Settings):
     min_isolation: Literal["namespaces", "rlimits"] = Field(
         default="namespaces", description="The service refuses to start below this level."
     )
-    workers: int = Field(default=2, ge=1, le=64, description="Programs that run at once.")
+    workers: int = Field(default=2, ge=1, le=64, description="Programs and steps that run at once.")
     queue_size: int = Field(
-        default=1024, ge=1, description="Requests that may wait; more get 503 with Retry-After."
+        default=1024,
+        ge=1,
+        description="Requests that may wait; more get 503, and one caller's beyond half of them 429, with Retry-After.",
     )
     queue_timeout: float = Field(default=60.0, gt=0, description="Longest wait in the queue, seconds.")
     max_output_bytes: int = Field(
         default=64 * 1024, ge=1024, description="Of stdout and of stderr; the rest is cut."
+    )
+    max_sessions: int = Field(default=256, ge=1, description="Sessions at once; more get 409.")
+    max_snapshots: int = Field(
+        default=1024, ge=1, description="Interpreter states kept, 1 to 8 MB each, in all sessions together."
+    )
+    session_memory_mb: int = Field(
+        default=2048,
+        ge=256,
+        description="Memory of one session with all its snapshots, where cgroups can be had, MiB.",
+    )
+    session_idle_seconds: float = Field(
+        default=600.0, gt=0, description="A session unused for so long is ended."
     )
 
 

@@ -54,9 +54,10 @@ class Sandbox:
         return answer
 
     def zygotes(self) -> list[psutil.Process]:
-        """The zygotes: Python processes below the service."""
+        """The zygotes: Python processes below the service, their own children apart."""
         below = psutil.Process(self.process.pid).children(recursive=True)
-        return [process for process in below if any("zygote.py" in part for part in process.cmdline()[:6])]
+        python = {process.pid: process for process in below if "zygote.py" in " ".join(process.cmdline()[:6])}
+        return [process for process in python.values() if process.ppid() not in python]
 
     def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         response = self.http.post(path, json=body)

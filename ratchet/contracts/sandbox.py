@@ -88,6 +88,18 @@ class RunCodeResponse(Contract):
     run_result: RunResult
 
 
+class RunCodeBatchRequest(Contract):
+    """Programs that have nothing to do with each other, each run from nothing in a jail of its own."""
+
+    programs: list[RunCodeRequest] = Field(min_length=1, max_length=256)
+
+
+class RunCodeBatchResponse(Contract):
+    """One result per program, in order."""
+
+    results: list[RunCodeResponse]
+
+
 class RunStepsRequest(RunLimits):
     """Run steps in order in one fresh interpreter; stop at the first that fails."""
 
@@ -131,6 +143,84 @@ class RunStepsResponse(Contract):
     message: str = ""
     steps: list[StepResult]
     measured: Measured
+
+
+ROOT_NODE = "root"
+"""The node of a session at which nothing has run yet."""
+
+
+class SessionRequest(RunLimits):
+    """A session: a tree of interpreter states, in a pid namespace and a memory and process limit of its own.
+
+    `run_timeout` bounds the steps on the way from the root to a node together, as it does in `/run_steps`.
+    """
+
+    seed: int = Field(
+        default=0,
+        ge=0,
+        lt=2**32,
+        description="Seeds `random` and `numpy.random` at the root. A step finds the generators as its parent left them.",
+    )
+
+
+class Session(Contract):
+    """A session as it is now."""
+
+    id: str
+    nodes: int = Field(ge=0, description="Steps whose results are known, the root apart.")
+    snapshots: int = Field(ge=0, description="Nodes whose interpreter state is kept, the root apart.")
+    executed: int = Field(ge=0, description="Steps executed because they were new.")
+    replayed: int = Field(
+        ge=0, description="Steps executed again, because the state after them was not kept."
+    )
+
+
+class NodeRunRequest(Contract):
+    """One step, to be run in a copy of the parent's interpreter state."""
+
+    code: StepText
+
+
+class NodeResult(StepResult):
+    """What one step of a session did, and where one can go on."""
+
+    node: str | None = Field(description="The node that the step made; none if it was not run.")
+    measured: Measured | None = Field(description="None if it was not run.")
+
+
+class NodeRunResponse(Contract):
+    """Answer of `/sessions/{session}/nodes/{parent}/run`."""
+
+    status: RunStatus
+    message: str = ""
+    step: NodeResult
+
+
+class Chain(Contract):
+    """Steps that follow one another, the first of them after `parent`."""
+
+    parent: str = Field(default=ROOT_NODE, max_length=64)
+    steps: list[StepText] = Field(min_length=1, max_length=64)
+
+
+class SessionBatchRequest(Contract):
+    """Chains to be run side by side: all candidates of an expansion. A step that is known is not run again."""
+
+    chains: list[Chain] = Field(min_length=1, max_length=256)
+
+
+class ChainResult(Contract):
+    """One result per step, in order; after the first that failed they were not run."""
+
+    status: RunStatus
+    message: str = ""
+    steps: list[NodeResult]
+
+
+class SessionBatchResponse(Contract):
+    """One result per chain, in order."""
+
+    chains: list[ChainResult]
 
 
 class GradeRequest(Contract):

@@ -1,5 +1,6 @@
 """`python -m services.sandbox`: check the isolation, then serve. Settings come from `RATCHET_*`."""
 
+import resource
 import sys
 
 from pydantic import ValidationError
@@ -17,14 +18,17 @@ def main() -> None:
 
     from ratchet.service import serve
     from services.sandbox.app import build_app, required_isolation
-    from services.sandbox.seccomp import SeccompMissingError, child_filter
-    from services.sandbox.supervisor import IsolationError
+    from services.sandbox.seccomp import Filter, SeccompMissingError, child_filter
+    from services.sandbox.zygotes import IsolationError
 
     try:
         level = required_isolation(settings)
-        child_filter(signals=True)
+        child_filter(Filter.PROGRAM, signals=True)
     except (IsolationError, SeccompMissingError) as error:
         sys.exit(f"ratchet: {error}")
+    # Each snapshot takes two descriptors.
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     serve(build_app(settings, level), settings)
 
 

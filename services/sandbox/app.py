@@ -1,46 +1,56 @@
-"""The sandbox's API: run a program, run steps, grade a pair of answers. Everything happens in jails.
+"""The sandbox's API: run programs and steps, grow sessions, grade pairs of answers. Everything happens in jails.
 
-The response is built from what the supervisor measured (`supervisor.py`). The service does not start on a machine
+The responses are built from what the supervisor measured (`runs.py`, `nodes.py`). The service does not start on a machine
 whose isolation is weaker than configured.
 """
 
+import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine, Iterable
 from http import HTTPStatus
+from typing import Annotated, Any
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Header, Request
 
 from ratchet import __version__
 from ratchet.contracts.base import Health
 from ratchet.contracts.sandbox import (
+    ChainResult,
     CommandStatus,
     GradeRequest,
     GradeResponse,
     Limit,
     Measured,
+    NodeRunRequest,
+    NodeRunResponse,
+    RunCodeBatchRequest,
+    RunCodeBatchResponse,
     RunCodeRequest,
     RunCodeResponse,
     RunResult,
     RunStatus,
     RunStepsRequest,
     RunStepsResponse,
+    Session,
+    SessionBatchRequest,
+    SessionBatchResponse,
+    SessionRequest,
     StepResult,
     StepStatus,
 )
 from ratchet.service import ProblemError, cancelled_on_disconnect, create_app
 from ratchet.settings import SandboxSettings
+from services.sandbox.admission import Admission, BusyError
 from services.sandbox.grader import grade
 from services.sandbox.jail import Isolation, Purpose
-from services.sandbox.supervisor import (
+from services.sandbox.pool import Pool
+from services.sandbox.runs import Outcome, Run, Task, Unit, measured, unit_status
+from services.sandbox.session_zygotes import SessionZygotes
+from services.sandbox.sessions import SessionFullError, Sessions, UnknownNodeError, UnknownSessionError
+from services.sandbox.zygotes import (
     IsolationError,
     Level,
     NotConfinedError,
-    Outcome,
-    Pool,
-    QueueFullError,
-    Run,
-    Task,
-    Unit,
     ZygoteDiedError,
     best_isolation,
 )
@@ -48,6 +58,15 @@ from services.sandbox.supervisor import (
 RETRY_AFTER_SECONDS = "1"
 MAX_GRADERS = 2
 """Zygotes for grading; most pairs are numbers and need none."""
+
+Caller = Annotated[
+    str | None,
+    Header(
+        alias="x-caller",
+        max_length=200,
+        description="On whose behalf: the queue is fair between callers. Without it, the address that the request comes from.",
+    ),
+]
 
 
 def required_isolation(settings: SandboxSettings) -> Level:
@@ -61,88 +80,136 @@ def required_isolation(settings: SandboxSettings) -> Level:
     return level
 
 
-def build_app(settings: SandboxSettings, level: Level) -> FastAPI:
-    """The app; its jails start and end with it. `level` is from `required_isolation`."""
+class Sandbox:
+    """The parts of a running service."""
 
-    def pool(purpose: Purpose, size: int) -> Pool:
-        return Pool(
-            purpose,
+    def __init__(self, settings: SandboxSettings, level: Level) -> None:
+        def admission(permits: int) -> Admission:
+            return Admission(permits, settings.queue_size, settings.queue_timeout)
+
+        def pool(purpose: Purpose, size: int) -> Pool:
+            return Pool(purpose, level, size=size, max_output_bytes=settings.max_output_bytes)
+
+        graders = min(settings.workers, MAX_GRADERS)
+        self.level = level
+        self.running, self.grading = admission(settings.workers), admission(graders)
+        self.runners, self.graders = pool(Purpose.RUN, settings.workers), pool(Purpose.GRADE, graders)
+        self.zygotes = SessionZygotes(level)
+        self.sessions = Sessions(
             level,
-            size=size,
-            queue_size=settings.queue_size,
-            queue_timeout=settings.queue_timeout,
+            self.running,
+            self.runners,
+            self.zygotes,
+            max_sessions=settings.max_sessions,
+            max_snapshots=settings.max_snapshots,
+            memory_bytes=settings.session_memory_mb * 2**20,
+            idle_seconds=settings.session_idle_seconds,
             max_output_bytes=settings.max_output_bytes,
         )
+        self.ready = False
 
-    runners = pool(Purpose.RUN, settings.workers)
-    graders = pool(Purpose.GRADE, min(settings.workers, MAX_GRADERS))
+    async def start(self) -> None:
+        """Start all zygotes. Raises ZygoteDiedError."""
+        await self.runners.start()
+        await self.graders.start()
+        await self.zygotes.start()
+        self.sessions.start()
+        self.ready = True
+
+    async def stop(self) -> None:
+        """End everything that runs."""
+        self.ready = False
+        await self.sessions.stop()
+        await self.zygotes.stop()
+        await self.runners.stop()
+        await self.graders.stop()
+
+    def health(self) -> Health:
+        """What is in force."""
+        layers = sorted(self.level.layers) + self.runners.cgroup_layers
+        replaced = self.runners.replaced + self.graders.replaced + self.zygotes.replaced
+        return Health(
+            service="sandbox",
+            ready=self.ready,
+            version=__version__,
+            detail={
+                "isolation": self.level.isolation,
+                "isolation_reason": self.level.reason,
+                "layers": layers,
+                "workers": self.runners.size,
+                "graders": self.graders.size,
+                "waiting": self.running.waiting + self.grading.waiting,
+                "zygotes_replaced": replaced,
+                "incremental": self.sessions.incremental,
+                "sessions": self.sessions.open,
+                "snapshots": self.sessions.snapshots,
+                "snapshots_given_up": self.sessions.evicted,
+                "stray_processes_killed": self.sessions.strays,
+            },
+        )
+
+
+def build_app(settings: SandboxSettings, level: Level) -> FastAPI:
+    """The app; its jails start and end with it. `level` is from `required_isolation`."""
+    sandbox = Sandbox(settings, level)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        app.state.runners, app.state.graders = runners, graders
         try:
-            await runners.start()
-            await graders.start()
+            await sandbox.start()
             yield
         finally:
-            await runners.stop()
-            await graders.stop()
-
-    def health() -> Health:
-        return Health(
-            service="sandbox",
-            ready=runners.started and graders.started,
-            version=__version__,
-            detail={
-                "isolation": level.isolation,
-                "isolation_reason": level.reason,
-                "layers": runners.layers(),
-                "workers": runners.size,
-                "graders": graders.size,
-                "waiting": runners.waiting,
-                "zygotes_replaced": runners.replaced + graders.replaced,
-            },
-        )
+            await sandbox.stop()
 
     app = create_app(
         service="sandbox",
         summary="Runs untrusted Python in jails, and compares answers.",
         settings=settings,
         lifespan=lifespan,
-        health=health,
+        health=sandbox.health,
     )
-    _add_routes(app, runners, graders)
+    _add_run_routes(app, sandbox)
+    _add_session_routes(app, sandbox)
     return app
 
 
-def _add_routes(app: FastAPI, runners: Pool, graders: Pool) -> None:
+def _add_run_routes(app: FastAPI, sandbox: Sandbox) -> None:
     @app.post("/run_code", tags=["run"])
-    async def run_code(body: RunCodeRequest, request: Request) -> RunCodeResponse:
+    async def run_code(body: RunCodeRequest, request: Request, x_caller: Caller = None) -> RunCodeResponse:
         """Run one program from nothing. The field names are SandboxFusion's."""
-        run = Run(
-            task=Task.PROGRAM,
-            units=[body.code],
-            seconds=body.run_timeout,
-            memory_bytes=body.memory_limit_MB * 2**20,
-            stdin=body.stdin or "",
-        )
-        async with _problems(), cancelled_on_disconnect(request):
+        async with (
+            _problems(),
+            cancelled_on_disconnect(request),
+            sandbox.running.permit(_caller(x_caller, request)),
+        ):
+            return await _run_program(sandbox, body)
+
+    @app.post("/run_code/batch", tags=["run"])
+    async def run_code_batch(
+        body: RunCodeBatchRequest, request: Request, x_caller: Caller = None
+    ) -> RunCodeBatchResponse:
+        """Run programs side by side, as many at once as there are workers. All of them find room, or none is run.
+
+        One that waits for too long is not run, which its result says.
+        """
+        caller = _caller(x_caller, request)
+
+        async def one(program: RunCodeRequest) -> RunCodeResponse:
             try:
-                return code_response(await runners.run(run))
-            except (ZygoteDiedError, NotConfinedError) as error:
-                nothing = Measured(wall_seconds=0, cpu_seconds=0, peak_memory_mb=0)
-                result = RunResult(
-                    status=CommandStatus.ERROR, execution_time=0, stdout="", stderr="", measured=nothing
-                )
-                return RunCodeResponse(
-                    status=RunStatus.SANDBOX_ERROR,
-                    message=f"The program was not run: {error}",
-                    run_result=result,
-                )
+                async with sandbox.running.permit(caller):
+                    return await _run_program(sandbox, program)
+            except BusyError as error:
+                return _not_run(error)
+
+        async with _problems(), cancelled_on_disconnect(request):
+            sandbox.running.check_room(caller, len(body.programs))
+            return RunCodeBatchResponse(
+                results=await asyncio.gather(*(one(program) for program in body.programs))
+            )
 
     @app.post("/run_steps", tags=["run"])
-    async def run_steps(body: RunStepsRequest, request: Request) -> RunStepsResponse:
-        """Run steps in order in one fresh interpreter; stop at the first that fails."""
+    async def run_steps(body: RunStepsRequest, request: Request, x_caller: Caller = None) -> RunStepsResponse:
+        """Run steps in order in one fresh interpreter; stop at the first that fails. Steps write no files."""
         run = Run(
             task=Task.STEPS,
             units=list(body.steps),
@@ -152,7 +219,8 @@ def _add_routes(app: FastAPI, runners: Pool, graders: Pool) -> None:
         )
         async with _problems(), cancelled_on_disconnect(request):
             try:
-                return steps_response(await runners.run(run), len(body.steps))
+                async with sandbox.running.permit(_caller(x_caller, request)):
+                    return steps_response(await sandbox.runners.run(run), len(body.steps))
             except (ZygoteDiedError, NotConfinedError) as error:
                 return RunStepsResponse(
                     status=RunStatus.SANDBOX_ERROR,
@@ -162,11 +230,12 @@ def _add_routes(app: FastAPI, runners: Pool, graders: Pool) -> None:
                 )
 
     @app.post("/grade", tags=["grade"])
-    async def grade_pair(body: GradeRequest, request: Request) -> GradeResponse:
+    async def grade_pair(body: GradeRequest, request: Request, x_caller: Caller = None) -> GradeResponse:
         """Compare two answers: as text, as numbers, and then as mathematics in a jail of its own."""
         async with _problems(), cancelled_on_disconnect(request):
             try:
-                return await grade(graders, body)
+                async with sandbox.grading.permit(_caller(x_caller, request)):
+                    return await grade(sandbox.graders, body)
             except (ZygoteDiedError, NotConfinedError) as error:
                 raise ProblemError(
                     HTTPStatus.SERVICE_UNAVAILABLE,
@@ -175,28 +244,94 @@ def _add_routes(app: FastAPI, runners: Pool, graders: Pool) -> None:
                 ) from error
 
 
+def _add_session_routes(app: FastAPI, sandbox: Sandbox) -> None:
+    sessions = sandbox.sessions
+
+    @app.post("/sessions", tags=["sessions"], status_code=HTTPStatus.CREATED)
+    async def create_session(body: SessionRequest) -> Session:
+        """Begin a session: a tree of steps, each of which is run once. It ends by itself when nobody uses it."""
+        async with _problems():
+            return sessions.create(body)
+
+    @app.get("/sessions/{session}", tags=["sessions"])
+    async def get_session(session: str) -> Session:
+        """What the session holds."""
+        async with _problems():
+            return sessions.view(session)
+
+    @app.delete("/sessions/{session}", tags=["sessions"], status_code=HTTPStatus.NO_CONTENT)
+    async def delete_session(session: str) -> None:
+        """End the session, with every process in it."""
+        async with _problems():
+            await sessions.close(session)
+
+    @app.post("/sessions/{session}/nodes/{parent}/run", tags=["sessions"])
+    async def run_node(session: str, parent: str, body: NodeRunRequest, request: Request) -> NodeRunResponse:
+        """Run one step in a copy of the parent's interpreter state (`root` for the first), and keep the copy as a node."""
+        async with _problems(), cancelled_on_disconnect(request):
+            result = await sessions.run(session, parent, [body.code])
+            return NodeRunResponse(status=result.status, message=result.message, step=result.steps[0])
+
+    @app.post("/sessions/{session}/batch", tags=["sessions"])
+    async def run_batch(session: str, body: SessionBatchRequest, request: Request) -> SessionBatchResponse:
+        """Run chains of steps side by side. What the session knows already is answered from memory."""
+        async with _problems(), cancelled_on_disconnect(request):
+            chains = (sessions.run(session, chain.parent, chain.steps) for chain in body.chains)
+            return SessionBatchResponse(chains=await _all_or_first_error(chains))
+
+
+async def _all_or_first_error(runs: Iterable[Coroutine[Any, Any, ChainResult]]) -> list[ChainResult]:
+    """Wait for all; where one raises, the others are ended."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(run) for run in runs]
+    except ExceptionGroup as group_of_errors:
+        raise group_of_errors.exceptions[0] from None
+    return [task.result() for task in tasks]
+
+
+def _caller(header: str | None, request: Request) -> str:
+    return header or (request.client.host if request.client else "unknown")
+
+
 @contextlib.asynccontextmanager
 async def _problems() -> AsyncIterator[None]:
     try:
         yield
-    except QueueFullError as error:
+    except BusyError as error:
         raise ProblemError(
-            HTTPStatus.SERVICE_UNAVAILABLE,
+            error.status,
             f"The sandbox is busy: {error} Try again later.",
-            headers={"Retry-After": RETRY_AFTER_SECONDS},
+            headers={"Retry-After": str(error.retry_after)},
         ) from error
+    except (UnknownSessionError, UnknownNodeError) as error:
+        raise ProblemError(HTTPStatus.NOT_FOUND, str(error)) from error
+    except SessionFullError as error:
+        raise ProblemError(HTTPStatus.CONFLICT, str(error)) from error
 
 
-def measured(outcome: Outcome) -> Measured:
-    """What the supervisor measured, as the contract has it."""
-    return Measured(
-        signal=outcome.signal,
-        limit=outcome.limit,
-        stdout_truncated=outcome.stdout_truncated,
-        stderr_truncated=outcome.stderr_truncated,
-        wall_seconds=outcome.wall_seconds,
-        cpu_seconds=outcome.cpu_seconds,
-        peak_memory_mb=outcome.peak_memory_mb,
+async def _run_program(sandbox: Sandbox, body: RunCodeRequest) -> RunCodeResponse:
+    run = Run(
+        task=Task.PROGRAM,
+        units=[body.code],
+        seconds=body.run_timeout,
+        memory_bytes=body.memory_limit_MB * 2**20,
+        stdin=body.stdin or "",
+    )
+    try:
+        return code_response(await sandbox.runners.run(run))
+    except (ZygoteDiedError, NotConfinedError) as error:
+        return _not_run(error)
+
+
+def _not_run(error: Exception) -> RunCodeResponse:
+    nothing = Measured(wall_seconds=0, cpu_seconds=0, peak_memory_mb=0)
+    return RunCodeResponse(
+        status=RunStatus.SANDBOX_ERROR,
+        message=f"The program was not run: {error}",
+        run_result=RunResult(
+            status=CommandStatus.ERROR, execution_time=0, stdout="", stderr="", measured=nothing
+        ),
     )
 
 
@@ -238,10 +373,8 @@ def code_response(outcome: Outcome) -> RunCodeResponse:
 
 def steps_response(outcome: Outcome, asked: int) -> RunStepsResponse:
     """The answer of `/run_steps`: what each step did, and which were not run."""
-    ended = StepStatus.KILLED if outcome.limit is None else StepStatus.LIMIT
-    statuses = {b"k": StepStatus.OK, b"e": StepStatus.ERROR}
     steps = [
-        StepResult(status=statuses.get(unit.reply, ended), stdout=unit.stdout, stderr=unit.stderr)
+        StepResult(status=unit_status(unit, outcome), stdout=unit.stdout, stderr=unit.stderr)
         for unit in outcome.units
     ]
     steps += [StepResult(status=StepStatus.NOT_RUN) for _ in range(asked - len(steps))]

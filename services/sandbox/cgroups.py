@@ -1,4 +1,4 @@
-"""A memory and process limit for one zygote and its child, where this process may make cgroups (version 1 or 2).
+"""A memory and process limit for one zygote and its child, or for one session, by cgroups (version 1 or 2).
 
 The zygote joins after its imports, so that what the libraries take is not counted: the limit is the program's own.
 Everything here is an extra layer: where cgroups cannot be written, address space limits alone bound memory.
@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 PREFIX = "ratchet-sandbox-"
-MAX_TASKS = 64
 UNLIMITED = 2**62
 
 
@@ -53,6 +52,13 @@ class Cgroup:
                     (self.memory / name).write_text(str(size))
         self._limit = size
 
+    def memory_used(self) -> int:
+        """Bytes in use by the group; 0 where that is not known."""
+        if self.memory is None:
+            return 0
+        name = "memory.current" if self.version == 2 else "memory.usage_in_bytes"
+        return int((self.memory / name).read_text())
+
     def oom_kills(self) -> int:
         """How often the kernel has killed a process of the group for its memory."""
         if self.memory is None:
@@ -80,8 +86,8 @@ class Cgroup:
         return list(dict.fromkeys(folder for folder in (self.memory, self.pids) if folder is not None))
 
 
-def make_cgroup(name: str) -> Cgroup | None:
-    """A new group below this process's own, or None where that cannot be had."""
+def make_cgroup(name: str, tasks: int | None) -> Cgroup | None:
+    """A new group below this process's own, for at most `tasks` processes and threads (None: any); None where there is none."""
     mounts = _hierarchies()
     for place in mounts.values():
         for stale in place.glob(f"{PREFIX}*"):
@@ -91,14 +97,14 @@ def make_cgroup(name: str) -> Cgroup | None:
         if memory is None and pids is None:
             return None
         if pids is not None:
-            (pids / "pids.max").write_text(str(MAX_TASKS))
+            (pids / "pids.max").write_text("max" if tasks is None else str(tasks))
         return Cgroup(1, memory, pids)
     if "v2" not in mounts:
         return None
-    return _make_v2(mounts["v2"], name)
+    return _make_v2(mounts["v2"], name, tasks)
 
 
-def _make_v2(parent: Path, name: str) -> Cgroup | None:
+def _make_v2(parent: Path, name: str, tasks: int | None) -> Cgroup | None:
     with contextlib.suppress(OSError):
         (parent / "cgroup.subtree_control").write_text("+memory +pids")
     folder = parent / f"{PREFIX}{os.getpid()}-{name}"
@@ -112,7 +118,7 @@ def _make_v2(parent: Path, name: str) -> Cgroup | None:
             folder.rmdir()
         return None
     if has_pids:
-        (folder / "pids.max").write_text(str(MAX_TASKS))
+        (folder / "pids.max").write_text("max" if tasks is None else str(tasks))
     return Cgroup(2, folder if has_memory else None, folder if has_pids else None)
 
 

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from ratchet.contracts.sandbox import GradeRequest, GradeResponse, GradeRule, Limit
-from services.sandbox.supervisor import Outcome, Pool, Run, Task
+from services.sandbox.pool import Pool
+from services.sandbox.runs import Outcome, Run, Task
 
 RELATIVE, ABSOLUTE = Fraction(1, 10**6), Fraction(1, 10**12)
 PARSE_SECONDS = 3.0

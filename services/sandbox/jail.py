@@ -20,7 +20,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-HERE = Path(__file__).parent
+from services.sandbox.inside import confine
+from services.sandbox.layers import NONE, Layer
+
+INSIDE = Path(__file__).parent / "inside"
+INSIDE_PACKAGE = Path("services/sandbox/inside")
 IN_JAIL = Path("/jail")
 DEVICES = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
 PROBE_SECONDS = 20
@@ -36,41 +40,34 @@ class Isolation(StrEnum):
 
 
 class Purpose(StrEnum):
-    """What a zygote is for. The two never share a process."""
+    """What a zygote is for. They never share a process."""
 
     RUN = "run"
-    """Runs model code."""
+    """Runs model code from nothing."""
+    SESSION = "session"
+    """Holds sessions, in which model code goes on from where it was."""
     GRADE = "grade"
     """Parses answers; no model code ever runs in it."""
 
 
+_COMPUTING = (
+    *("sympy", "numpy", "numpy.random", "numpy.linalg", "numpy.fft", "mpmath"),
+    *("math", "cmath", "fractions", "decimal", "statistics", "random", "itertools", "functools", "operator"),
+    *("collections", "heapq", "bisect", "datetime", "calendar", "time", "re", "string", "json", "typing"),
+    *("dataclasses", "copy", "threading", "textwrap", "enum", "unicodedata", "atexit"),
+)
 PRELOAD = {
-    Purpose.RUN: (
-        *("sympy", "numpy", "numpy.random", "numpy.linalg", "numpy.fft", "mpmath"),
-        *(
-            "math",
-            "cmath",
-            "fractions",
-            "decimal",
-            "statistics",
-            "random",
-            "itertools",
-            "functools",
-            "operator",
-        ),
-        *("collections", "heapq", "bisect", "datetime", "calendar", "time", "re", "string", "json", "typing"),
-        *("dataclasses", "copy", "threading", "textwrap", "enum", "unicodedata", "atexit"),
-    ),
+    Purpose.RUN: _COMPUTING,
+    Purpose.SESSION: _COMPUTING,
     Purpose.GRADE: ("sympy", "mpmath", "math_verify"),
 }
 
 # Import packages that are shown in the jail, with those beside them that their wheels bring along.
+_LIBRARIES = ("sympy", "mpmath", "numpy", "numpy.libs", "gmpy2", "gmpy2.libs")
 PACKAGES = {
-    Purpose.RUN: ("sympy", "mpmath", "numpy", "numpy.libs", "gmpy2", "gmpy2.libs"),
-    Purpose.GRADE: (
-        *("sympy", "mpmath", "gmpy2", "gmpy2.libs", "numpy", "numpy.libs"),
-        *("math_verify", "latex2sympy2_extended", "antlr4"),
-    ),
+    Purpose.RUN: _LIBRARIES,
+    Purpose.SESSION: _LIBRARIES,
+    Purpose.GRADE: (*_LIBRARIES, "math_verify", "latex2sympy2_extended", "antlr4"),
 }
 
 # latex2sympy2_extended asks which version of the parser's runtime is installed.
@@ -85,7 +82,6 @@ class Jail:
     """Takes the number of its socket as a last argument."""
     environment: dict[str, str]
     paths: list[str]
-    symbolic: str | None
 
 
 def find_bwrap() -> str | None:
@@ -155,20 +151,42 @@ def _system_folders() -> list[str]:
     return arguments
 
 
-def bubblewrap_jail(bwrap: str, purpose: Purpose) -> Jail:
+def bubblewrap_jail(bwrap: str, purpose: Purpose, without: frozenset[Layer] = NONE) -> Jail:
     """The zygote in an own root. The order matters: later mounts cover earlier ones."""
+    executable, _, _ = interpreter()
+    command = [bwrap, "--unshare-user", "--unshare-pid", "--die-with-parent", "--new-session", "--clearenv"]
+    for layer, flags in (
+        (Layer.IPC_NAMESPACE, ["--unshare-ipc"]),
+        (Layer.NETWORK_NAMESPACE, ["--unshare-net"]),
+        (Layer.HOST_NAME_NAMESPACE, ["--unshare-uts", "--hostname", "jail"]),
+    ):
+        command += flags if layer not in without else []
+    # Makes a pid and a mount namespace for each child; each child gives it up before foreign code runs.
+    command += ["--unshare-cgroup-try", "--cap-drop", "ALL", "--cap-add", "CAP_SYS_ADMIN"]
+    command += ["--bind", "/", "/"] if Layer.OWN_ROOT in without else _root(purpose)
+    command += ["--proc", "/proc"] if Layer.NO_PROC in without else []
+    if Layer.OWN_ROOT not in without:
+        command += ["--tmpfs", "/dev"]
+        for device in DEVICES:
+            command += ["--dev-bind", device, device]
+        command += ["--tmpfs" if Layer.TMPFS in without else "--dir", confine.TMP]
+        if Layer.READ_ONLY_ROOT not in without:
+            # bubblewrap leaves its root and /dev writable: what one request wrote there, the next would see.
+            command += ["--remount-ro", "/dev", "--remount-ro", "/"]
+    command += ["--chdir", "/"]
+    for name, value in _environment().items():
+        command += ["--setenv", name, value]
+    if Layer.OWN_ROOT in without:
+        return Jail([*command, "--", *_zygote_command(executable, INSIDE)], {}, _site_folders(purpose))
+    return Jail(
+        [*command, "--", *_zygote_command(executable, IN_JAIL / INSIDE_PACKAGE)], {}, [str(IN_JAIL / "site")]
+    )
+
+
+def _root(purpose: Purpose) -> list[str]:
+    """Mounts of the interpreter, its libraries, and the zygote's own files."""
     executable, folders, hidden = interpreter()
-    files = {"zygote.py": HERE / "zygote.py"}
-    if purpose is Purpose.GRADE:
-        files["symbolic.py"] = HERE / "symbolic.py"
-    command = [
-        bwrap,
-        *("--unshare-user", "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts"),
-        *("--unshare-cgroup-try", "--hostname", "jail", "--die-with-parent", "--new-session", "--clearenv"),
-        # Makes a pid and a mount namespace for each child; each child gives it up before foreign code runs.
-        *("--cap-drop", "ALL", "--cap-add", "CAP_SYS_ADMIN"),
-        *_system_folders(),
-    ]
+    command = _system_folders()
     for folder in folders:
         if not folder.is_relative_to("/usr/lib") and not folder.is_relative_to("/usr/lib64"):
             command += ["--ro-bind", str(folder), str(folder)]
@@ -177,27 +195,24 @@ def bubblewrap_jail(bwrap: str, purpose: Purpose) -> Jail:
         command += ["--tmpfs", str(folder), "--remount-ro", str(folder)]
     for name, place in package_places(purpose).items():
         command += ["--ro-bind", str(place), str(IN_JAIL / "site" / name)]
-    for name, file in files.items():
-        command += ["--ro-bind", str(file), str(IN_JAIL / name)]
-    command += ["--tmpfs", "/dev"]
-    for device in DEVICES:
-        command += ["--dev-bind", device, device]
-    # bubblewrap leaves its root and /dev writable: what one request wrote there, the next would see.
-    command += ["--dir", "/tmp", "--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/"]  # noqa: S108
-    for name, value in _environment().items():
-        command += ["--setenv", name, value]
-    command += ["--", str(executable), *PYTHON_FLAGS, str(IN_JAIL / "zygote.py")]
-    symbolic = str(IN_JAIL / "symbolic.py") if purpose is Purpose.GRADE else None
-    return Jail(command, {}, [str(IN_JAIL / "site")], symbolic)
+    for file in sorted(INSIDE.glob("*.py")):
+        if file.name != "symbolic.py" or purpose is Purpose.GRADE:
+            command += ["--ro-bind", str(file), str(IN_JAIL / INSIDE_PACKAGE / file.name)]
+    return command
 
 
 def plain_jail(purpose: Purpose) -> Jail:
     """The zygote without a root of its own (level `rlimits`)."""
     executable, _, _ = interpreter()
-    paths = list(dict.fromkeys(str(place.parent) for place in package_places(purpose).values()))
-    symbolic = str(HERE / "symbolic.py") if purpose is Purpose.GRADE else None
-    command = [str(executable), *PYTHON_FLAGS, str(HERE / "zygote.py")]
-    return Jail(command, _environment(), paths, symbolic)
+    return Jail(_zygote_command(executable, INSIDE), _environment(), _site_folders(purpose))
+
+
+def _site_folders(purpose: Purpose) -> list[str]:
+    return list(dict.fromkeys(str(place.parent) for place in package_places(purpose).values()))
+
+
+def _zygote_command(executable: Path, inside: Path) -> list[str]:
+    return [str(executable), *PYTHON_FLAGS, str(inside / "zygote.py")]
 
 
 # No user site, no site, no folder of the script on the path, no .pyc written.

@@ -1,33 +1,58 @@
-"""The system call filter of a child: an allow-list, as a BPF program.
+"""The system call filters of children: allow-lists, as BPF programs.
 
-It is built here, outside the jail, where libseccomp can be found, and installed inside by its bytes. What is not
+They are built here, outside the jail, where libseccomp can be found, and installed inside by their bytes. What is not
 listed fails with EPERM, so that a program sees a PermissionError and can go on. There is no way to make a process,
-a socket, a namespace, a mount or a memory-backed file, and none to look into or signal another process.
+a socket, a namespace, a mount or a memory-backed file, and none to look into another process or to signal one.
 
-Limits: it filters numbers and plain arguments, not paths; the jail decides what there is to open.
+Steps may do less than programs: they write no file, so that a snapshot of the interpreter is all of their state, and set no
+timer, which a fork would not inherit. In a session there is one fork more, by which a node makes the next.
+
+Limits: they filter numbers and plain arguments, not paths; the jail decides what there is to open.
 """
 
 import errno
 import functools
 import os
 import tempfile
+from enum import StrEnum
+from typing import Any
 
-# What Python, numpy and sympy use to compute, print, sleep, keep files in /tmp and end.
-ALLOWED = """
-    read write readv writev pread64 pwrite64 lseek close close_range open openat stat fstat lstat newfstatat statx
+
+class Filter(StrEnum):
+    """Who is filtered."""
+
+    PROGRAM = "program"
+    STEPS = "steps"
+    """Steps that run one after another in one process; and answers that are graded."""
+    SESSION = "session"
+    """The nodes of a session."""
+
+
+# What Python, numpy and sympy use to compute, print, sleep, read files and end.
+COMPUTE = """
+    read write readv writev pread64 pwrite64 lseek close close_range stat fstat lstat newfstatat statx
     access faccessat faccessat2 readlink readlinkat getcwd chdir fchdir getdents getdents64 statfs fstatfs
-    dup dup2 dup3 pipe pipe2 poll ppoll select pselect6 fcntl fsync fdatasync ftruncate truncate fadvise64
-    mkdir mkdirat rmdir unlink unlinkat rename renameat renameat2 utimensat chmod fchmod fchmodat umask
+    dup dup2 dup3 pipe pipe2 poll ppoll select pselect6 fcntl fadvise64 umask
     mmap munmap mprotect mremap brk madvise mincore
     rt_sigaction rt_sigprocmask rt_sigreturn rt_sigpending rt_sigsuspend rt_sigtimedwait sigaltstack pause
-    alarm getitimer setitimer restart_syscall
+    restart_syscall
     futex futex_waitv set_robust_list get_robust_list set_tid_address rseq membarrier arch_prctl
     sched_yield sched_getaffinity sched_get_priority_min sched_get_priority_max sched_getparam sched_getscheduler
     clock_gettime clock_getres clock_nanosleep nanosleep gettimeofday time times getrusage getrandom
     getpid gettid getppid getpgrp getpgid getsid getuid geteuid getgid getegid getgroups getresuid getresgid
-    uname sysinfo getcpu getrlimit exit exit_group wait4 waitid
+    uname sysinfo getcpu getrlimit getitimer exit exit_group wait4 waitid
 """.split()  # noqa: SIM905 - names read better as words
+WRITE_FILES = """
+    open openat fsync fdatasync ftruncate truncate mkdir mkdirat rmdir unlink unlinkat rename renameat renameat2
+    utimensat chmod fchmod fchmodat
+""".split()  # noqa: SIM905
+TIMERS = ["alarm", "setitimer"]
 
+WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | (os.O_TMPFILE & ~os.O_DIRECTORY)
+SIGCHLD = 17
+# As inside/kernel.py forks: a child of its parent's parent, with or without the address of its thread id.
+FORKS = (0x00008000 | SIGCHLD, 0x00008000 | 0x00200000 | 0x01000000 | SIGCHLD)
+CONTROL = 3
 CLONE_THREAD = 0x00010000
 CLONE_NEW_ANYTHING = 0x7E020080  # mount, cgroup, uts, ipc, user, pid, net, time
 IOCTLS = {"TCGETS": 0x5401, "FIONCLEX": 0x5450, "FIOCLEX": 0x5451, "FIONREAD": 0x541B}
@@ -38,8 +63,8 @@ class SeccompMissingError(RuntimeError):
 
 
 @functools.cache
-def child_filter(signals: bool) -> bytes:
-    """The BPF program. `signals`: allow kill and tgkill, which is harmless in a pid namespace of one's own.
+def child_filter(purpose: Filter, *, signals: bool) -> bytes:
+    """The BPF program. `signals`: allow a program kill and tgkill, which is harmless in a pid namespace of one's own.
 
     Raises SeccompMissingError where libseccomp cannot be loaded.
     """
@@ -52,20 +77,34 @@ def child_filter(signals: bool) -> bytes:
         ) from error
     filter_ = pyseccomp.SyscallFilter(pyseccomp.ERRNO(errno.EPERM))
     known = functools.partial(pyseccomp.resolve_syscall, pyseccomp.system_arch())
-    for name in ALLOWED + (["kill", "tgkill"] if signals else []):
+
+    def allow(name: str, *arguments: Any) -> None:
         # Older calls do not exist on newer architectures.
         if known(name) >= 0:
-            filter_.add_rule(pyseccomp.ALLOW, name)
+            filter_.add_rule(pyseccomp.ALLOW, name, *arguments)
+
+    names = COMPUTE
+    if purpose is Filter.PROGRAM:
+        names = [*COMPUTE, *WRITE_FILES, *TIMERS, *(["kill", "tgkill"] if signals else [])]
+    else:
+        allow("open", pyseccomp.Arg(1, pyseccomp.MASKED_EQ, WRITING, 0))
+        allow("openat", pyseccomp.Arg(2, pyseccomp.MASKED_EQ, WRITING, 0))
+    for name in names:
+        allow(name)
     # Threads, not processes. clone3 hides its flags in memory: say that it does not exist, and libc takes clone.
     new_or_thread = CLONE_THREAD | CLONE_NEW_ANYTHING
-    thread_only = pyseccomp.Arg(0, pyseccomp.MASKED_EQ, new_or_thread, CLONE_THREAD)
-    filter_.add_rule(pyseccomp.ALLOW, "clone", thread_only)
+    allow("clone", pyseccomp.Arg(0, pyseccomp.MASKED_EQ, new_or_thread, CLONE_THREAD))
     filter_.add_rule(pyseccomp.ERRNO(errno.ENOSYS), "clone3")
+    if purpose is Filter.SESSION:
+        for flags in FORKS:
+            allow("clone", pyseccomp.Arg(0, pyseccomp.EQ, flags))
+        # The next node's descriptors come this way.
+        allow("recvmsg", pyseccomp.Arg(0, pyseccomp.EQ, CONTROL))
     # Reading one's own limits, not setting them, and nobody else's.
     own = pyseccomp.Arg(0, pyseccomp.EQ, 0)
-    filter_.add_rule(pyseccomp.ALLOW, "prlimit64", own, pyseccomp.Arg(2, pyseccomp.EQ, 0))
+    allow("prlimit64", own, pyseccomp.Arg(2, pyseccomp.EQ, 0))
     for request in IOCTLS.values():
-        filter_.add_rule(pyseccomp.ALLOW, "ioctl", pyseccomp.Arg(1, pyseccomp.EQ, request))
+        allow("ioctl", pyseccomp.Arg(1, pyseccomp.EQ, request))
     with tempfile.TemporaryFile() as file:
         filter_.export_bpf(file)
         file.flush()

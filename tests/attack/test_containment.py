@@ -50,7 +50,11 @@ for folder, folders, files in os.walk("/"):
         if not (folder + "/").startswith(("/usr/", "/lib", {prefix!r} + "/", "/jail/site/", "/dev/")):
             print(os.path.join(folder, name))
 """.replace("{prefix!r}", repr(str(Path(sys.base_prefix).resolve())))
-    assert sorted(sandbox.stdout(walk, run_timeout=60).split()) == ["/etc/ld.so.cache", "/jail/zygote.py"]
+    harness = [
+        f"/jail/services/sandbox/inside/{n}.py"
+        for n in ("__init__", "confine", "interpret", "kernel", "zygote")
+    ]
+    assert sorted(sandbox.stdout(walk, run_timeout=60).split()) == ["/etc/ld.so.cache", *harness]
     packages = "import os; print(sorted(n.split('.')[0] for n in os.listdir('/jail/site')))"
     assert set(eval(sandbox.stdout(packages))) <= {"sympy", "mpmath", "numpy", "gmpy2"}
     # Nor can other installed packages be imported.

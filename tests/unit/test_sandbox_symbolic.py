@@ -3,7 +3,7 @@
 import pytest
 import sympy
 
-from services.sandbox.symbolic import RestrictedFormError, equal, parsed, rebuild
+from services.sandbox.inside.symbolic import RestrictedFormError, equal, parsed, rebuild
 
 
 @pytest.mark.parametrize(

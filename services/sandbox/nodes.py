@@ -1,0 +1,423 @@
+"""The processes of one session: an init that runs no foreign code, and nodes, each a process that waits in some state.
+
+A node's process runs steps and, on request, forks the process of the next node. Only the kernel is believed about who a
+process is: its number comes with its first byte (SO_PASSCRED), and it must be a child of the session's init, as which the
+init is told of its end and the pid namespace's end takes it along. A process that does not answer is killed.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import select
+import signal
+import socket
+import struct
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ratchet.contracts.sandbox import Limit, Measured, StepStatus
+from services.sandbox.cgroups import Cgroup
+from services.sandbox.inside import interpret
+from services.sandbox.jail import zygote_pid
+from services.sandbox.output import Capture
+from services.sandbox.runs import (
+    Killable,
+    address_space,
+    captures,
+    cpu_limit,
+    limit_hit,
+    signal_of,
+    unit_message,
+)
+from services.sandbox.zygotes import (
+    Level,
+    Message,
+    Zygote,
+    ZygoteDiedError,
+    close_all,
+    kill_timer,
+    receive,
+    remove_cgroup,
+    when_readable,
+)
+
+ANSWER_SECONDS = 10.0
+"""For a process to fork, or to be gone after it was killed, on a machine that is busy."""
+_CREDENTIALS = struct.Struct("iII")
+
+
+class CannotForkError(Exception):
+    """A process could not make another: it is dead, stuck, or at a limit of processes or memory."""
+
+
+class Process(Killable):
+    """The process of a node."""
+
+    def __init__(self, control: socket.socket, pidfd: int, pid: int, inner_pid: int) -> None:
+        super().__init__(pidfd)
+        self.control = control
+        self.pid = pid
+        self.inner_pid = inner_pid
+        """Its number within the session, by which the init knows it."""
+        self.lock = asyncio.Lock()
+        """Held while it forks."""
+        self.forkable = True
+        self.output: tuple[Capture, Capture] | None = None
+        """Its stdout and stderr, as long as they are read."""
+
+    def stop_reading(self) -> None:
+        """What it prints from here on is of no interest."""
+        if self.output is not None:
+            for capture in self.output:
+                capture.close()
+            self.output = None
+
+    def discard(self) -> None:
+        """Kill it and let go of it."""
+        self.stop_reading()
+        self.kill()
+        self.close()
+        self.control.close()
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one step did."""
+
+    status: StepStatus
+    stdout: str
+    stderr: str
+    measured: Measured
+
+
+@dataclass(eq=False)
+class Processes:
+    """All processes of a session. `zygote` is the one that its init was forked from."""
+
+    zygote: Zygote
+    level: Level
+    init: Killable
+    init_pid: int
+    listening: socket.socket
+    cgroup: Cgroup | None
+    memory_bytes: int
+    cpu_seconds: int
+    max_output_bytes: int
+    root: Process
+    living: set[Process] = field(default_factory=set)
+    gone: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when the init has ended, and with it all others."""
+    _dying: dict[int, int] = field(default_factory=dict)
+    """Of processes that were killed and have not ended yet: their numbers within, and here."""
+    _ended: dict[int, "asyncio.Future[Message]"] = field(default_factory=dict)
+    _listener: "asyncio.Task[None] | None" = None
+
+    def listen(self) -> None:
+        """Hear from the init how processes end."""
+        self._listener = asyncio.create_task(self._listen())
+
+    async def _listen(self) -> None:
+        try:
+            while True:
+                message, _ = await receive(self.listening)
+                self._dying.pop(int(message["pid"]), None)
+                self._end_of(int(message["pid"])).set_result(message)
+        except (ZygoteDiedError, asyncio.InvalidStateError):
+            self.gone.set()
+
+    def _end_of(self, inner_pid: int) -> "asyncio.Future[Message]":
+        if inner_pid not in self._ended:
+            self._ended[inner_pid] = asyncio.get_running_loop().create_future()
+        return self._ended[inner_pid]
+
+    async def end_of(self, process: Process) -> Message:
+        """How the process ended. Raises ZygoteDiedError where that cannot be known."""
+        ended = self._end_of(process.inner_pid)
+        gone = asyncio.ensure_future(self.gone.wait())
+        either: set[asyncio.Future[Any]] = {ended, gone}
+        try:
+            await asyncio.wait(either, timeout=ANSWER_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            gone.cancel()
+        if not ended.done():
+            raise ZygoteDiedError("the session's processes ended")
+        return self._ended.pop(process.inner_pid).result()
+
+    def discard(self, process: Process) -> None:
+        """Kill a process and forget it."""
+        if process in self.living:
+            self.living.discard(process)
+            self._dying[process.inner_pid] = process.pid
+        process.discard()
+
+    def sweep(self) -> int:
+        """Kill what lives in the session and is no node: processes that a step left behind. Returns how many."""
+        try:
+            text = Path(f"/proc/{self.init_pid}/task/{self.init_pid}/children").read_text()
+        except OSError:
+            return 0
+        known = {process.pid for process in self.living} | {self.root.pid, *self._dying.values()}
+        strays = 0
+        for pid in [int(word) for word in text.split() if int(word) not in known]:
+            with contextlib.suppress(CannotForkError, ProcessLookupError):
+                pidfd, _ = self._identify(pid)
+                try:
+                    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+                    strays += 1
+                finally:
+                    os.close(pidfd)
+        return strays
+
+    async def close(self) -> None:
+        """Kill all and leave nothing behind."""
+        if self._listener is not None:
+            self._listener.cancel()
+        # The end of its first process ends the whole pid namespace.
+        self.init.kill()
+        self.init.close()
+        self.gone.set()
+        for process in [self.root, *self.living]:
+            process.discard()
+        self.living.clear()
+        self.listening.close()
+        if self.cgroup is not None:
+            await remove_cgroup(self.cgroup)
+
+    async def fork(self, parent: Process) -> Process:
+        """A new process in the state of `parent`. Raises CannotForkError."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        ours.setblocking(False)
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        child: Process | None = None
+        # The child is not known yet, so a flood cannot reach it before it is.
+        killable = _Later()
+        output = captures(self.level, self.max_output_bytes, killable)
+        try:
+            async with parent.lock:
+                with theirs:
+                    if parent.pidfd < 0:
+                        raise CannotForkError("the state is not kept any more")
+                    fds = [theirs.fileno(), *(capture.write_end for capture in output)]
+                    try:
+                        socket.send_fds(parent.control, [interpret.FORK + bytes(4)], fds)
+                    finally:
+                        for capture in output:
+                            close_all([capture.write_end])
+                            capture.write_end = -1
+                child = await self.arrival(ours)
+            killable.is_known_as(child)
+            child.output = output
+            self.living.add(child)
+        except OSError as error:
+            raise CannotForkError(str(error)) from error
+        finally:
+            if child is None or child.output is None:
+                ours.close()
+                for capture in output:
+                    capture.close()
+        return child
+
+    async def arrival(self, sock: socket.socket) -> Process:
+        """The process at the other end, once it says that it is there. Raises CannotForkError."""
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                await when_readable(sock)
+        except TimeoutError as error:
+            raise CannotForkError("no answer") from error
+        data, ancillary, _, _ = sock.recvmsg(1, socket.CMSG_SPACE(_CREDENTIALS.size))
+        if data != interpret.READY or not ancillary:
+            raise CannotForkError("the process ended")
+        pid, _, _ = _CREDENTIALS.unpack(ancillary[0][2][: _CREDENTIALS.size])
+        pidfd, inner = self._identify(pid)
+        return Process(sock, pidfd, pid, inner)
+
+    def _identify(self, pid: int) -> tuple[int, int]:
+        """A handle of the session's process `pid`, and its number within. Raises CannotForkError if it is not one."""
+        try:
+            pidfd = os.pidfd_open(pid)
+        except OSError as error:
+            raise CannotForkError("the process ended") from error
+        try:
+            status = _status(pid)
+            # Still alive after it was looked at, so it was this process that was looked at.
+            if _ended(pidfd) or int(status["PPid"]) != self.init_pid:
+                raise CannotForkError("the process is not of this session")
+            return pidfd, int(status["NSpid"].split()[-1])
+        except (OSError, KeyError, ValueError) as error:
+            os.close(pidfd)
+            raise CannotForkError(str(error)) from error
+        except BaseException:
+            os.close(pidfd)
+            raise
+
+    async def run(self, process: Process, code: str, seconds: float) -> Step:
+        """Run one step in a process of which nobody else makes use. Raises ZygoteDiedError."""
+        assert process.output is not None
+        stdout, stderr = process.output
+        stdout.truncated = stderr.truncated = False
+        oom_kills = self.cgroup.oom_kills() if self.cgroup else 0
+        cpu_before = _cpu_seconds(process.pid)
+        began = time.perf_counter()
+        timer = kill_timer(seconds, self.level, lambda: process.kill(Limit.WALL))
+        try:
+            reply = await self._ask(process, unit_message(code))
+        finally:
+            if timer is not None:
+                timer.cancel()
+        wall = time.perf_counter() - began
+        known = (interpret.RAN, interpret.RAN_UNFORKABLE, interpret.RAISED)
+        if reply in known and not process.killed:
+            peak, threads = _peak_and_threads(process.pid)
+            process.forkable = reply == interpret.RAN and threads == 1
+            status = StepStatus.ERROR if reply == interpret.RAISED else StepStatus.OK
+            cpu, ended_by = _cpu_seconds(process.pid) - cpu_before, None
+            failed: Message = {"status": 1 << 8, "user": 0.0, "system": 0.0, "peak_kb": peak * 1024}
+            usage = failed if status is StepStatus.ERROR else None
+        else:
+            # The end of the process, or nonsense: then it is ended here, which is no limit that it hit.
+            if reply:
+                process.kill()
+            status, usage = StepStatus.KILLED, await self.end_of(process)
+            peak, cpu = int(usage["peak_kb"]) / 1024, float(usage["user"]) + float(usage["system"])
+            ended_by = signal_of(usage)
+        limit = None
+        if usage is not None:
+            limit = limit_hit(
+                process,
+                usage,
+                cpu=self.cpu_seconds,
+                oom_killed=self.cgroup is not None and self.cgroup.oom_kills() > oom_kills,
+                failed=True,
+                memory_bytes=self.memory_bytes,
+                resident=self.zygote.resident,
+            )
+        if status is StepStatus.KILLED and limit is not None:
+            status = StepStatus.LIMIT
+        measured = Measured(
+            signal=ended_by,
+            limit=limit,
+            stdout_truncated=stdout.truncated,
+            stderr_truncated=stderr.truncated,
+            wall_seconds=wall,
+            cpu_seconds=max(0.0, cpu),
+            peak_memory_mb=max(0.0, peak),
+        )
+        return Step(status, stdout.take(), stderr.take(), measured)
+
+    async def _ask(self, process: Process, message: bytes) -> bytes:
+        loop = asyncio.get_running_loop()
+        try:
+            await loop.sock_sendall(process.control, message)
+            return await loop.sock_recv(process.control, 1)
+        except OSError:
+            # The process closed its end.
+            return b""
+
+
+class _Later(Killable):
+    """Stands for a process that is not known yet."""
+
+    def __init__(self) -> None:
+        super().__init__(-1)
+        self._process: Process | None = None
+
+    def is_known_as(self, process: Process) -> None:
+        """Kill this one instead; at once, if it was to be killed already."""
+        self._process = process
+        if self.killed:
+            process.kill(self.limit)
+
+    def kill(self, limit: Limit | None = None) -> None:
+        if self._process is not None:
+            self._process.kill(limit)
+        else:
+            super().kill(limit)
+
+
+async def start_processes(
+    zygote: Zygote,
+    level: Level,
+    cgroup: Cgroup | None,
+    *,
+    seed: int,
+    memory_bytes: int,
+    seconds: float,
+    processes: int | None,
+    max_output_bytes: int,
+) -> Processes:
+    """Start a session's init and its root node. Raises ZygoteDiedError."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    control, roots = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    for sock in (ours, control):
+        sock.setblocking(False)
+    control.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+    counted = cgroup is not None and cgroup.memory is not None
+    request = {
+        "memory": address_space(zygote, memory_bytes, counted=counted),
+        "cpu": cpu_limit(seconds),
+        "processes": processes,
+        "seed": seed,
+    }
+    init = Killable(-1)
+    try:
+        with theirs, roots:
+            socket.send_fds(zygote.socket, [json.dumps(request).encode()], [theirs.fileno(), roots.fileno()])
+        async with asyncio.timeout(ANSWER_SECONDS):
+            _, (init.pidfd,) = await receive(zygote.socket)
+        started = Processes(
+            zygote=zygote,
+            level=level,
+            init=init,
+            init_pid=zygote_pid(init.pidfd),
+            listening=ours,
+            cgroup=cgroup,
+            memory_bytes=memory_bytes,
+            cpu_seconds=cpu_limit(seconds),
+            max_output_bytes=max_output_bytes,
+            root=Process(control, -1, -1, -1),
+        )
+        started.root = await started.arrival(control)
+        if cgroup is not None:
+            for pid in (started.init_pid, started.root.pid):
+                cgroup.add(pid)
+    except (OSError, TimeoutError, ValueError, CannotForkError, ZygoteDiedError) as error:
+        init.kill()
+        init.close()
+        ours.close()
+        control.close()
+        if cgroup is not None:
+            await remove_cgroup(cgroup)
+        raise ZygoteDiedError(f"the session did not start: {error}") from error
+    started.listen()
+    return started
+
+
+def _ended(pidfd: int) -> bool:
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def _status(pid: int) -> dict[str, str]:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+
+
+def _peak_and_threads(pid: int) -> tuple[float, int]:
+    """Peak resident set in MiB, and the number of threads; 0 and 0 where the process is gone."""
+    try:
+        status = _status(pid)
+        return int(status["VmHWM"].split()[0]) / 1024, int(status["Threads"])
+    except (OSError, KeyError, ValueError):
+        return 0.0, 0
+
+
+def _cpu_seconds(pid: int) -> float:
+    """Processor time of the process so far; 0 where it is gone."""
+    try:
+        return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9
+    except (OSError, ValueError, IndexError):
+        return 0.0

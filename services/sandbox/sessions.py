@@ -1,0 +1,506 @@
+"""Sessions: trees of steps whose results are remembered and whose interpreter states are kept where that pays.
+
+A step that is known is never run again: its result is answered from memory. A new one runs in the state of its parent.
+Where that state is at hand it is used; where it is kept (a snapshot, a waiting process) it is forked; where it was given up
+the steps on the way there are run once more from the nearest state that is kept, the root at the least. So giving up a
+snapshot costs time and never a result. A state is kept where making it anew would cost more than a fork does, and at the
+end of every chain; the least recently used is given up first when there are too many, or memory runs short.
+
+Some states cannot be forked: other threads would be missing from the copy, and open files would share their offset. They
+are not kept, and what follows is run in one process from the root, as a re-execution would.
+
+Limits: results are those of a re-execution as far as the program depends on its steps and its seed alone; process numbers,
+addresses and clocks differ. Where no limit of processes can be had there are no snapshots, and every step is re-executed.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import os
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import psutil
+import structlog
+
+from ratchet.contracts.sandbox import (
+    ROOT_NODE,
+    ChainResult,
+    Limit,
+    Measured,
+    NodeResult,
+    RunStatus,
+    Session,
+    SessionRequest,
+    StepStatus,
+)
+from services.sandbox.admission import Admission
+from services.sandbox.jail import Isolation
+from services.sandbox.nodes import CannotForkError, Process, Processes, Step
+from services.sandbox.pool import ATTEMPTS, Pool
+from services.sandbox.runs import Run, Task, measured, unit_status
+from services.sandbox.session_zygotes import SessionZygotes
+from services.sandbox.zygotes import Level, NotConfinedError, ZygoteDiedError
+
+log = structlog.get_logger()
+
+FORK_SECONDS = 0.004
+"""What a fork costs: a state whose making took less is not worth one."""
+MAX_NODES = 10_000
+"""Steps that one session remembers."""
+SESSION_SNAPSHOTS = 512
+"""Snapshots that one session keeps."""
+SPARE_TASKS = 64
+"""Processes and threads of a session beside its snapshots."""
+MEMORY_SHARE = 0.75
+"""Of a session's memory: above it, it gives up half of its snapshots."""
+LEAST_AVAILABLE = 0.08
+"""Of the machine's memory: below it, the oldest snapshots of all sessions go."""
+TIDY_SECONDS = 5.0
+
+
+class UnknownSessionError(Exception):
+    """There is no such session (any more)."""
+
+
+class UnknownNodeError(Exception):
+    """The session has no such node, or its step did not run."""
+
+
+class SessionFullError(Exception):
+    """The session remembers as many steps as it may, or there are as many sessions as may be."""
+
+
+@dataclass(eq=False)
+class Node:
+    """A step after its parent, and what it did. The root has no step."""
+
+    id: str
+    parent: "Node | None"
+    code: str
+    depth: int
+    children: "dict[str, Node]" = field(default_factory=dict)
+    step: Step | None = None
+    done: asyncio.Event = field(default_factory=asyncio.Event)
+    seconds: float = 0.0
+    """Wall-clock seconds of all steps from the root to here."""
+    process: Process | None = None
+    """The snapshot, if it is kept."""
+
+    def path(self) -> "list[Node]":
+        """From the first step to this one; empty for the root."""
+        path: list[Node] = []
+        node: Node = self
+        while node.parent is not None:
+            path.append(node)
+            node = node.parent
+        return path[::-1]
+
+
+@dataclass(eq=False)
+class Tree:
+    """A session and all that belongs to it."""
+
+    id: str
+    request: SessionRequest
+    root: Node = field(default_factory=lambda: Node(ROOT_NODE, None, "", 0))
+    nodes: dict[str, Node] = field(default_factory=dict)
+    processes: Processes | None = None
+    starting: asyncio.Lock = field(default_factory=asyncio.Lock)
+    used: float = field(default_factory=time.monotonic)
+    under_way: int = 0
+    """Chains that are being run."""
+    executed: int = 0
+    replayed: int = 0
+    closed: bool = False
+
+    @property
+    def kept(self) -> list[Node]:
+        """Nodes with a snapshot."""
+        return [node for node in self.nodes.values() if node.process is not None]
+
+
+@dataclass
+class _Hand:
+    """A process that is ours alone, and the node whose state it is in."""
+
+    process: Process
+    node: Node
+    seconds: float = 0.0
+    """What it would take to make this state from the nearest kept one."""
+
+
+class Sessions:
+    """All sessions, the zygote that they are forked from, and the snapshots in the order of their last use."""
+
+    def __init__(
+        self,
+        level: Level,
+        admission: Admission,
+        runners: Pool,
+        zygotes: SessionZygotes,
+        *,
+        max_sessions: int,
+        max_snapshots: int,
+        memory_bytes: int,
+        idle_seconds: float,
+        max_output_bytes: int,
+    ) -> None:
+        self._level = level
+        self._admission = admission
+        self._runners = runners
+        self._zygotes = zygotes
+        self._max_sessions = max_sessions
+        self._max_snapshots = max_snapshots
+        self._memory_bytes = memory_bytes
+        self._idle_seconds = idle_seconds
+        self._max_output_bytes = max_output_bytes
+        self._trees: dict[str, Tree] = {}
+        self._snapshots: OrderedDict[Node, Tree] = OrderedDict()
+        self._tidying: asyncio.Task[None] | None = None
+        self.evicted = 0
+        self.strays = 0
+
+    @property
+    def incremental(self) -> bool:
+        """Whether snapshots are kept: only where the kernel bounds the processes of a session."""
+        return self._level.isolation is Isolation.NAMESPACES and (
+            self._zygotes.has_pids_cgroup or os.getuid() != 0
+        )
+
+    @property
+    def open(self) -> int:
+        """Sessions that there are."""
+        return len(self._trees)
+
+    @property
+    def snapshots(self) -> int:
+        """Snapshots that are kept, in all sessions."""
+        return len(self._snapshots)
+
+    def start(self) -> None:
+        """Begin to look after idle sessions."""
+        self._tidying = asyncio.create_task(self._tidy())
+
+    async def stop(self) -> None:
+        """End all sessions."""
+        if self._tidying is not None:
+            self._tidying.cancel()
+        await asyncio.gather(*(self._close(tree) for tree in list(self._trees.values())))
+
+    def create(self, request: SessionRequest) -> Session:
+        """A new session. Its processes start with its first step. Raises SessionFullError."""
+        if len(self._trees) >= self._max_sessions:
+            raise SessionFullError(f"There are {len(self._trees)} sessions already.")
+        tree = Tree(secrets.token_hex(12), request)
+        self._trees[tree.id] = tree
+        return self.view(tree.id)
+
+    def view(self, session: str) -> Session:
+        """The session as it is now. Raises UnknownSessionError."""
+        tree = self._tree(session)
+        return Session(
+            id=tree.id,
+            nodes=sum(node.step is not None for node in tree.nodes.values()),
+            snapshots=len(tree.kept),
+            executed=tree.executed,
+            replayed=tree.replayed,
+        )
+
+    async def close(self, session: str) -> None:
+        """End a session and everything in it. Raises UnknownSessionError."""
+        await self._close(self._tree(session))
+
+    async def run(self, session: str, parent: str, steps: Sequence[str]) -> ChainResult:
+        """Run steps one after another from a node; up to the first that fails.
+
+        Raises UnknownSessionError, UnknownNodeError, SessionFullError, BusyError.
+        """
+        tree = self._tree(session)
+        node = tree.root if parent == ROOT_NODE else tree.nodes.get(parent)
+        if node is None or (node is not tree.root and not _ran(node)):
+            raise UnknownNodeError(f"The session has no node {parent!r} at which a step could go on.")
+        if len(tree.nodes) + len(steps) > MAX_NODES:
+            raise SessionFullError(f"The session remembers {len(tree.nodes)} steps; begin another one.")
+        tree.under_way += 1
+        tree.used = time.monotonic()
+        try:
+            return await self._run_chain(tree, node, steps)
+        finally:
+            tree.under_way -= 1
+            tree.used = time.monotonic()
+            if tree.under_way == 0 and tree.processes is not None:
+                self.strays += tree.processes.sweep()
+
+    def _tree(self, session: str) -> Tree:
+        try:
+            return self._trees[session]
+        except KeyError:
+            raise UnknownSessionError(f"There is no session {session!r}.") from None
+
+    async def _run_chain(self, tree: Tree, start: Node, steps: Sequence[str]) -> ChainResult:
+        results: list[NodeResult] = []
+        message = ""
+        status = RunStatus.SUCCESS
+        hand: _Hand | None = None
+        node = start
+        try:
+            for code in steps:
+                try:
+                    node, hand = await self._known_or_run(tree, node, code, hand)
+                except (ZygoteDiedError, NotConfinedError, CannotForkError) as error:
+                    status, message = RunStatus.SANDBOX_ERROR, f"The step was not run: {error}"
+                    break
+                assert node.step is not None
+                results.append(_result(node, node.step))
+                if not _ran(node):
+                    status = RunStatus.FAILED
+                    break
+        finally:
+            if hand is not None:
+                self._keep(tree, hand)
+        skipped = [
+            NodeResult(node=None, status=StepStatus.NOT_RUN, measured=None)
+            for _ in range(len(steps) - len(results))
+        ]
+        return ChainResult(status=status, message=message, steps=results + skipped)
+
+    async def _known_or_run(
+        self, tree: Tree, parent: Node, code: str, hand: _Hand | None
+    ) -> tuple[Node, _Hand | None]:
+        """The node of the step after its parent, which is run unless it is known, or being run by another chain."""
+        while (node := parent.children.get(code)) is not None:
+            await node.done.wait()
+            if node.step is not None:
+                if node.process is not None and node in self._snapshots:
+                    self._snapshots.move_to_end(node)
+                return node, hand
+            # Whoever ran it could not: it is not in the tree any more.
+        node = Node(_node_id(parent, code), parent, code, parent.depth + 1)
+        parent.children[code] = tree.nodes[node.id] = node
+        try:
+            async with self._admission.permit(tree.id):
+                hand = await self._execute(tree, node, hand)
+        finally:
+            if node.step is None:
+                del parent.children[code], tree.nodes[node.id]
+            node.done.set()
+        return node, hand
+
+    async def _execute(self, tree: Tree, node: Node, hand: _Hand | None) -> _Hand | None:
+        """Run the node's step. What comes back is the process in the state after it, where that can be gone on from."""
+        assert node.parent is not None
+        left = tree.request.run_timeout - node.parent.seconds
+        if left <= 0:
+            node.step = Step(StepStatus.LIMIT, "", "", _nothing_measured(Limit.WALL))
+            return hand
+        if not self.incremental:
+            await self._reexecute(tree, node)
+            return None
+        for attempt in range(1, ATTEMPTS + 1):
+            processes = await self._started(tree)
+            try:
+                hand = await self._at(tree, processes, node.parent, hand)
+                try:
+                    step = await processes.run(hand.process, node.code, left)
+                except BaseException:
+                    processes.discard(hand.process)
+                    raise
+                break
+            except (ZygoteDiedError, CannotForkError) as error:
+                log.warning("session lost its processes", session=tree.id, attempt=attempt, reason=str(error))
+                hand = None
+                await self._lose(tree, processes)
+                if attempt == ATTEMPTS:
+                    raise
+        assert hand is not None
+        tree.executed += 1
+        node.step, node.seconds = step, node.parent.seconds + step.measured.wall_seconds
+        if step.status is not StepStatus.OK:
+            processes.discard(hand.process)
+            return None
+        return _Hand(hand.process, node, hand.seconds + step.measured.wall_seconds)
+
+    async def _at(self, tree: Tree, processes: Processes, node: Node, hand: _Hand | None) -> _Hand:
+        """A process of our own in the state after `node`. Raises CannotForkError, ZygoteDiedError."""
+        if hand is not None and hand.node is node and hand.process.pidfd >= 0:
+            if not hand.process.forkable or hand.seconds < FORK_SECONDS:
+                return hand
+            # Worth keeping: whoever comes back to this node finds it.
+            try:
+                process = await processes.fork(hand.process)
+            except CannotForkError:
+                # Then it is used up.
+                return hand
+            self._keep(tree, hand)
+            return _Hand(process, node)
+        if hand is not None:
+            self._keep(tree, hand)
+        base, process = await self._nearest(tree, processes, node)
+        found = _Hand(process, base)
+        try:
+            for step in node.path()[base.depth :]:
+                again = await processes.run(process, step.code, tree.request.run_timeout)
+                tree.replayed += 1
+                if again.status is not StepStatus.OK:
+                    raise CannotForkError(f"step {step.depth} did not run again")
+                found = _Hand(process, step, found.seconds + again.measured.wall_seconds)
+        except BaseException:
+            processes.discard(process)
+            raise
+        return found
+
+    async def _nearest(self, tree: Tree, processes: Processes, node: Node) -> tuple[Node, Process]:
+        """A fork of the nearest state that is kept, on the way from `node` to the root. Raises CannotForkError."""
+        for base in reversed(node.path()):
+            if base.process is None:
+                continue
+            if base in self._snapshots:
+                self._snapshots.move_to_end(base)
+            try:
+                return base, await processes.fork(base.process)
+            except CannotForkError as error:
+                log.info("snapshot lost", session=tree.id, reason=str(error))
+                self._give_up(base)
+        try:
+            return tree.root, await processes.fork(processes.root)
+        except CannotForkError:
+            # Most likely at the limit of processes or memory: make room, and try once more.
+            for kept in tree.kept:
+                self._give_up(kept)
+            self.strays += processes.sweep()
+            await asyncio.sleep(0.05)
+            return tree.root, await processes.fork(processes.root)
+
+    async def _reexecute(self, tree: Tree, node: Node) -> None:
+        """The step's result from a run of all steps from nothing."""
+        path = [step.code for step in node.path()]
+        outcome = await self._runners.run(
+            Run(
+                task=Task.STEPS,
+                units=path,
+                seconds=tree.request.run_timeout,
+                memory_bytes=tree.request.memory_limit_MB * 2**20,
+                seed=tree.request.seed,
+            )
+        )
+        tree.executed += 1
+        tree.replayed += len(path) - 1
+        unit = outcome.units[-1]
+        if len(outcome.units) < len(path):
+            raise NotConfinedError(f"step {len(outcome.units)} did not run again")
+        node.step = Step(unit_status(unit, outcome), unit.stdout, unit.stderr, measured(outcome))
+        node.seconds = outcome.wall_seconds
+
+    async def _started(self, tree: Tree) -> Processes:
+        async with tree.starting:
+            if tree.closed:
+                raise UnknownSessionError(f"The session {tree.id!r} was ended.")
+            if tree.processes is not None and not tree.processes.gone.is_set():
+                return tree.processes
+            if tree.processes is not None:
+                await self._lose(tree, tree.processes)
+            tree.processes = await self._zygotes.start_session(
+                tree.id,
+                tree.request,
+                tasks=SESSION_SNAPSHOTS + SPARE_TASKS,
+                # The kernel counts them for all sessions together.
+                tasks_of_user=self._max_snapshots + self._max_sessions * SPARE_TASKS,
+                memory_bytes=self._memory_bytes,
+                max_output_bytes=self._max_output_bytes,
+            )
+            return tree.processes
+
+    async def _lose(self, tree: Tree, processes: Processes) -> None:
+        """Forget processes that cannot be used any more. The results stay."""
+        if tree.processes is processes:
+            tree.processes = None
+            for node in tree.kept:
+                self._give_up(node)
+        await processes.close()
+
+    async def _close(self, tree: Tree) -> None:
+        tree.closed = True
+        self._trees.pop(tree.id, None)
+        async with tree.starting:
+            if tree.processes is not None:
+                await self._lose(tree, tree.processes)
+
+    def _keep(self, tree: Tree, hand: _Hand) -> None:
+        """Keep a state as its node's snapshot, or let go of it where that cannot be."""
+        processes, process, node = tree.processes, hand.process, hand.node
+        process.stop_reading()
+        current = processes is not None and process in processes.living
+        if not current or not process.forkable or node.process is not None or node.parent is None:
+            if processes is not None:
+                processes.discard(process)
+            else:
+                process.discard()
+            return
+        node.process = process
+        self._snapshots[node] = tree
+        self._make_room(tree)
+
+    def _make_room(self, tree: Tree) -> None:
+        while len(self._snapshots) > self._max_snapshots:
+            self._give_up(next(iter(self._snapshots)))
+        kept = (
+            [node for node, owner in self._snapshots.items() if owner is tree]
+            if self._is_crowded(tree)
+            else []
+        )
+        for node in kept[: len(kept) // 2]:
+            self._give_up(node)
+
+    def _is_crowded(self, tree: Tree) -> bool:
+        cgroup = tree.processes.cgroup if tree.processes is not None else None
+        if cgroup is not None and cgroup.memory_used() > MEMORY_SHARE * self._memory_bytes:
+            return True
+        return tree.processes is not None and len(tree.processes.living) > SESSION_SNAPSHOTS
+
+    def _give_up(self, node: Node) -> None:
+        """Kill a snapshot; what it was can be made again."""
+        tree = self._snapshots.pop(node, None)
+        process, node.process = node.process, None
+        if process is None:
+            return
+        self.evicted += 1
+        if tree is not None and tree.processes is not None:
+            tree.processes.discard(process)
+        else:
+            process.discard()
+
+    async def _tidy(self) -> None:
+        """Every few seconds: end sessions that nobody used for long, and make room where memory runs short."""
+        while True:
+            await asyncio.sleep(TIDY_SECONDS)
+            now = time.monotonic()
+            for tree in list(self._trees.values()):
+                if tree.under_way == 0 and now - tree.used > self._idle_seconds:
+                    with contextlib.suppress(UnknownSessionError):
+                        await self.close(tree.id)
+            memory = psutil.virtual_memory()
+            if memory.available < LEAST_AVAILABLE * memory.total:
+                for node in list(self._snapshots)[: max(1, len(self._snapshots) // 4)]:
+                    self._give_up(node)
+
+
+def _ran(node: Node) -> bool:
+    return node.step is not None and node.step.status is StepStatus.OK
+
+
+def _node_id(parent: Node, code: str) -> str:
+    return hashlib.sha256(f"{parent.id}\0{code}".encode()).hexdigest()[:24]
+
+
+def _result(node: Node, step: Step) -> NodeResult:
+    return NodeResult(
+        node=node.id, status=step.status, stdout=step.stdout, stderr=step.stderr, measured=step.measured
+    )
+
+
+def _nothing_measured(limit: Limit | None) -> Measured:
+    return Measured(limit=limit, wall_seconds=0, cpu_seconds=0, peak_memory_mb=0)
