@@ -174,7 +174,9 @@ class Processes:
     async def close(self) -> None:
         """Kill all and leave nothing behind."""
         if self._listener is not None:
+            # Before its socket is closed: the number of the descriptor is soon another's.
             self._listener.cancel()
+            await asyncio.gather(self._listener, return_exceptions=True)
         # The end of its first process ends the whole pid namespace.
         self.init.kill()
         self.init.close()

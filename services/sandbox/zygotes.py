@@ -228,18 +228,18 @@ def join_cgroup(cgroup: Cgroup | None, pid: int) -> Cgroup | None:
 
 async def when_readable(sock: socket.socket) -> None:
     """Wait until the socket has something to read, or has ended."""
-    loop = asyncio.get_running_loop()
+    loop, fd = asyncio.get_running_loop(), sock.fileno()
     ready: asyncio.Future[None] = loop.create_future()
 
     def wake() -> None:
         if not ready.done():
             ready.set_result(None)
 
-    loop.add_reader(sock.fileno(), wake)
+    loop.add_reader(fd, wake)
     try:
         await ready
     finally:
-        loop.remove_reader(sock.fileno())
+        loop.remove_reader(fd)
 
 
 async def receive(sock: socket.socket) -> tuple[Message, list[int]]:
