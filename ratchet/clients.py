@@ -40,6 +40,10 @@ from ratchet.contracts.sandbox import (
     RunCodeResponse,
     RunStepsRequest,
     RunStepsResponse,
+    Session,
+    SessionBatchRequest,
+    SessionBatchResponse,
+    SessionRequest,
 )
 from ratchet.contracts.search import EventKind, Proof, SearchEvent, SearchRequest, SearchResult, TreeView
 
@@ -326,6 +330,22 @@ class SandboxClient(ServiceClient):
         """Run steps in order in one fresh interpreter. Raises ServiceError."""
         return await self._call(RunStepsResponse, "POST", "/run_steps", request)
 
+    async def create_session(self, request: SessionRequest) -> Session:
+        """Begin a session. One whose answer was lost ends by itself. Raises ServiceError."""
+        return await self._call(Session, "POST", "/sessions", request)
+
+    async def run_batch(self, session: str, request: SessionBatchRequest) -> SessionBatchResponse:
+        """Run chains of steps; sent again, it finds what ran already. Raises ServiceError (404 if it has ended)."""
+        return await self._call(SessionBatchResponse, "POST", f"{_session(session)}/batch", request)
+
+    async def end_session(self, session: str) -> None:
+        """End a session; one that has ended already is no error. Raises ServiceError."""
+        try:
+            await self._call(Session, "DELETE", _session(session))
+        except ServiceError as error:
+            if error.status != HTTPStatus.NOT_FOUND:
+                raise
+
     async def grade(self, request: GradeRequest) -> GradeResponse:
         """Compare two answers as mathematics. Raises ServiceError."""
         return await self._call(GradeResponse, "POST", "/grade", request)
@@ -449,6 +469,10 @@ class SearchClient(ServiceClient):
                 except (orjson.JSONDecodeError, ValidationError) as error:
                     raise self._unreadable(response.status_code, error) from error
             kind, data = "", []
+
+
+def _session(session: str) -> str:
+    return f"/sessions/{quote(session, safe='')}"
 
 
 def _path(search: str) -> str:

@@ -78,7 +78,9 @@ class SandboxSettings(Settings):
     max_output_bytes: int = Field(
         default=64 * 1024, ge=1024, description="Of stdout and of stderr; the rest is cut."
     )
-    max_sessions: int = Field(default=256, ge=1, description="Sessions at once; more get 409.")
+    max_sessions: int = Field(
+        default=256, ge=1, description="Sessions at once; more get 503 with Retry-After."
+    )
     max_snapshots: int = Field(
         default=1024, ge=1, description="Interpreter states kept, 1 to 8 MB each, in all sessions together."
     )

@@ -46,7 +46,13 @@ from services.sandbox.jail import Isolation, Purpose
 from services.sandbox.pool import Pool
 from services.sandbox.runs import Outcome, Run, Task, Unit, measured, unit_status
 from services.sandbox.session_zygotes import SessionZygotes
-from services.sandbox.sessions import SessionFullError, Sessions, UnknownNodeError, UnknownSessionError
+from services.sandbox.sessions import (
+    SessionFullError,
+    Sessions,
+    TooManySessionsError,
+    UnknownNodeError,
+    UnknownSessionError,
+)
 from services.sandbox.zygotes import (
     IsolationError,
     Level,
@@ -259,11 +265,11 @@ def _add_session_routes(app: FastAPI, sandbox: Sandbox) -> None:
         async with _problems():
             return sessions.view(session)
 
-    @app.delete("/sessions/{session}", tags=["sessions"], status_code=HTTPStatus.NO_CONTENT)
-    async def delete_session(session: str) -> None:
-        """End the session, with every process in it."""
+    @app.delete("/sessions/{session}", tags=["sessions"])
+    async def delete_session(session: str) -> Session:
+        """End the session, with every process in it. What it held comes back."""
         async with _problems():
-            await sessions.close(session)
+            return await sessions.close(session)
 
     @app.post("/sessions/{session}/nodes/{parent}/run", tags=["sessions"])
     async def run_node(session: str, parent: str, body: NodeRunRequest, request: Request) -> NodeRunResponse:
@@ -308,6 +314,10 @@ async def _problems() -> AsyncIterator[None]:
         raise ProblemError(HTTPStatus.NOT_FOUND, str(error)) from error
     except SessionFullError as error:
         raise ProblemError(HTTPStatus.CONFLICT, str(error)) from error
+    except TooManySessionsError as error:
+        raise ProblemError(
+            HTTPStatus.SERVICE_UNAVAILABLE, str(error), headers={"Retry-After": RETRY_AFTER_SECONDS}
+        ) from error
 
 
 async def _run_program(sandbox: Sandbox, body: RunCodeRequest) -> RunCodeResponse:

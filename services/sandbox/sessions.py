@@ -71,7 +71,11 @@ class UnknownNodeError(Exception):
 
 
 class SessionFullError(Exception):
-    """The session remembers as many steps as it may, or there are as many sessions as may be."""
+    """The session remembers as many steps as it may."""
+
+
+class TooManySessionsError(Exception):
+    """There are as many sessions as may be."""
 
 
 @dataclass(eq=False)
@@ -192,9 +196,9 @@ class Sessions:
         await asyncio.gather(*(self._close(tree) for tree in list(self._trees.values())))
 
     def create(self, request: SessionRequest) -> Session:
-        """A new session. Its processes start with its first step. Raises SessionFullError."""
+        """A new session. Its processes start with its first step. Raises TooManySessionsError."""
         if len(self._trees) >= self._max_sessions:
-            raise SessionFullError(f"There are {len(self._trees)} sessions already.")
+            raise TooManySessionsError(f"There are {len(self._trees)} sessions already.")
         tree = Tree(secrets.token_hex(12), request)
         self._trees[tree.id] = tree
         return self.view(tree.id)
@@ -210,9 +214,11 @@ class Sessions:
             replayed=tree.replayed,
         )
 
-    async def close(self, session: str) -> None:
-        """End a session and everything in it. Raises UnknownSessionError."""
+    async def close(self, session: str) -> Session:
+        """End a session and everything in it; what it held. Raises UnknownSessionError."""
+        last = self.view(session)
         await self._close(self._tree(session))
+        return last
 
     async def run(self, session: str, parent: str, steps: Sequence[str]) -> ChainResult:
         """Run steps one after another from a node; up to the first that fails.

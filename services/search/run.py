@@ -14,9 +14,10 @@ from typing import Protocol
 from ratchet.clients import PolicyClient, PrmClient, SandboxClient
 from ratchet.contracts.policy import Candidate, GenerateRequest, Prefix, Until
 from ratchet.contracts.prm import ScoreRequest
-from ratchet.contracts.sandbox import RunStatus, RunStepsRequest, StepResult, StepStatus
+from ratchet.contracts.sandbox import StepResult, StepStatus
 from ratchet.contracts.search import SearchRequest, StrategyName, Usage, UsagePart, VerificationLevel
 from services.search.answers import last_line, same_answer
+from services.search.interpreter import Interpreter
 from services.search.strategies import (
     BestOfN,
     Greedy,
@@ -31,8 +32,6 @@ from services.search.strategies import (
 )
 from services.search.votes import hardly_overtaken, tally
 
-STEP_SECONDS = 10.0
-STEP_MEMORY_MB = 512
 FIRST_GUESS_TOKENS = 120
 """Tokens reserved for a task before the first one has ended."""
 
@@ -44,10 +43,6 @@ class Backends:
     policy: PolicyClient
     prm: PrmClient
     sandbox: SandboxClient
-
-
-class SandboxFailedError(Exception):
-    """The sandbox could not run a program, which says nothing of the program."""
 
 
 class Journal(Protocol):
@@ -64,6 +59,7 @@ class Search:
     request: SearchRequest
     reference: str | None
     tree: Tree
+    interpreter: Interpreter
     usage: Usage = field(default_factory=Usage)
     models: dict[str, str] = field(default_factory=dict)
     stop: asyncio.Event = field(default_factory=asyncio.Event)
@@ -179,7 +175,7 @@ async def simulate(search: Search, backends: Backends, task: Task) -> Outcome:
             break
         before = prefix + [step.text for step in good]
         candidate = await _generate(search, backends, before, task.number, attempt)
-        steps = await _run(search, backends, before, candidate, candidate.steps[:room])
+        steps = await _run(search, before, candidate, candidate.steps[:room])
         ran = [step for step in steps if step.status is StepStatus.OK]
         if len(ran) < len(steps):
             tried.append((*good, *steps))
@@ -229,25 +225,16 @@ async def _generate(
 
 
 async def _run(
-    search: Search, backends: Backends, prefix: list[str], candidate: Candidate, steps: list[str]
+    search: Search, prefix: list[str], candidate: Candidate, steps: list[str]
 ) -> list[StepOutcome]:
     """Run the candidate's steps after the prefix; up to the first that fails or that gives the answer."""
     if not steps:
         return []
     began = time.monotonic()
-    response = await backends.sandbox.run_steps(
-        RunStepsRequest(
-            steps=prefix + steps,
-            run_timeout=STEP_SECONDS,
-            memory_limit_MB=STEP_MEMORY_MB,
-            seed=search.request.seed % 2**32,
-        )
-    )
-    if response.status is RunStatus.SANDBOX_ERROR:
-        raise SandboxFailedError(response.message)
+    done = await search.interpreter.run(prefix + steps)
     seconds = _charge(search.usage.sandbox, began, 0)
-    results = response.steps[len(prefix) :]
-    if any(result.status is not StepStatus.OK for result in response.steps[: len(prefix)]):
+    results: Sequence[StepResult] = done[len(prefix) :]
+    if any(result.status is not StepStatus.OK for result in done[: len(prefix)]):
         # The prefix ran before and does not run now: whatever follows it cannot be trusted.
         results = [StepResult(status=StepStatus.ERROR, stderr="an earlier step did not run again")]
     shares = _token_shares(candidate.tokens, steps)

@@ -22,7 +22,8 @@ from ratchet.states import SearchState
 from ratchet.store.searches import Outcome
 from services.search.answers import same_answer
 from services.search.confidence import confidence
-from services.search.run import STEP_MEMORY_MB, STEP_SECONDS, SandboxFailedError, Search
+from services.search.interpreter import STEP_MEMORY_MB, STEP_SECONDS, SandboxFailedError
+from services.search.run import Search
 from services.search.votes import Group, Trajectory, tally
 
 MAX_GROUPS = 4

@@ -31,7 +31,8 @@ from ratchet.states import SearchState
 from ratchet.store.engine import StoreUnavailableError, make_engine
 from ratchet.store.searches import Claim, LeaseLostError, NodeRecord, Outcome, SearchStore
 from ratchet.telemetry import configure_logging
-from services.search.run import Backends, SandboxFailedError, Search, grow
+from services.search.interpreter import Interpreter, SandboxFailedError
+from services.search.run import Backends, Search, grow
 from services.search.strategies import Node, Tree
 from services.search.verify import conclude
 
@@ -212,6 +213,7 @@ class Worker:
                 # Each worker before this one lost at most what it had in flight.
                 lost=(claim.fence - 1) * claim.request.parameters.in_flight,
             ),
+            interpreter=Interpreter(self.backends.sandbox, claim.request.seed),
             usage=claim.usage.model_copy(deep=True),
             stop=cancelled,
         )
@@ -249,7 +251,8 @@ class Worker:
     ) -> tuple[SearchState, Outcome]:
         """Grow until an end, then verify. A backend that stays away or refuses ends the search with what it has."""
         try:
-            reason = await grow(search, self.backends, journal, deadline)
+            async with search.interpreter:
+                reason = await grow(search, self.backends, journal, deadline)
         except (ServiceError, SandboxFailedError) as error:
             log.warning("a backend failed", error=str(error))
             reason = f"stopped early: {error}"

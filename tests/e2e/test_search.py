@@ -237,12 +237,15 @@ async def test_every_strategy_answers(stack: Running, strategy: StrategyName) ->
         assert result.usage.simulations == 1
 
 
-async def test_a_step_that_never_ends_is_cut_off_and_not_built_on(stack: Running) -> None:
-    result = await stack.solve(ENDLESS.problem, strategy="majority", parameters={"rollouts": 1})
+async def test_a_step_that_never_ends_is_cut_off_once_and_not_built_on(stack: Running) -> None:
+    parameters = {"rollouts": 3, "in_flight": 1, "temperature": 0.0}
+    result = await stack.solve(ENDLESS.problem, parameters=parameters)
     assert (result.state, result.answer) == (SearchState.BUDGET_EXHAUSTED, None)
     assert result.reason
     [_, endless] = await stack.nodes(result.id)
     assert (endless["state"], endless["status"], endless["visits"]) == ("failed", "limit", 0)
+    assert result.usage.policy.calls == 9, "three rollouts, each with two retries"
+    assert result.usage.sandbox.seconds < 20, "its ten seconds are spent once"
 
 
 async def test_a_hopeless_problem_ends_without_an_answer_and_says_why(stack: Running) -> None:

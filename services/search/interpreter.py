@@ -1,0 +1,62 @@
+"""The interpreter of one search: a session of the sandbox in which each step of the tree runs once.
+
+All steps from the problem on are named with each call, so the sandbox finds what it knows already and nothing here has to
+be remembered: where the session was lost, a new one makes the same states anew.
+"""
+
+import contextlib
+from collections.abc import Sequence
+
+from ratchet.clients import SandboxClient, ServiceError
+from ratchet.contracts.sandbox import Chain, NodeResult, RunStatus, SessionBatchRequest, SessionRequest
+
+STEP_SECONDS = 10.0
+"""For all steps of a trajectory together."""
+STEP_MEMORY_MB = 512
+ATTEMPTS = 3
+
+
+class SandboxFailedError(Exception):
+    """The sandbox could not run a program, which says nothing of the program."""
+
+
+class Interpreter:
+    """Use as an async context manager: at its end the session ends."""
+
+    def __init__(self, sandbox: SandboxClient, seed: int) -> None:
+        self._sandbox = sandbox
+        self._request = SessionRequest(
+            seed=seed % 2**32, run_timeout=STEP_SECONDS, memory_limit_MB=STEP_MEMORY_MB
+        )
+        self._session: str | None = None
+
+    async def __aenter__(self) -> "Interpreter":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._session is not None:
+            # It ends by itself when it is not used, so that nobody needs to wait for a sandbox that is away.
+            with contextlib.suppress(ServiceError):
+                await self._sandbox.end_session(self._session)
+
+    async def run(self, steps: Sequence[str]) -> list[NodeResult]:
+        """What each step does, in order; after one that fails they are not run.
+
+        Raises ServiceError, SandboxFailedError.
+        """
+        for attempt in range(1, ATTEMPTS + 1):
+            if self._session is None:
+                self._session = (await self._sandbox.create_session(self._request)).id
+            try:
+                batch = SessionBatchRequest(chains=[Chain(steps=list(steps))])
+                [chain] = (await self._sandbox.run_batch(self._session, batch)).chains
+            except ServiceError as error:
+                # 404: the sandbox was restarted, or the session idle for long. 409: it is full.
+                if error.status not in (404, 409) or attempt == ATTEMPTS:
+                    raise
+                self._session = None
+                continue
+            if chain.status is RunStatus.SANDBOX_ERROR:
+                raise SandboxFailedError(chain.message)
+            return chain.steps
+        raise AssertionError("the last attempt returns or raises")
