@@ -77,15 +77,13 @@ def interval(scores: Sequence[float], right: Sequence[bool], problem: Sequence[i
     return [round(float(edge), 3) for edge in np.nanpercentile(found, [2.5, 97.5])]
 
 
-def generate(llm: Any, problems: Sequence[Problem], samples: int, seed: int) -> list[Solution]:
-    """Sample whole solutions at temperature 0.7."""
+def generate(llm: Any, problems: Sequence[Problem], samples: int) -> list[Solution]:
+    """Sample whole solutions at temperature 0.7. The seed is the engine's: vLLM's CPU core fails on requests with one."""
     from vllm import SamplingParams
 
     form = few_shot()
     stops = form.stops(Until.END)
-    params = SamplingParams(
-        n=samples, temperature=0.7, max_tokens=320, stop=list(stops), logprobs=0, seed=seed
-    )
+    params = SamplingParams(n=samples, temperature=0.7, max_tokens=320, stop=list(stops), logprobs=0)
     found: list[Solution] = []
     outputs = llm.generate([form.render(Prefix(problem=p.text)) for p in problems], params)
     for number, output in enumerate(outputs):
@@ -170,9 +168,16 @@ def main() -> None:
         read_problems(options.data).problems, seed=options.seed, offset=0, limit=options.problems
     )
     found = resolve(options.model, PolicySettings().cache_dir, lambda _: None)
-    llm = LLM(str(found.path), dtype="bfloat16", enforce_eager=True, max_model_len=2048, max_num_seqs=64,
-              logprobs_mode="raw_logprobs")  # fmt: skip
-    solutions = generate(llm, problems, options.samples, options.seed)
+    llm = LLM(
+        str(found.path),
+        dtype="bfloat16",
+        enforce_eager=True,
+        max_model_len=2048,
+        max_num_seqs=64,
+        logprobs_mode="raw_logprobs",
+        seed=options.seed,
+    )
+    solutions = generate(llm, problems, options.samples)
     asyncio.run(judge_by_running(solutions, problems))
     ran = [solution for solution in solutions if solution.right is not None]
     right = [bool(solution.right) for solution in ran]
