@@ -37,7 +37,6 @@ from services.sandbox.zygotes import (
     Message,
     Zygote,
     ZygoteDiedError,
-    close_all,
     kill_timer,
     receive,
     remove_cgroup,
@@ -65,6 +64,8 @@ class Process(Killable):
         self.lock = asyncio.Lock()
         """Held while it forks."""
         self.forkable = True
+        self.ended: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+        """How it ended, by the kernel's word."""
         self.output: tuple[Capture, Capture] | None = None
         """Its stdout and stderr, as long as they are read."""
 
@@ -107,12 +108,12 @@ class Processes:
     cpu_seconds: int
     max_output_bytes: int
     root: Process
-    living: set[Process] = field(default_factory=set)
+    living: dict[int, Process] = field(default_factory=dict)
+    """The nodes' processes, by their number within the session."""
     gone: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the init has ended, and with it all others."""
     _dying: dict[int, int] = field(default_factory=dict)
     """Of processes that were killed and have not ended yet: their numbers within, and here."""
-    _ended: dict[int, "asyncio.Future[Message]"] = field(default_factory=dict)
     _listener: "asyncio.Task[None] | None" = None
 
     def listen(self) -> None:
@@ -124,32 +125,26 @@ class Processes:
             while True:
                 message, _ = await receive(self.listening)
                 self._dying.pop(int(message["pid"]), None)
-                self._end_of(int(message["pid"])).set_result(message)
-        except (ZygoteDiedError, asyncio.InvalidStateError):
+                if (process := self.living.get(int(message["pid"]))) is not None:
+                    process.ended.set_result(message)
+        except ZygoteDiedError:
             self.gone.set()
-
-    def _end_of(self, inner_pid: int) -> "asyncio.Future[Message]":
-        if inner_pid not in self._ended:
-            self._ended[inner_pid] = asyncio.get_running_loop().create_future()
-        return self._ended[inner_pid]
 
     async def end_of(self, process: Process) -> Message:
         """How the process ended. Raises ZygoteDiedError where that cannot be known."""
-        ended = self._end_of(process.inner_pid)
         gone = asyncio.ensure_future(self.gone.wait())
-        either: set[asyncio.Future[Any]] = {ended, gone}
+        either: set[asyncio.Future[Any]] = {process.ended, gone}
         try:
             await asyncio.wait(either, timeout=ANSWER_SECONDS, return_when=asyncio.FIRST_COMPLETED)
         finally:
             gone.cancel()
-        if not ended.done():
+        if not process.ended.done():
             raise ZygoteDiedError("the session's processes ended")
-        return self._ended.pop(process.inner_pid).result()
+        return process.ended.result()
 
     def discard(self, process: Process) -> None:
         """Kill a process and forget it."""
-        if process in self.living:
-            self.living.discard(process)
+        if self.living.pop(process.inner_pid, None) is not None and not process.ended.done():
             self._dying[process.inner_pid] = process.pid
         process.discard()
 
@@ -159,7 +154,7 @@ class Processes:
             text = Path(f"/proc/{self.init_pid}/task/{self.init_pid}/children").read_text()
         except OSError:
             return 0
-        known = {process.pid for process in self.living} | {self.root.pid, *self._dying.values()}
+        known = {process.pid for process in self.living.values()} | {self.root.pid, *self._dying.values()}
         strays = 0
         for pid in [int(word) for word in text.split() if int(word) not in known]:
             with contextlib.suppress(CannotForkError, ProcessLookupError):
@@ -181,7 +176,7 @@ class Processes:
         self.init.kill()
         self.init.close()
         self.gone.set()
-        for process in [self.root, *self.living]:
+        for process in [self.root, *self.living.values()]:
             process.discard()
         self.living.clear()
         self.listening.close()
@@ -190,36 +185,38 @@ class Processes:
 
     async def fork(self, parent: Process) -> Process:
         """A new process in the state of `parent`. Raises CannotForkError."""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        ours.setblocking(False)
-        ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-        child: Process | None = None
         # The child is not known yet, so a flood cannot reach it before it is.
-        killable = _Later()
-        output = captures(self.level, self.max_output_bytes, killable)
-        try:
-            async with parent.lock:
+        later = _Later()
+        child: Process | None = None
+        with contextlib.ExitStack() as undo:
+            try:
+                ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+                undo.callback(ours.close)
+                ours.setblocking(False)
+                ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
                 with theirs:
-                    if parent.pidfd < 0:
-                        raise CannotForkError("the state is not kept any more")
-                    fds = [theirs.fileno(), *(capture.write_end for capture in output)]
-                    try:
-                        socket.send_fds(parent.control, [interpret.FORK + bytes(4)], fds)
-                    finally:
-                        for capture in output:
-                            close_all([capture.write_end])
-                            capture.write_end = -1
-                child = await self.arrival(ours)
-            killable.is_known_as(child)
-            child.output = output
-            self.living.add(child)
-        except OSError as error:
-            raise CannotForkError(str(error)) from error
-        finally:
-            if child is None or child.output is None:
-                ours.close()
-                for capture in output:
-                    capture.close()
+                    output = captures(self.level, self.max_output_bytes, later)
+                    for capture in output:
+                        undo.callback(capture.close)
+                    async with parent.lock:
+                        if parent.pidfd < 0:
+                            raise CannotForkError("the state is not kept any more")
+                        ends = [capture.write_end for capture in output]
+                        try:
+                            socket.send_fds(
+                                parent.control, [interpret.FORK + bytes(4)], [theirs.fileno(), *ends]
+                            )
+                        finally:
+                            theirs.close()
+                            for capture in output:
+                                capture.handed_over()
+                        child = await self.arrival(ours)
+            except OSError as error:
+                raise CannotForkError(str(error)) from error
+            undo.pop_all()
+        child.output = output
+        later.is_known_as(child)
+        self.living[child.inner_pid] = child
         return child
 
     async def arrival(self, sock: socket.socket) -> Process:

@@ -39,7 +39,7 @@ class Capture:
             except BlockingIOError:
                 return
             if not data:
-                self.close()
+                self._stop()
                 return
             self._keep(data)
             if self._total > self._flood:
@@ -67,8 +67,18 @@ class Capture:
         self._dropped = False
         return kept.decode(errors="replace").replace("\x00", "\ufffd")
 
+    def handed_over(self) -> None:
+        """The program has its end now: close ours, so that the pipe ends with the program."""
+        if self.write_end >= 0:
+            os.close(self.write_end)
+            self.write_end = -1
+
     def close(self) -> None:
-        """Stop reading."""
+        """Let go of the pipe."""
+        self.handed_over()
+        self._stop()
+
+    def _stop(self) -> None:
         if self._fd >= 0:
             self._loop.remove_reader(self._fd)
             os.close(self._fd)

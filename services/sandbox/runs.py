@@ -29,7 +29,6 @@ from services.sandbox.zygotes import (
     NotConfinedError,
     Zygote,
     ZygoteDiedError,
-    close_all,
     kill_timer,
     receive,
 )
@@ -201,17 +200,15 @@ def limit_hit(
 async def run_in_zygote(zygote: Zygote, level: Level, run: Run, max_output_bytes: int) -> Outcome:
     """Run one request. Raises ZygoteDiedError (which a second try on another zygote may mend) and NotConfinedError."""
     zygote.served += 1
-    waiting = zygote.child or asyncio.create_task(receive(zygote.socket))
-    zygote.child = None
+    zygote.child = zygote.child or asyncio.create_task(receive(zygote.socket))
     try:
         async with asyncio.timeout(GRACE_SECONDS):
-            _, (pidfd, control_fd) = await waiting
+            # Shielded: if the caller goes away now, the child is the next run's.
+            _, (pidfd, control_fd) = await asyncio.shield(zygote.child)
+        zygote.child = None
     except (TimeoutError, ValueError, ZygoteDiedError) as error:
         zygote.lost.set()
         raise ZygoteDiedError(f"the zygote has no child: {error}") from error
-    except asyncio.CancelledError:
-        zygote.lost.set()
-        raise
     child = Killable(pidfd)
     ended = asyncio.create_task(receive(zygote.socket))
     control = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, control_fd)
@@ -256,7 +253,6 @@ async def run_in_zygote(zygote: Zygote, level: Level, run: Run, max_output_bytes
         last_stdout, last_stderr = stdout.take(), stderr.take()
         for capture in (stdout, stderr):
             capture.close()
-            close_all([capture.write_end])
     if units and not units[-1].reply:
         units[-1].stdout, units[-1].stderr = last_stdout, last_stderr
     status = int(usage["status"])
@@ -293,8 +289,9 @@ def _hand_over(
     try:
         socket.send_fds(control, [json.dumps(request).encode()], [source, stdout.write_end, stderr.write_end])
     finally:
-        close_all([source, stdout.write_end, stderr.write_end])
-        stdout.write_end = stderr.write_end = -1
+        os.close(source)
+        stdout.handed_over()
+        stderr.handed_over()
 
 
 def _stdin(text: str) -> int:

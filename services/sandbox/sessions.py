@@ -51,6 +51,8 @@ FORK_SECONDS = 0.004
 """What a fork costs: a state whose making took less is not worth one."""
 MAX_NODES = 10_000
 """Steps that one session remembers."""
+MAX_CHARS = 32 * 2**20
+"""Code and output that one session remembers."""
 SESSION_SNAPSHOTS = 512
 """Snapshots that one session keeps."""
 SPARE_TASKS = 64
@@ -117,6 +119,8 @@ class Tree:
     used: float = field(default_factory=time.monotonic)
     under_way: int = 0
     """Chains that are being run."""
+    chars: int = 0
+    """Of code and output that are remembered."""
     executed: int = 0
     replayed: int = 0
     closed: bool = False
@@ -229,8 +233,9 @@ class Sessions:
         node = tree.root if parent == ROOT_NODE else tree.nodes.get(parent)
         if node is None or (node is not tree.root and not _ran(node)):
             raise UnknownNodeError(f"The session has no node {parent!r} at which a step could go on.")
-        if len(tree.nodes) + len(steps) > MAX_NODES:
-            raise SessionFullError(f"The session remembers {len(tree.nodes)} steps; begin another one.")
+        if len(tree.nodes) + len(steps) > MAX_NODES or tree.chars > MAX_CHARS:
+            detail = f"{len(tree.nodes)} steps and {tree.chars} characters"
+            raise SessionFullError(f"The session remembers {detail}; begin another one.")
         tree.under_way += 1
         tree.used = time.monotonic()
         try:
@@ -293,6 +298,8 @@ class Sessions:
         finally:
             if node.step is None:
                 del parent.children[code], tree.nodes[node.id]
+            else:
+                tree.chars += len(code) + len(node.step.stdout) + len(node.step.stderr)
             node.done.set()
         return node, hand
 
@@ -439,7 +446,7 @@ class Sessions:
         """Keep a state as its node's snapshot, or let go of it where that cannot be."""
         processes, process, node = tree.processes, hand.process, hand.node
         process.stop_reading()
-        current = processes is not None and process in processes.living
+        current = processes is not None and processes.living.get(process.inner_pid) is process
         if not current or not process.forkable or node.process is not None or node.parent is None:
             if processes is not None:
                 processes.discard(process)
