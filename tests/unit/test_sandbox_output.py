@@ -13,7 +13,6 @@ async def test_short_output_is_kept_as_it_is_and_parts_are_told_apart() -> None:
     os.write(capture.write_end, "zwölf".encode())
     assert capture.take() == "zwölf"
     assert not capture.truncated
-    os.close(capture.write_end)
     capture.close()
 
 
@@ -23,7 +22,6 @@ async def test_long_output_is_cut_at_its_end_or_in_its_middle() -> None:
         os.write(capture.write_end, b"a" * 200 + b"b" * 200)
         assert capture.take() == kept
         assert capture.truncated
-        os.close(capture.write_end)
         capture.close()
 
 
@@ -38,7 +36,6 @@ async def test_a_flood_is_reported_while_less_is_not() -> None:
     os.write(capture.write_end, b"x")
     capture.drain()
     assert floods
-    os.close(capture.write_end)
     capture.close()
 
 
@@ -46,5 +43,4 @@ async def test_bytes_that_are_no_text_and_nul_become_replacement_characters() ->
     capture = Capture(100, keep_end=False, on_flood=lambda: None)
     os.write(capture.write_end, b"a\xff\x00b")
     assert capture.take() == "a\ufffd\ufffdb"
-    os.close(capture.write_end)
     capture.close()
