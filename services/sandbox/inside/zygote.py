@@ -47,6 +47,7 @@ from services.sandbox.inside.kernel import (
     PR_SET_DUMPABLE,
     PR_SET_PDEATHSIG,
     call,
+    collapse,
     thread_id_address,
 )
 
@@ -130,6 +131,8 @@ def run_child(zygote: Zygote, control: socket.socket) -> int:
     place({0: os.open(os.devnull, os.O_RDWR), interpret.CONTROL: control.fileno()})
     control = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, interpret.CONTROL)
     confine.enter(zygote.layers, FILE_BYTES)
+    interpret.standard_streams()
+    interpret.seed_generators(None)
     message, fds, _, _ = socket.recv_fds(control, 1 << 16, 3)
     if not message:
         return 0
@@ -145,8 +148,8 @@ def run_child(zygote: Zygote, control: socket.socket) -> int:
         writable=task == "program",
         system_calls=zygote.filters["program" if task == "program" else "steps"],
     )
-    interpret.standard_streams()
-    interpret.seed_generators(request["seed"])
+    if request["seed"] is not None:
+        interpret.seed_generators(request["seed"])
     os.write(interpret.CONTROL, interpret.READY)
     if task == "program":
         return interpret.run_program()
@@ -247,6 +250,7 @@ def main() -> None:
     os.environ.clear()
     sys.argv = [""]
     gc.collect()
+    collapse(id(thing) for thing in gc.get_objects())
     gc.freeze()
     own = os.pidfd_open(os.getpid())
     filters = {name: base64.b64decode(text) for name, text in config["filters"].items()}
