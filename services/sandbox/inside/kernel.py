@@ -93,6 +93,8 @@ def collapse(addresses: Iterable[int]) -> None:
         libc.madvise(
             ctypes.c_void_p(region << HUGE_PAGE_BITS), ctypes.c_size_t(1 << HUGE_PAGE_BITS), MADV_COLLAPSE
         )
+    # Programs may look at it.
+    ctypes.set_errno(0)
 
 
 class _Ruleset(ctypes.Structure):
