@@ -14,6 +14,7 @@ import signal
 import socket
 import struct
 import time
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,10 @@ from services.sandbox.zygotes import (
 )
 
 ANSWER_SECONDS = 10.0
-"""For a process to fork, or to be gone after it was killed, on a machine that is busy."""
+"""For a process that runs no foreign code to fork, and for one to be gone after it was killed, on a busy machine."""
+FORK_SECONDS = 2.0
+"""For a node to fork. One that takes longer is given up, and its state made anew."""
+NULL_DEVICE = os.makedev(1, 3)
 _CREDENTIALS = struct.Struct("iII")
 
 
@@ -64,6 +68,9 @@ class Process(Killable):
         self.lock = asyncio.Lock()
         """Held while it forks."""
         self.forkable = True
+        self.frozen = False
+        self.sockets_inode = 0
+        """Of the other end of `control`, which is the process's."""
         self.ended: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
         """How it ended, by the kernel's word."""
         self.output: tuple[Capture, Capture] | None = None
@@ -75,6 +82,20 @@ class Process(Killable):
             for capture in self.output:
                 capture.close()
             self.output = None
+
+    def freeze(self) -> None:
+        """Stop it: a state that is kept has nothing to do, whatever its code had in mind."""
+        if self.pidfd >= 0:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self.pidfd, signal.SIGSTOP)
+            self.frozen = True
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        if self.pidfd >= 0:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self.pidfd, signal.SIGCONT)
+            self.frozen = False
 
     def discard(self) -> None:
         """Kill it and let go of it."""
@@ -110,6 +131,8 @@ class Processes:
     root: Process
     living: dict[int, Process] = field(default_factory=dict)
     """The nodes' processes, by their number within the session."""
+    arriving: int = 0
+    """Forks under way."""
     gone: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the init has ended, and with it all others."""
     _dying: dict[int, int] = field(default_factory=dict)
@@ -150,6 +173,9 @@ class Processes:
 
     def sweep(self) -> int:
         """Kill what lives in the session and is no node: processes that a step left behind. Returns how many."""
+        if self.arriving:
+            # One of them may be a node that is not known yet. Whoever waits for it sweeps later.
+            return 0
         try:
             text = Path(f"/proc/{self.init_pid}/task/{self.init_pid}/children").read_text()
         except OSError:
@@ -195,10 +221,11 @@ class Processes:
                 ours.setblocking(False)
                 ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
                 with theirs:
+                    inode = os.fstat(theirs.fileno()).st_ino
                     output = captures(self.level, self.max_output_bytes, later)
                     for capture in output:
                         undo.callback(capture.close)
-                    async with parent.lock:
+                    async with parent.lock, self._thawed(parent):
                         if parent.pidfd < 0:
                             raise CannotForkError("the state is not kept any more")
                         ends = [capture.write_end for capture in output]
@@ -210,7 +237,10 @@ class Processes:
                             theirs.close()
                             for capture in output:
                                 capture.handed_over()
-                        child = await self.arrival(ours)
+                        child = await self.arrival(
+                            ours, FORK_SECONDS if parent is not self.root else ANSWER_SECONDS
+                        )
+                        child.sockets_inode = inode
             except OSError as error:
                 raise CannotForkError(str(error)) from error
             undo.pop_all()
@@ -219,10 +249,24 @@ class Processes:
         self.living[child.inner_pid] = child
         return child
 
-    async def arrival(self, sock: socket.socket) -> Process:
+    @contextlib.asynccontextmanager
+    async def _thawed(self, parent: Process) -> AsyncIterator[None]:
+        """The process able to fork, for as long as it takes."""
+        was_frozen = parent.frozen
+        self.arriving += 1
+        try:
+            if was_frozen:
+                parent.thaw()
+            yield
+        finally:
+            self.arriving -= 1
+            if was_frozen:
+                parent.freeze()
+
+    async def arrival(self, sock: socket.socket, seconds: float = ANSWER_SECONDS) -> Process:
         """The process at the other end, once it says that it is there. Raises CannotForkError."""
         try:
-            async with asyncio.timeout(ANSWER_SECONDS):
+            async with asyncio.timeout(seconds):
                 await when_readable(sock)
         except TimeoutError as error:
             raise CannotForkError("no answer") from error
@@ -270,7 +314,7 @@ class Processes:
         known = (interpret.RAN, interpret.RAN_UNFORKABLE, interpret.RAISED)
         if reply in known and not process.killed:
             peak, threads = _peak_and_threads(process.pid)
-            process.forkable = reply == interpret.RAN and threads == 1
+            process.forkable = reply == interpret.RAN and threads == 1 and _has_only_its_own_files(process)
             status = StepStatus.ERROR if reply == interpret.RAISED else StepStatus.OK
             cpu, ended_by = _cpu_seconds(process.pid) - cpu_before, None
             failed: Message = {"status": 1 << 8, "user": 0.0, "system": 0.0, "peak_kb": peak * 1024}
@@ -308,12 +352,24 @@ class Processes:
 
     async def _ask(self, process: Process, message: bytes) -> bytes:
         loop = asyncio.get_running_loop()
-        try:
+
+        async def converse() -> bytes:
             await loop.sock_sendall(process.control, message)
             return await loop.sock_recv(process.control, 1)
+
+        answer = asyncio.ensure_future(converse())
+        try:
+            # The end of the process counts, even where something of it still holds the socket.
+            either: set[asyncio.Future[Any]] = {answer, process.ended}
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            if not answer.done():
+                await asyncio.sleep(0)
+            return answer.result() if answer.done() else b""
         except OSError:
             # The process closed its end.
             return b""
+        finally:
+            answer.cancel()
 
 
 class _Later(Killable):
@@ -405,6 +461,23 @@ def _status(pid: int) -> dict[str, str]:
     return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
 
 
+def _has_only_its_own_files(process: Process) -> bool:
+    """Whether it has the four descriptors that it was given and no other: an open file would share its offset."""
+    assert process.output is not None
+    folder = Path(f"/proc/{process.pid}/fd")
+    try:
+        # Where they may not be looked at, the harness's own word has to do.
+        if sorted(entry.name for entry in folder.iterdir()) != ["0", "1", "2", "3"]:
+            return False
+        found = [(folder / str(number)).stat() for number in range(4)]
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    inodes = [*(capture.inode for capture in process.output), process.sockets_inode]
+    return found[0].st_rdev == NULL_DEVICE and [each.st_ino for each in found[1:]] == inodes
+
+
 def _peak_and_threads(pid: int) -> tuple[float, int]:
     """Peak resident set in MiB, and the number of threads; 0 and 0 where the process is gone."""
     try:
@@ -415,8 +488,13 @@ def _peak_and_threads(pid: int) -> tuple[float, int]:
 
 
 def _cpu_seconds(pid: int) -> float:
-    """Processor time of the process so far; 0 where it is gone."""
+    """Processor time of the process so far; 0 where it is gone.
+
+    Precise for its first thread, and to a clock tick for all of them together.
+    """
     try:
-        return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9
+        first = int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return max(first, (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK"))
     except (OSError, ValueError, IndexError):
         return 0.0

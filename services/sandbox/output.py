@@ -28,6 +28,8 @@ class Capture:
         self.truncated = False
         self._loop = asyncio.get_running_loop()
         self._fd, self.write_end = os.pipe2(os.O_CLOEXEC)
+        self.inode = os.fstat(self._fd).st_ino
+        """Of the pipe, at both ends."""
         os.set_blocking(self._fd, False)
         self._loop.add_reader(self._fd, self.drain)
 

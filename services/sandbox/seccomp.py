@@ -4,8 +4,9 @@ They are built here, outside the jail, where libseccomp can be found, and instal
 listed fails with EPERM, so that a program sees a PermissionError and can go on. There is no way to make a process,
 a socket, a namespace, a mount or a memory-backed file, and none to look into another process or to signal one.
 
-Steps may do less than programs: they write no file, so that a snapshot of the interpreter is all of their state, and set no
-timer, which a fork would not inherit. In a session there is one fork more, by which a node makes the next.
+Steps may do less than programs: they write no file, share no memory and make no pipe, so that a snapshot of the interpreter is
+all of their state, and set no timer, which a fork would not inherit. They neither signal other processes, not even by way of
+a descriptor (F_SETOWN), nor ask which there are. In a session there is one fork more, by which a node makes the next.
 
 Limits: they filter numbers and plain arguments, not paths; the jail decides what there is to open.
 """
@@ -32,21 +33,25 @@ class Filter(StrEnum):
 COMPUTE = """
     read write readv writev pread64 pwrite64 lseek close close_range stat fstat lstat newfstatat statx
     access faccessat faccessat2 readlink readlinkat getcwd chdir fchdir getdents getdents64 statfs fstatfs
-    dup dup2 dup3 pipe pipe2 poll ppoll select pselect6 fcntl fadvise64 umask
-    mmap munmap mprotect mremap brk madvise mincore
+    dup dup2 dup3 poll ppoll select pselect6 fadvise64 umask
+    munmap mprotect mremap brk madvise mincore
     rt_sigaction rt_sigprocmask rt_sigreturn rt_sigpending rt_sigsuspend rt_sigtimedwait sigaltstack pause
     restart_syscall
     futex futex_waitv set_robust_list get_robust_list set_tid_address rseq membarrier arch_prctl
-    sched_yield sched_getaffinity sched_get_priority_min sched_get_priority_max sched_getparam sched_getscheduler
+    sched_yield sched_get_priority_min sched_get_priority_max
     clock_gettime clock_getres clock_nanosleep nanosleep gettimeofday time times getrusage getrandom
-    getpid gettid getppid getpgrp getpgid getsid getuid geteuid getgid getegid getgroups getresuid getresgid
+    getpid gettid getppid getpgrp getuid geteuid getgid getegid getgroups getresuid getresgid
     uname sysinfo getcpu getrlimit getitimer exit exit_group wait4 waitid
 """.split()  # noqa: SIM905 - names read better as words
 WRITE_FILES = """
     open openat fsync fdatasync ftruncate truncate mkdir mkdirat rmdir unlink unlinkat rename renameat renameat2
     utimensat chmod fchmod fchmodat
 """.split()  # noqa: SIM905
-TIMERS = ["alarm", "setitimer"]
+PROGRAMS_ONLY = ["alarm", "setitimer", "pipe", "pipe2", "mmap"]
+# With whose number they are asked: 0 is the caller itself.
+ABOUT_A_PROCESS = ["getpgid", "getsid", "sched_getaffinity", "sched_getparam", "sched_getscheduler"]
+FCNTL = {"F_DUPFD": 0, "F_GETFD": 1, "F_SETFD": 2, "F_GETFL": 3, "F_DUPFD_CLOEXEC": 1030}
+MAP_TYPE, MAP_PRIVATE = 0x0F, 0x02
 
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | (os.O_TMPFILE & ~os.O_DIRECTORY)
 SIGCHLD = 17
@@ -85,8 +90,16 @@ def child_filter(purpose: Filter, *, signals: bool) -> bytes:
 
     names = COMPUTE
     if purpose is Filter.PROGRAM:
-        names = [*COMPUTE, *WRITE_FILES, *TIMERS, *(["kill", "tgkill"] if signals else [])]
+        names = [*COMPUTE, *WRITE_FILES, *PROGRAMS_ONLY]
+    if purpose is Filter.PROGRAM and signals:
+        names = [*names, *ABOUT_A_PROCESS, "kill", "tgkill", "fcntl"]
     else:
+        for name in ABOUT_A_PROCESS:
+            allow(name, pyseccomp.Arg(0, pyseccomp.EQ, 0))
+        for command in FCNTL.values():
+            allow("fcntl", pyseccomp.Arg(1, pyseccomp.EQ, command))
+    if purpose is not Filter.PROGRAM:
+        allow("mmap", pyseccomp.Arg(3, pyseccomp.MASKED_EQ, MAP_TYPE, MAP_PRIVATE))
         allow("open", pyseccomp.Arg(1, pyseccomp.MASKED_EQ, WRITING, 0))
         allow("openat", pyseccomp.Arg(2, pyseccomp.MASKED_EQ, WRITING, 0))
     for name in names:

@@ -61,6 +61,8 @@ MEMORY_SHARE = 0.75
 """Of a session's memory: above it, it gives up half of its snapshots."""
 LEAST_AVAILABLE = 0.08
 """Of the machine's memory: below it, the oldest snapshots of all sessions go."""
+ROOM_SECONDS = 2.0
+"""Beyond a step's time limit: for the processes that it left to be ended."""
 TIDY_SECONDS = 5.0
 
 
@@ -334,6 +336,7 @@ class Sessions:
         node.step, node.seconds = step, node.parent.seconds + step.measured.wall_seconds
         if step.status is not StepStatus.OK:
             processes.discard(hand.process)
+            self.strays += processes.sweep()
             return None
         return _Hand(hand.process, node, hand.seconds + step.measured.wall_seconds)
 
@@ -381,12 +384,19 @@ class Sessions:
         try:
             return tree.root, await processes.fork(processes.root)
         except CannotForkError:
-            # Most likely at the limit of processes or memory: make room, and try once more.
+            # Most likely at the limit of processes or memory: make room.
             for kept in tree.kept:
                 self._give_up(kept)
+        deadline = time.monotonic() + tree.request.run_timeout + ROOM_SECONDS
+        while True:
             self.strays += processes.sweep()
             await asyncio.sleep(0.05)
-            return tree.root, await processes.fork(processes.root)
+            try:
+                return tree.root, await processes.fork(processes.root)
+            except CannotForkError:
+                # Where another step fills the session with processes, room comes with its end.
+                if processes.gone.is_set() or time.monotonic() > deadline:
+                    raise
 
     async def _reexecute(self, tree: Tree, node: Node) -> None:
         """The step's result from a run of all steps from nothing."""
@@ -446,6 +456,7 @@ class Sessions:
         """Keep a state as its node's snapshot, or let go of it where that cannot be."""
         processes, process, node = tree.processes, hand.process, hand.node
         process.stop_reading()
+        process.freeze()
         current = processes is not None and processes.living.get(process.inner_pid) is process
         if not current or not process.forkable or node.process is not None or node.parent is None:
             if processes is not None:
