@@ -33,6 +33,8 @@ from services.sandbox.zygotes import (
     receive,
 )
 
+TMP_BYTES = 36 * 2**20
+"""What a program may hold in /tmp and in pipes, beside its memory."""
 GRACE_SECONDS = 10.0
 """Beyond a run's own limit, before its zygote counts as stuck."""
 LINGER_SECONDS = 1.0
@@ -225,7 +227,9 @@ async def run_in_zygote(zygote: Zygote, level: Level, run: Run, max_output_bytes
             None if Layer.WALL_CLOCK in level.without else run.seconds + GRACE_SECONDS
         ):
             if zygote.cgroup is not None and Layer.CGROUP_MEMORY not in level.without:
-                zygote.cgroup.limit_memory(run.memory_bytes)
+                # What is in /tmp and in pipes is in nobody's address space, and the zygote, which is in the group, must
+                # never be the largest of it: the kernel would take it instead of the program.
+                zygote.cgroup.limit_memory(run.memory_bytes + TMP_BYTES)
             request = {
                 "task": run.task,
                 "memory": address_space(zygote, run.memory_bytes, counted=memory_counted),

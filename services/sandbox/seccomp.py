@@ -37,9 +37,9 @@ COMPUTE = """
     munmap mprotect mremap brk madvise mincore
     rt_sigaction rt_sigprocmask rt_sigreturn rt_sigpending rt_sigsuspend rt_sigtimedwait sigaltstack pause
     restart_syscall
-    futex futex_waitv set_robust_list get_robust_list set_tid_address rseq membarrier arch_prctl
+    futex futex_waitv set_robust_list set_tid_address rseq membarrier arch_prctl
     sched_yield sched_get_priority_min sched_get_priority_max
-    clock_gettime clock_getres clock_nanosleep nanosleep gettimeofday time times getrusage getrandom
+    nanosleep gettimeofday time times getrusage getrandom
     getpid gettid getppid getpgrp getuid geteuid getgid getegid getgroups getresuid getresgid
     uname sysinfo getcpu getrlimit getitimer exit exit_group wait4 waitid
 """.split()  # noqa: SIM905 - names read better as words
@@ -49,8 +49,15 @@ WRITE_FILES = """
 """.split()  # noqa: SIM905
 PROGRAMS_ONLY = ["alarm", "setitimer", "pipe", "pipe2", "mmap"]
 # With whose number they are asked: 0 is the caller itself.
-ABOUT_A_PROCESS = ["getpgid", "getsid", "sched_getaffinity", "sched_getparam", "sched_getscheduler"]
+ABOUT_A_PROCESS = [
+    *("getpgid", "getsid", "sched_getaffinity", "sched_getparam", "sched_getscheduler", "get_robust_list")
+]
+CLOCKS = ["clock_gettime", "clock_getres", "clock_nanosleep"]
+MAX_CLOCK = 15
+"""Above (as unsigned numbers) are clocks of other processes."""
+# No locks, by which programs that read the same file could tell each other something, and no signals.
 FCNTL = {"F_DUPFD": 0, "F_GETFD": 1, "F_SETFD": 2, "F_GETFL": 3, "F_DUPFD_CLOEXEC": 1030}
+F_SETFL = 4
 MAP_TYPE, MAP_PRIVATE = 0x0F, 0x02
 
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | (os.O_TMPFILE & ~os.O_DIRECTORY)
@@ -92,12 +99,16 @@ def child_filter(purpose: Filter, *, signals: bool) -> bytes:
     if purpose is Filter.PROGRAM:
         names = [*COMPUTE, *WRITE_FILES, *PROGRAMS_ONLY]
     if purpose is Filter.PROGRAM and signals:
-        names = [*names, *ABOUT_A_PROCESS, "kill", "tgkill", "fcntl"]
+        names = [*names, *ABOUT_A_PROCESS, "kill", "tgkill"]
     else:
         for name in ABOUT_A_PROCESS:
             allow(name, pyseccomp.Arg(0, pyseccomp.EQ, 0))
-        for command in FCNTL.values():
-            allow("fcntl", pyseccomp.Arg(1, pyseccomp.EQ, command))
+    for name in CLOCKS:
+        allow(name, pyseccomp.Arg(0, pyseccomp.LE, MAX_CLOCK))
+    for command in FCNTL.values():
+        allow("fcntl", pyseccomp.Arg(1, pyseccomp.EQ, command))
+    if purpose is Filter.PROGRAM:
+        allow("fcntl", pyseccomp.Arg(1, pyseccomp.EQ, F_SETFL))
     if purpose is not Filter.PROGRAM:
         allow("mmap", pyseccomp.Arg(3, pyseccomp.MASKED_EQ, MAP_TYPE, MAP_PRIVATE))
         allow("open", pyseccomp.Arg(1, pyseccomp.MASKED_EQ, WRITING, 0))
