@@ -16,10 +16,10 @@ SEED     ?=
 ARGS     ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help env dev demo up eval test lint format clean
+.PHONY: help env dev demo up eval bench-sandbox soak test lint format clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@echo
 	@echo "  EXTRA=gpu installs vLLM for CUDA, PYTHON=python3.12 chooses the interpreter, VENV= the environment's folder."
 
@@ -47,6 +47,12 @@ eval: $(READY) ## Accuracy on DATA=file.jsonl: [MODEL=] [STRATEGY=] [TOKENS=] [L
 	@test -n "$(DATA)" || { echo "make eval needs a problem file: make eval DATA=problems.jsonl" >&2; exit 2; }
 	@$(BIN)/ratchet eval "$(DATA)" $(if $(MODEL),--model "$(MODEL)") $(if $(STRATEGY),--strategy $(STRATEGY)) \
 	    $(if $(TOKENS),--tokens $(TOKENS)) $(if $(LIMIT),--limit $(LIMIT)) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+bench-sandbox: $(READY) ## Speed and memory of the sandbox beside its baselines: [ARGS=--quick]
+	@$(BIN)/python -m benchmarks.sandbox_speed $(ARGS)
+
+soak: $(READY) ## Does the sandbox leak under random load, floods and kills? [ARGS="--minutes 10"]
+	@$(BIN)/python -m benchmarks.sandbox_soak $(ARGS)
 
 test: $(READY_DEV) ## Run all tests: [ARGS=tests/unit]
 	@$(BIN)/python -m pytest $(ARGS)

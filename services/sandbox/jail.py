@@ -163,7 +163,7 @@ def bubblewrap_jail(bwrap: str, purpose: Purpose, without: frozenset[Layer] = NO
         command += flags if layer not in without else []
     # Makes a pid and a mount namespace for each child; each child gives it up before foreign code runs.
     command += ["--unshare-cgroup-try", "--cap-drop", "ALL", "--cap-add", "CAP_SYS_ADMIN"]
-    command += ["--bind", "/", "/"] if Layer.OWN_ROOT in without else _root(purpose)
+    command += ["--dev-bind", "/", "/"] if Layer.OWN_ROOT in without else _root(purpose)
     command += ["--proc", "/proc"] if Layer.NO_PROC in without else []
     if Layer.OWN_ROOT not in without:
         command += ["--tmpfs", "/dev"]

@@ -69,6 +69,9 @@ class Process(Killable):
         """Held while it forks."""
         self.forkable = True
         self.frozen = False
+        self.given_up = False
+        self.conversations = 0
+        """Under way on `control`."""
         self.sockets_inode = 0
         """Of the other end of `control`, which is the process's."""
         self.ended: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
@@ -102,7 +105,14 @@ class Process(Killable):
         self.stop_reading()
         self.kill()
         self.close()
-        self.control.close()
+        self.given_up = True
+        if self.conversations:
+            # Whoever is in the middle of one sees its end, and closes: the number of a descriptor that is closed under a
+            # waiting reader is soon another's.
+            with contextlib.suppress(OSError):
+                self.control.shutdown(socket.SHUT_RDWR)
+        else:
+            self.control.close()
 
 
 @dataclass(frozen=True)
@@ -298,7 +308,8 @@ class Processes:
 
     async def run(self, process: Process, code: str, seconds: float) -> Step:
         """Run one step in a process of which nobody else makes use. Raises ZygoteDiedError."""
-        assert process.output is not None
+        if process.output is None:
+            raise ZygoteDiedError("the session's processes ended")
         stdout, stderr = process.output
         stdout.truncated = stderr.truncated = False
         oom_kills = self.cgroup.oom_kills() if self.cgroup else 0
@@ -357,6 +368,7 @@ class Processes:
             await loop.sock_sendall(process.control, message)
             return await loop.sock_recv(process.control, 1)
 
+        process.conversations += 1
         answer = asyncio.ensure_future(converse())
         try:
             # The end of the process counts, even where something of it still holds the socket.
@@ -370,6 +382,10 @@ class Processes:
             return b""
         finally:
             answer.cancel()
+            await asyncio.gather(answer, return_exceptions=True)
+            process.conversations -= 1
+            if process.given_up and not process.conversations:
+                process.control.close()
 
 
 class _Later(Killable):
@@ -463,7 +479,8 @@ def _status(pid: int) -> dict[str, str]:
 
 def _has_only_its_own_files(process: Process) -> bool:
     """Whether it has the four descriptors that it was given and no other: an open file would share its offset."""
-    assert process.output is not None
+    if process.output is None:
+        return False
     folder = Path(f"/proc/{process.pid}/fd")
     try:
         # Where they may not be looked at, the harness's own word has to do.

@@ -21,8 +21,8 @@ from services.sandbox.zygotes import (
 
 log = structlog.get_logger()
 
-RECYCLE_AFTER = 2000
-"""Requests that one zygote serves."""
+RECYCLE_AFTER = 10_000
+"""Requests that one zygote serves; a new one costs about as much as a hundred of them."""
 ATTEMPTS = 3
 MAX_TASKS = 64
 """Processes and threads of one run, the zygote's own included."""

@@ -86,13 +86,21 @@ class SessionZygotes:
                 return processes
         raise AssertionError("the last attempt returns or raises")
 
-    async def _usable(self) -> Zygote:
+    async def retire(self) -> None:
+        """Stop old zygotes whose sessions have all ended."""
+        async with self._starting:
+            await self._retire()
+
+    async def _retire(self) -> None:
         for sessions in self._sessions.values():
             sessions -= {processes for processes in sessions if processes.gone.is_set()}
         for zygote, sessions in list(self._sessions.items()):
             if zygote is not self._zygote and (not sessions or not zygote.usable):
                 del self._sessions[zygote]
                 await stop_zygote(zygote)
+
+    async def _usable(self) -> Zygote:
+        await self._retire()
         if self._zygote is None or not self._zygote.usable or self._zygote.served >= RECYCLE_AFTER:
             self.replaced += 1
             return await self._replace()

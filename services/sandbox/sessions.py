@@ -82,6 +82,10 @@ class TooManySessionsError(Exception):
     """There are as many sessions as may be."""
 
 
+class _DivergedError(Exception):
+    """A step that ran did not run when its state had to be made anew."""
+
+
 @dataclass(eq=False)
 class Node:
     """A step after its parent, and what it did. The root has no step."""
@@ -171,6 +175,7 @@ class Sessions:
         self._trees: dict[str, Tree] = {}
         self._snapshots: OrderedDict[Node, Tree] = OrderedDict()
         self._tidying: asyncio.Task[None] | None = None
+        self._starts: set[asyncio.Task[Processes]] = set()
         self.evicted = 0
         self.strays = 0
 
@@ -325,6 +330,9 @@ class Sessions:
                     processes.discard(hand.process)
                     raise
                 break
+            except _DivergedError:
+                node.step = _DIVERGED
+                return None
             except (ZygoteDiedError, CannotForkError) as error:
                 log.warning("session lost its processes", session=tree.id, attempt=attempt, reason=str(error))
                 hand = None
@@ -362,7 +370,7 @@ class Sessions:
                 again = await processes.run(process, step.code, tree.request.run_timeout)
                 tree.replayed += 1
                 if again.status is not StepStatus.OK:
-                    raise CannotForkError(f"step {step.depth} did not run again")
+                    raise _DivergedError
                 found = _Hand(process, step, found.seconds + again.measured.wall_seconds)
         except BaseException:
             processes.discard(process)
@@ -413,12 +421,19 @@ class Sessions:
         tree.executed += 1
         tree.replayed += len(path) - 1
         unit = outcome.units[-1]
-        if len(outcome.units) < len(path):
-            raise NotConfinedError(f"step {len(outcome.units)} did not run again")
-        node.step = Step(unit_status(unit, outcome), unit.stdout, unit.stderr, measured(outcome))
+        node.step = _DIVERGED
+        if len(outcome.units) == len(path):
+            node.step = Step(unit_status(unit, outcome), unit.stdout, unit.stderr, measured(outcome))
         node.seconds = outcome.wall_seconds
 
     async def _started(self, tree: Tree) -> Processes:
+        """The session's processes; they are started if need be, even if the caller goes away meanwhile."""
+        start = asyncio.create_task(self._start(tree))
+        self._starts.add(start)
+        start.add_done_callback(self._starts.discard)
+        return await asyncio.shield(start)
+
+    async def _start(self, tree: Tree) -> Processes:
         async with tree.starting:
             if tree.closed:
                 raise UnknownSessionError(f"The session {tree.id!r} was ended.")
@@ -506,6 +521,7 @@ class Sessions:
                 if tree.under_way == 0 and now - tree.used > self._idle_seconds:
                     with contextlib.suppress(UnknownSessionError):
                         await self.close(tree.id)
+            await self._zygotes.retire()
             memory = psutil.virtual_memory()
             if memory.available < LEAST_AVAILABLE * memory.total:
                 for node in list(self._snapshots)[: max(1, len(self._snapshots) // 4)]:
@@ -528,3 +544,7 @@ def _result(node: Node, step: Step) -> NodeResult:
 
 def _nothing_measured(limit: Limit | None) -> Measured:
     return Measured(limit=limit, wall_seconds=0, cpu_seconds=0, peak_memory_mb=0)
+
+
+# Nothing that follows a program which does not do the same twice can be trusted.
+_DIVERGED = Step(StepStatus.ERROR, "", "an earlier step did not run again\n", _nothing_measured(None))

@@ -298,6 +298,20 @@ def test_snapshots_beyond_the_number_allowed_are_given_up_the_oldest_first(forge
     assert forgetful.health()["detail"]["snapshots_given_up"] >= 4
 
 
+def test_a_step_that_does_not_run_twice_makes_what_follows_an_error(forgetful: Sandbox) -> None:
+    session = Session(forgetful)
+    once = "import time\nassert time.time() % 1000 < LIMIT"
+    limit = time.time() % 1000 + 1.5
+    flaky = session.run("root", once.replace("LIMIT", str(limit)))
+    assert flaky["status"] == "ok"
+    for number in range(3):
+        session.run("root", f"n = {number}")
+    time.sleep(1.7)
+    after = session.run(flaky["node"], "print(1)")
+    assert (after["status"], after["run"]) == ("error", "Failed")
+    assert after["stderr"] == "an earlier step did not run again\n"
+
+
 def _below(sandbox: Sandbox) -> set[int]:
     return {process.pid for process in psutil.Process(sandbox.process.pid).children(recursive=True)}
 
