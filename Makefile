@@ -16,7 +16,7 @@ SEED     ?=
 ARGS     ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help env dev demo up eval bench-sandbox soak test lint format clean
+.PHONY: help env dev demo up eval attack bench-sandbox soak test lint format clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -47,6 +47,9 @@ eval: $(READY) ## Accuracy on DATA=file.jsonl: [MODEL=] [STRATEGY=] [TOKENS=] [L
 	@test -n "$(DATA)" || { echo "make eval needs a problem file: make eval DATA=problems.jsonl" >&2; exit 2; }
 	@$(BIN)/ratchet eval "$(DATA)" $(if $(MODEL),--model "$(MODEL)") $(if $(STRATEGY),--strategy $(STRATEGY)) \
 	    $(if $(TOKENS),--tokens $(TOKENS)) $(if $(LIMIT),--limit $(LIMIT)) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+attack: $(READY) ## Attack the sandbox, each attack with its positive control: [ARGS="--only sessions"]
+	@$(BIN)/python -m benchmarks.attack $(ARGS)
 
 bench-sandbox: $(READY) ## Speed and memory of the sandbox beside its baselines: [ARGS=--quick]
 	@$(BIN)/python -m benchmarks.sandbox_speed $(ARGS)

@@ -182,7 +182,7 @@ class Processes:
         process.discard()
 
     def sweep(self) -> int:
-        """Kill what lives in the session and is no node: processes that a step left behind. Returns how many."""
+        """Kill what lives in the session and is no node: processes that a step left behind. Returns how many there were."""
         if self.arriving:
             # One of them may be a node that is not known yet. Whoever waits for it sweeps later.
             return 0
@@ -191,16 +191,15 @@ class Processes:
         except OSError:
             return 0
         known = {process.pid for process in self.living.values()} | {self.root.pid, *self._dying.values()}
-        strays = 0
-        for pid in [int(word) for word in text.split() if int(word) not in known]:
+        strays = [pid for pid in map(int, text.split()) if pid not in known]
+        for pid in strays:
             with contextlib.suppress(CannotForkError, ProcessLookupError):
                 pidfd, _ = self._identify(pid)
                 try:
                     signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-                    strays += 1
                 finally:
                     os.close(pidfd)
-        return strays
+        return len(strays)
 
     async def close(self) -> None:
         """Kill all and leave nothing behind."""

@@ -63,6 +63,7 @@ LEAST_AVAILABLE = 0.08
 """Of the machine's memory: below it, the oldest snapshots of all sessions go."""
 ROOM_SECONDS = 2.0
 """Beyond a step's time limit: for the processes that it left to be ended."""
+SWEEPS, SWEEP_SECONDS = 5, 0.01
 TIDY_SECONDS = 5.0
 
 
@@ -251,7 +252,18 @@ class Sessions:
             tree.under_way -= 1
             tree.used = time.monotonic()
             if tree.under_way == 0 and tree.processes is not None:
-                self.strays += tree.processes.sweep()
+                await self._sweep(tree, tree.processes)
+
+    async def _sweep(self, tree: Tree, processes: Processes) -> None:
+        """Kill what steps left running. What forks faster than it can be killed goes with all else of the session."""
+        for _ in range(SWEEPS):
+            strays = processes.sweep()
+            self.strays += strays
+            if not strays:
+                return
+            await asyncio.sleep(SWEEP_SECONDS)
+        log.warning("session ended for its stray processes", session=tree.id)
+        await self._lose(tree, processes)
 
     def _tree(self, session: str) -> Tree:
         try:

@@ -1,0 +1,25 @@
+"""`python -m benchmarks.attack.weakened LAYER ...`: the sandbox service without the named layers, for the controls.
+
+Settings come from `RATCHET_*`, as they do for the service. Nothing in the product can switch a layer off; this builds
+the service's own app with a level that lacks some. Never serve it to anybody: it runs what it is sent.
+"""
+
+import dataclasses
+import sys
+
+from ratchet.service import serve
+from ratchet.settings import SandboxSettings
+from services.sandbox.app import build_app, required_isolation
+from services.sandbox.layers import Layer
+
+
+def main() -> None:
+    """Serve until told to stop."""
+    settings = SandboxSettings()
+    without = frozenset(Layer(name) for name in sys.argv[1:])
+    level = dataclasses.replace(required_isolation(settings), without=without)
+    serve(build_app(settings, level), settings)
+
+
+if __name__ == "__main__":
+    main()
