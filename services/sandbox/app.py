@@ -388,7 +388,8 @@ def steps_response(outcome: Outcome, asked: int) -> RunStepsResponse:
         for unit in outcome.units
     ]
     steps += [StepResult(status=StepStatus.NOT_RUN) for _ in range(asked - len(steps))]
-    succeeded = all(step.status is StepStatus.OK for step in steps)
+    # A child may answer for steps that it did not run; a limit that it then hits is the supervisor's word.
+    succeeded = outcome.limit is None and all(step.status is StepStatus.OK for step in steps)
     return RunStepsResponse(
         status=RunStatus.SUCCESS if succeeded else RunStatus.FAILED,
         message="" if succeeded else _message(outcome),
