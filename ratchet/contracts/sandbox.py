@@ -91,7 +91,9 @@ class RunCodeResponse(Contract):
 class RunCodeBatchRequest(Contract):
     """Programs that have nothing to do with each other, each run from nothing in a jail of its own."""
 
-    programs: list[RunCodeRequest] = Field(min_length=1, max_length=256)
+    programs: list[RunCodeRequest] = Field(
+        min_length=1, max_length=256, examples=[[{"code": "print(2**10)"}, {"code": "print(sum(range(10)))"}]]
+    )
 
 
 class RunCodeBatchResponse(Contract):
@@ -159,6 +161,7 @@ class SessionRequest(RunLimits):
         default=0,
         ge=0,
         lt=2**32,
+        examples=[7],
         description="Seeds `random` and `numpy.random` at the root. A step finds the generators as its parent left them.",
     )
 
@@ -178,7 +181,7 @@ class Session(Contract):
 class NodeRunRequest(Contract):
     """One step, to be run in a copy of the parent's interpreter state."""
 
-    code: StepText
+    code: StepText = Field(examples=["# Both months.\ntotal = 48 + may\nprint(total)"])
 
 
 class NodeResult(StepResult):
@@ -206,7 +209,13 @@ class Chain(Contract):
 class SessionBatchRequest(Contract):
     """Chains to be run side by side: all candidates of an expansion. A step that is known is not run again."""
 
-    chains: list[Chain] = Field(min_length=1, max_length=256)
+    chains: list[Chain] = Field(
+        min_length=1,
+        max_length=256,
+        examples=[
+            [{"steps": ["may = 48 / 2", "print(48 + may)"]}, {"steps": ["may = 48 // 2", "print(48 + may)"]}]
+        ],
+    )
 
 
 class ChainResult(Contract):
