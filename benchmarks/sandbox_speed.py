@@ -416,8 +416,8 @@ def over(above: Sequence[float], below: Sequence[float]) -> dict[str, float]:
 
 def snapshot_memory(report: Report, http: httpx.Client, service: Service, sizes: Sizes, seed: int) -> None:
     """MiB that a kept snapshot takes, from trees of several sessions, as many as the machine has memory for."""
+    idle = settled_processes(service)
     for kind in Kind:
-        idle = len(service.below())
         before, free_before = service.memory_mb(), available_mb()
         sessions: list[str] = []
         while len(sessions) * sizes.tree_nodes < sizes.snapshots and available_mb() > FREE_MB:
@@ -451,6 +451,18 @@ def snapshot_memory(report: Report, http: httpx.Client, service: Service, sizes:
 def available_mb() -> float:
     """Memory that the machine could still give."""
     return float(psutil.virtual_memory().available) / 2**20
+
+
+def settled_processes(service: Service) -> int:
+    """How many processes an idle service has: the count that a whole second confirms.
+
+    A count beside processes that end or are being forked misses some, as their parents change under the reader.
+    """
+    counts = [len(service.below())]
+    while len(counts) < 5 or len(set(counts[-5:])) > 1:
+        time.sleep(0.25)
+        counts.append(len(service.below()))
+    return counts[-1]
 
 
 def wait_for_processes(service: Service, idle: int) -> None:
