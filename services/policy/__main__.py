@@ -50,11 +50,11 @@ def main() -> None:
 
     import structlog
 
+    from ratchet.formats import choose
     from ratchet.models.sources import ModelSourceError, resolve
     from ratchet.service import serve
     from ratchet.telemetry import configure_logging
     from services.policy.app import build_app
-    from services.policy.formats import choose
 
     configure_logging(settings)
     log = structlog.get_logger()

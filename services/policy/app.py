@@ -29,6 +29,7 @@ from ratchet.contracts.policy import (
     Prefix,
     Until,
 )
+from ratchet.formats import StepFormat
 from ratchet.service import ProblemError, cancelled_on_disconnect, create_app
 from ratchet.settings import PolicySettings
 from services.policy.engines.base import (
@@ -41,7 +42,6 @@ from services.policy.engines.base import (
     TextTooLongError,
     Tokens,
 )
-from services.policy.formats import StepFormat
 
 log = structlog.get_logger()
 

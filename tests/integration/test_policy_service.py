@@ -19,12 +19,12 @@ import torch
 import uvicorn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from ratchet.formats import few_shot
 from ratchet.settings import PolicySettings
 from services.policy.app import build_app
 from services.policy.engines.base import Completion, Ended, EngineFailedError, Sampling, sequence_seed
 from services.policy.engines.nucleus import keep_nucleus
 from services.policy.engines.transformers import TransformersEngine
-from services.policy.formats import few_shot
 from tests.models import CORPUS, END, make_checkpoint
 
 ROOT = Path(__file__).parents[2]
