@@ -46,6 +46,7 @@ from ratchet.contracts.sandbox import (
     SessionRequest,
 )
 from ratchet.contracts.search import EventKind, Proof, SearchEvent, SearchRequest, SearchResult, TreeView
+from ratchet.contracts.serving import HeldModel, HeldModels, LoadModel, ServeModel
 
 log = structlog.get_logger()
 
@@ -257,7 +258,27 @@ class ServiceClient:
         return _UnreadableAnswerError(self.service, "gave an unreadable answer", reason, status=status)
 
 
-class PolicyClient(ServiceClient):
+class ModelServiceClient(ServiceClient):
+    """What policy and PRM have in common: they hold versions of models. Every method raises ServiceError."""
+
+    async def models(self) -> list[HeldModel]:
+        """The versions that the service holds, the serving one first."""
+        return (await self._call(HeldModels, "GET", "/models")).models
+
+    async def load(self, version: str, request: LoadModel) -> HeldModel:
+        """Hold a version beside the others; returns when it can be asked."""
+        return await self._call(HeldModel, "PUT", _model(version), request)
+
+    async def serve(self, version: str) -> HeldModel:
+        """Answer with this version where a request names none. No request is dropped."""
+        return await self._call(HeldModel, "POST", "/serving", ServeModel(version=version))
+
+    async def unload(self, version: str) -> HeldModels:
+        """Let go of a version that does not serve, once its requests have ended."""
+        return await self._call(HeldModels, "DELETE", _model(version))
+
+
+class PolicyClient(ModelServiceClient):
     """`retry_seconds` outlasts a reload of the engine, which takes up to two minutes."""
 
     service = "policy"
@@ -283,7 +304,7 @@ class PolicyClient(ServiceClient):
         return await self._call(LikelihoodResponse, "POST", "/likelihood", request)
 
 
-class PrmClient(ServiceClient):
+class PrmClient(ModelServiceClient):
     """The PRM reads likelihoods from the policy, so it waits as long."""
 
     service = "prm"
@@ -469,6 +490,10 @@ class SearchClient(ServiceClient):
                 except (orjson.JSONDecodeError, ValidationError) as error:
                     raise self._unreadable(response.status_code, error) from error
             kind, data = "", []
+
+
+def _model(version: str) -> str:
+    return f"/models/{quote(version, safe='/@+')}"
 
 
 def _session(session: str) -> str:

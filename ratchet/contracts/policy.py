@@ -5,6 +5,7 @@ from enum import StrEnum
 from pydantic import Field
 
 from ratchet.contracts.base import Contract, ProblemText, StepText, Text
+from ratchet.contracts.serving import ModelVersion
 
 
 class Until(StrEnum):
@@ -54,6 +55,9 @@ class GenerateRequest(Contract):
         default_factory=list, max_length=8, description="More stop strings, beside the format's own."
     )
     until: Until = Until.STEP
+    model: ModelVersion | None = Field(
+        default=None, description="A version that the service holds; none: the serving one."
+    )
 
 
 class Candidate(Contract):
@@ -87,6 +91,9 @@ class LikelihoodRequest(Contract):
     """How likely does the policy find these steps? Each trajectory is read after the policy's own prompt."""
 
     trajectories: list[Prefix] = Field(min_length=1, max_length=256)
+    model: ModelVersion | None = Field(
+        default=None, description="A version that the service holds; none: the serving one."
+    )
 
 
 class LikelihoodResponse(Contract):

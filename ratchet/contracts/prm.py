@@ -3,6 +3,7 @@
 from pydantic import Field, model_validator
 
 from ratchet.contracts.base import Contract, ProblemText, StepText
+from ratchet.contracts.serving import ModelVersion
 
 
 class ScoreRequest(Contract):
@@ -19,6 +20,13 @@ class ScoreRequest(Contract):
         default=None,
         description="Mean log-probability of each step under the policy, in nats, where the caller knows it from the "
         "generation (`step_logprobs`). Of the shape of `steps`. A scorer that needs them asks the policy for the others.",
+    )
+    model: ModelVersion | None = Field(
+        default=None, description="A version that the service holds; none: the serving one."
+    )
+    policy: ModelVersion | None = Field(
+        default=None,
+        description="The policy version whose likelihoods PRM1 reads; none: the policy's serving one. A trained PRM ignores it.",
     )
 
     @model_validator(mode="after")
