@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from types import TracebackType
-from typing import Final, Self, TypeVar
+from typing import Final, Literal, Self, TypeVar
 from urllib.parse import quote, urlsplit
 
 import httpx
@@ -33,6 +33,7 @@ from ratchet.contracts.policy import (
     LikelihoodResponse,
 )
 from ratchet.contracts.prm import ScoreRequest, ScoreResponse
+from ratchet.contracts.rounds import QuarantineList, RoundList, RoundRequest, RoundView
 from ratchet.contracts.sandbox import (
     GradeRequest,
     GradeResponse,
@@ -47,6 +48,7 @@ from ratchet.contracts.sandbox import (
 )
 from ratchet.contracts.search import EventKind, Proof, SearchEvent, SearchRequest, SearchResult, TreeView
 from ratchet.contracts.serving import HeldModel, HeldModels, LoadModel, ServeModel
+from ratchet.contracts.trainer import ModelList, ModelView
 
 log = structlog.get_logger()
 
@@ -490,6 +492,48 @@ class SearchClient(ServiceClient):
                 except (orjson.JSONDecodeError, ValidationError) as error:
                     raise self._unreadable(response.status_code, error) from error
             kind, data = "", []
+
+
+class TrainerClient(ServiceClient):
+    """Rounds and the model registry. Every method raises ServiceError."""
+
+    service = "trainer"
+
+    def __init__(self, url: str, *, attempt_seconds: float = 60.0, retry_seconds: float = 60.0) -> None:
+        super().__init__(url, attempt_seconds=attempt_seconds, retry_seconds=retry_seconds, max_connections=8)
+
+    async def create_round(self, request: RoundRequest) -> RoundView:
+        """Begin the next round of a run."""
+        return await self._call(RoundView, "POST", "/rounds", request)
+
+    async def rounds(self, run: str | None = None) -> list[RoundView]:
+        """Rounds, the newest first."""
+        query = f"?run={quote(run)}" if run is not None else ""
+        return (await self._call(RoundList, "GET", f"/rounds{query}")).rounds
+
+    async def round(self, round_id: str) -> RoundView:
+        """One round as it stands."""
+        return await self._call(RoundView, "GET", f"/rounds/{quote(round_id, safe='')}")
+
+    async def quarantine(self, round_id: str) -> QuarantineList:
+        """Problems that the round has set aside."""
+        return await self._call(QuarantineList, "GET", f"/rounds/{quote(round_id, safe='')}/quarantine")
+
+    async def ask(self, round_id: str, what: Literal["pause", "resume", "cancel"]) -> RoundView:
+        """Pause, resume or cancel a round."""
+        return await self._call(RoundView, "POST", f"/rounds/{quote(round_id, safe='')}/{what}")
+
+    async def models(self) -> list[ModelView]:
+        """All versions in the registry, the newest first."""
+        return (await self._call(ModelList, "GET", "/models?limit=1000")).models
+
+    async def model(self, version: str) -> ModelView:
+        """One version."""
+        return await self._call(ModelView, "GET", _model(version))
+
+    async def serve(self, version: str) -> ModelView:
+        """Promote or roll back to a version."""
+        return await self._call(ModelView, "POST", f"{_model(version)}/serve")
 
 
 def _model(version: str) -> str:

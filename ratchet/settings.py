@@ -38,15 +38,17 @@ class StoreSettings(Settings):
 class PolicySettings(Settings):
     """The policy service."""
 
-    model: str = Field(default="small", description="Local folder, hub id, or a name: small.")
+    model: str = Field(default="small", description="Local folder, hub id, or a name: nano, small.")
     engine: Literal["auto", "vllm", "transformers"] = Field(
-        default="auto", description="auto: vLLM where it is installed, otherwise transformers."
+        default="auto",
+        description="auto: vLLM where it is installed, otherwise transformers, as for very small models.",
     )
     cache_dir: Path = Field(
         default=Path("~/.cache/ratchet").expanduser(), description="Where converted checkpoints are kept."
     )
     max_model_len: int = Field(default=4096, ge=128, description="Longest prompt plus completion, tokens.")
     max_num_seqs: int = Field(default=64, ge=1, description="Most sequences in one batch.")
+    max_models: int = Field(default=3, ge=1, description="Most versions of the model held at once.")
     kv_cache_gb: float = Field(default=2.0, gt=0, description="KV cache on CPU, GiB.")
     step_format: Literal["auto", "few_shot", "markers"] = Field(
         default="auto", description="auto: markers where the checkpoint's config says so, otherwise few_shot."
@@ -58,6 +60,14 @@ class PrmSettings(Settings):
 
     policy_url: str = Field(
         default="http://127.0.0.1:8001", description="The policy whose likelihoods PRM1 reads."
+    )
+    # Not `model`: RATCHET_MODEL is the policy's, and a stack gives its whole environment to every service.
+    prm_model: str = Field(
+        default="prm1-likelihood",
+        description="What serves at first: prm1-likelihood, or a trained PRM's local folder or hub id.",
+    )
+    cache_dir: Path = Field(
+        default=Path("~/.cache/ratchet").expanduser(), description="Where digests of checkpoints are kept."
     )
     cache_entries: int = Field(default=100_000, ge=0, description="Scores kept in memory.")
 
@@ -114,3 +124,17 @@ class TrainerSettings(StoreSettings):
     """The trainer service."""
 
     policy_url: str = "http://127.0.0.1:8001"
+    prm_url: str = "http://127.0.0.1:8002"
+    sandbox_url: str = "http://127.0.0.1:8003"
+    queue_name: str = "search"
+    rounds_dir: Path = Field(
+        default=Path(".ratchet/rounds"),
+        description="Data sets, checkpoints and reports of rounds; policy and PRM read checkpoints from here.",
+    )
+    cache_dir: Path = Field(
+        default=Path("~/.cache/ratchet").expanduser(), description="Where converted checkpoints are kept."
+    )
+    lease_seconds: float = Field(
+        default=15.0, ge=1.0, description="A trainer that is silent for this long has lost its round."
+    )
+    poll_seconds: float = Field(default=1.0, gt=0, description="How often to look for a round to work on.")

@@ -1,4 +1,4 @@
-"""`ratchet eval`: accuracy on a problem file, through the same services that answer people.
+"""`ratchet eval`: accuracy on a problem set, through the same services that answer people.
 
 Each problem is one `POST /search`; its answer is graded afterwards by the sandbox. Reference answers are not sent with
 the searches unless asked for. One line per problem is appended and fsync-ed to a result file that is named after data,
@@ -50,11 +50,13 @@ from ratchet.clients import SandboxClient, SearchClient, ServiceError
 from ratchet.contracts.sandbox import GradeRequest, GradeRule
 from ratchet.contracts.search import SearchRequest, SearchResult, StrategyName, VerificationLevel
 from ratchet.evaluation import Outcome, Summary, outcome, summarise
-from ratchet.problems import Problem, ProblemFile, ProblemFileError, read_problems, sample
+from ratchet.problems import Problem, ProblemFileError, ProblemSet, load, sample
 from ratchet.states import SEARCH_TRANSITIONS, SearchState, is_end
 
 POLL_SECONDS = 1.0
 CANCEL_SECONDS = 10.0
+MAX_NOTES = 20
+"""Lines about problems that are left out."""
 MAX_GRADED_CHARS = 2000
 """Longest answer that the sandbox grades; a longer one is no answer to a problem with a short reference."""
 
@@ -70,8 +72,12 @@ class _Plan:
 
 
 def evaluate(
-    data_file: Annotated[
-        Path, typer.Argument(metavar="DATA", help="JSON Lines: problem/answer, GSM8K's or SVAMP's.")
+    spec: Annotated[
+        str,
+        typer.Argument(
+            metavar="DATA",
+            help="A JSON Lines or Parquet file, nano:held_out, hub:org/name, or reasoning-gym:task.",
+        ),
     ],
     model: Annotated[
         str | None, typer.Option(help="Model for a stack that is started here: small, a folder, or a hub id.")
@@ -81,11 +87,11 @@ def evaluate(
     seconds: Annotated[float | None, typer.Option(help="Budget per problem: seconds.")] = None,
     rollouts: Annotated[int | None, typer.Option(help="Simulations (mcts) or trajectories.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="How many problems; default all.")] = None,
-    offset: Annotated[int, typer.Option(min=0, help="Problems of the shuffled file to pass over.")] = 0,
+    offset: Annotated[int, typer.Option(min=0, help="Problems of the shuffled set to pass over.")] = 0,
     seed: Annotated[
         int,
         typer.Option(
-            help="Shuffles the file (random.Random(seed)) before offset and limit; seeds the searches."
+            help="Shuffles the set (random.Random(seed)) before offset and limit; seeds the searches."
         ),
     ] = 0,
     concurrency: Annotated[int, typer.Option(min=1, max=256, help="Searches at once.")] = 8,
@@ -105,12 +111,12 @@ def evaluate(
         Path | None, typer.Option(help="Data folder of the local stack.", envvar="RATCHET_DATA")
     ] = None,
 ) -> None:
-    """Accuracy on a problem file. The last line on stdout is one JSON object."""
+    """Accuracy on a problem set. The last line on stdout is one JSON object."""
     console = Console(stderr=True)
-    held = _read(data_file, console)
+    held = _read(spec, console)
     problems = sample(held.problems, seed=seed, offset=offset, limit=limit)
     if not problems:
-        raise typer.BadParameter(f"{data_file} has {len(held.problems)} problems.", param_hint="--offset")
+        raise typer.BadParameter(f"{spec} has {len(held.problems)} problems.", param_hint="--offset")
     request = search_request(
         {"problem": problems[0].text, "strategy": strategy, "seed": seed, "require": level},
         parameters={"rollouts": rollouts, "early_stop": early_stop},
@@ -129,10 +135,10 @@ def evaluate(
             search = await stack.enter_async_context(SearchClient(endpoint.search))
             sandbox = await stack.enter_async_context(SandboxClient(sandbox_url))
             name = endpoint.model or "served"
-            path = output or Path("results") / result_name(data_file, held, plan, name)
+            path = output or Path("results") / result_name(held, plan, name)
             with _results(path, fresh=fresh) as (known, append):
                 console.print(
-                    f"{len(problems)} of {len(held.problems)} problems: the file shuffled with seed {seed}, from {offset} "
+                    f"{len(problems)} of {len(held.problems)} problems: the set shuffled with seed {seed}, from {offset} "
                     f"on. {sum(p.id in known for p in problems)} have results in {path}.",
                     markup=False,
                     highlight=False,
@@ -150,7 +156,7 @@ def evaluate(
                 "strategy": strategy.value,
                 "model": _model(summary, endpoint),
                 "seed": seed,
-                "data": data_file.name,
+                "data": held.name,
                 "data_sha256": held.sha256,
                 "offset": offset,
                 "with_reference": reference,
@@ -162,22 +168,24 @@ def evaluate(
     run(command)
 
 
-def _read(path: Path, console: Console) -> ProblemFile:
+def _read(spec: str, console: Console) -> ProblemSet:
     try:
-        held = read_problems(path)
+        held = load(spec).require_any()
     except ProblemFileError as error:
         raise typer.BadParameter(clean(str(error)), param_hint="DATA") from None
+    lines = [f"{refused.source} is left out: {refused.reason}" for refused in held.refused]
     for duplicate in held.duplicates:
-        said = "another answer; both are kept" if duplicate.conflicting else "the same answer; dropped"
-        console.print(
-            f"{path}, line {duplicate.line}: the problem of line {duplicate.first_line} again, with {said}.",
-            markup=False,
-            style="yellow",
-        )
+        said = "another answer; both are left out" if duplicate.conflicting else "the same answer; left out"
+        lines.append(f"{duplicate.source}: the problem of {duplicate.first_source} again, with {said}.")
+    shown = lines[:MAX_NOTES]
+    if len(lines) > len(shown):
+        shown.append(f"… and {len(lines) - len(shown)} more; `ratchet problems inspect` counts them.")
+    for line in shown:
+        console.print(clean(line), markup=False, highlight=False, soft_wrap=True, style="yellow")
     return held
 
 
-def result_name(data_file: Path, held: ProblemFile, plan: _Plan, model: str) -> str:
+def result_name(held: ProblemSet, plan: _Plan, model: str) -> str:
     """File name of the results of these settings. Offset and limit are not among them: more problems go on with it."""
     settings = {
         "data": held.sha256,
@@ -187,7 +195,8 @@ def result_name(data_file: Path, held: ProblemFile, plan: _Plan, model: str) -> 
         "request": plan.request.model_dump(mode="json", exclude={"problem", "reference_answer", "wait"}),
     }
     digest = hashlib.sha256(orjson.dumps(settings, option=orjson.OPT_SORT_KEYS)).hexdigest()[:8]
-    parts = (data_file.stem, plan.request.strategy.value, model, f"s{plan.request.seed}", digest)
+    stem = held.name.removesuffix(".jsonl").removesuffix(".parquet")
+    parts = (stem, plan.request.strategy.value, model, f"s{plan.request.seed}", digest)
     return "-".join(re.sub(r"[^\w.@]+", "_", part)[-60:] for part in parts) + ".jsonl"
 
 

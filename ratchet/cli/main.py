@@ -2,7 +2,7 @@
 
 import typer
 
-from ratchet.cli import evaluate, models, solve, up, verify
+from ratchet.cli import evaluate, models, problems, rounds, solve, up, verify
 
 app = typer.Typer(
     name="ratchet",
@@ -16,6 +16,8 @@ app = typer.Typer(
 for command in (solve, up, evaluate, verify):
     command.register(app)
 app.add_typer(models.app, name="models")
+app.add_typer(problems.app, name="problems")
+app.add_typer(rounds.app, name="rounds")
 
 
 @app.callback()

@@ -23,7 +23,7 @@ from rich.console import Console
 from ratchet.cli.display import clean
 from ratchet.clients import PolicyClient, SearchClient, ServiceError
 from ratchet.stack.errors import StackError
-from ratchet.stack.local import StackConfig, local_stack, running_stack
+from ratchet.stack.local import StackConfig, default_data, local_stack, running_stack
 from ratchet.stack.ports import free_ports
 from ratchet.stack.supervisor import ChildSpec, ChildState, ChildStatus, Supervisor
 
@@ -43,6 +43,8 @@ class Endpoint:
     """None for a service at a given URL: its sandbox is not ours to call."""
     model: str | None
     """Version of the policy's model, where it is known."""
+    trainer: str | None = None
+    """None for a service at a given URL."""
 
 
 class Interrupts:
@@ -116,9 +118,12 @@ def describe(error: ServiceError) -> str:
 
 @contextlib.asynccontextmanager
 async def connected(
-    *, url: str | None, data: Path | None, model: str | None, console: Console
+    *, url: str | None, data: Path | None, model: str | None, console: Console, workers: int = 1
 ) -> AsyncIterator[Endpoint]:
-    """The services of this session. Raises typer.BadParameter, ServiceError, StackError."""
+    """The services of this session; a stack that is started here gets so many search workers.
+
+    Raises typer.BadParameter, ServiceError, StackError.
+    """
     if url is not None:
         if urlsplit(url).scheme not in {"http", "https"} or not urlsplit(url).hostname:
             raise typer.BadParameter(f"{url} is no http:// or https:// address.", param_hint="--url")
@@ -137,13 +142,18 @@ async def connected(
                 f"the running stack serves {serving}, not {model}. Stop it, or choose another folder with --data.",
                 param_hint="--model",
             )
-        yield Endpoint(search=running.search, sandbox=running.sandbox, model=serving)
+        yield Endpoint(search=running.search, sandbox=running.sandbox, model=serving, trainer=running.trainer)
         return
-    config = StackConfig(model=model) if data is None else StackConfig(model=model, data=data)
+    config = StackConfig(data=data or default_data(), model=model, search_workers=workers)
     async with contextlib.AsyncExitStack() as stack:
         with _progress(console) as on_status:
             urls = await stack.enter_async_context(local_stack(config, on_status=on_status))
-        yield Endpoint(search=urls.search, sandbox=urls.sandbox, model=await _serving(urls.policy))
+        yield Endpoint(
+            search=urls.search,
+            sandbox=urls.sandbox,
+            model=await _serving(urls.policy),
+            trainer=urls.trainer,
+        )
 
 
 async def _reached(url: str) -> None:

@@ -1,8 +1,9 @@
 """Policy service: what is the next step?"""
 
 from enum import StrEnum
+from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ratchet.contracts.base import Contract, ProblemText, StepText, Text
 from ratchet.contracts.serving import ModelVersion
@@ -51,6 +52,10 @@ class GenerateRequest(Contract):
         lt=2**63,
         description="Makes sampling repeatable for a given model, engine and batch.",
     )
+    seeds: list[Annotated[int, Field(ge=0, lt=2**63)]] | None = Field(
+        default=None,
+        description="A seed for each prefix in place of `seed`: its candidates are those that it would get alone.",
+    )
     stop: list[Text] = Field(
         default_factory=list, max_length=8, description="More stop strings, beside the format's own."
     )
@@ -58,6 +63,12 @@ class GenerateRequest(Contract):
     model: ModelVersion | None = Field(
         default=None, description="A version that the service holds; none: the serving one."
     )
+
+    @model_validator(mode="after")
+    def _a_seed_for_each(self) -> "GenerateRequest":
+        if self.seeds is not None and len(self.seeds) != len(self.prefixes):
+            raise ValueError("seeds must have one seed for each prefix")
+        return self
 
 
 class Candidate(Contract):

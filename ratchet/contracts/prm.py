@@ -26,7 +26,7 @@ class ScoreRequest(Contract):
     )
     policy: ModelVersion | None = Field(
         default=None,
-        description="The policy version whose likelihoods PRM1 reads; none: the policy's serving one. A trained PRM ignores it.",
+        description="The policy version whose likelihoods PRM1 reads; none: the policy's serving one. Trained PRMs ignore it.",
     )
 
     @model_validator(mode="after")

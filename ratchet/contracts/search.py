@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from ratchet.contracts.base import Contract, ProblemText, Text
 from ratchet.contracts.sandbox import StepStatus
+from ratchet.contracts.serving import ModelVersion
 from ratchet.states import NodeState, SearchState
 
 
@@ -45,6 +46,17 @@ class VerificationLevel(StrEnum):
     """No program that gives this answer could be re-executed."""
 
 
+class PrmUse(StrEnum):
+    """What the PRM's scores do in a tree search."""
+
+    VALUE = "value"
+    """They seed the values of new nodes, and order untried ones."""
+    ORDER = "order"
+    """They order untried nodes; values come from the ends of trajectories alone (a PRM that is not reliable yet)."""
+    NONE = "none"
+    """Nothing: no score is asked for."""
+
+
 class StrategyParameters(Contract):
     """Parameters of a strategy; what a strategy does not use it ignores."""
 
@@ -73,9 +85,15 @@ class StrategyParameters(Contract):
         le=64,
         description="Simulations of one search under way at once; keep it small for mcts.",
     )
+    together: bool = Field(
+        default=False,
+        description="Simulations that begin in one moment ask the policy with one request. Faster where models are tiny; "
+        "each then waits for the longest of them.",
+    )
     min_agreement: int = Field(
         default=2, ge=2, le=64, description="Programs that must agree for the verification level `agreement`."
     )
+    prm: PrmUse = Field(default=PrmUse.VALUE, description="What the PRM's scores do (mcts).")
     early_stop: bool = Field(
         default=True,
         description="End when the leading answer can hardly be overtaken. Off: spend the whole budget.",
@@ -90,6 +108,13 @@ class Budget(Contract):
         default=600.0, gt=0, le=86_400, description="Wall-clock seconds since a worker began."
     )
     nodes: int = Field(default=1024, ge=1, le=1_000_000, description="Nodes in the tree, the root apart.")
+
+
+class PinnedModels(Contract):
+    """Model versions that a search is to use; none: those that serve."""
+
+    policy: ModelVersion | None = None
+    prm: ModelVersion | None = None
 
 
 class SearchRequest(Contract):
@@ -108,6 +133,10 @@ class SearchRequest(Contract):
     strategy: StrategyName = StrategyName.MCTS
     parameters: StrategyParameters = Field(default_factory=StrategyParameters)
     budget: Budget = Field(default_factory=Budget)
+    models: PinnedModels = Field(
+        default_factory=PinnedModels,
+        description="Model versions that the services hold; none: those that serve.",
+    )
     seed: int = Field(default=0, ge=0, lt=2**31)
     priority: Priority = Priority.NORMAL
     require: Literal[

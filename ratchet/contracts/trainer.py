@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import Field, FiniteFloat
 
 from ratchet.contracts.base import Contract, Text
-from ratchet.states import ModelState, RoundState
+from ratchet.states import ModelState
 
 
 class ModelKind(StrEnum):
@@ -59,22 +59,3 @@ class ModelList(Contract):
     """Versions, the newest first."""
 
     models: list[ModelView]
-
-
-class RoundView(Contract):
-    """One self-evolution round."""
-
-    id: str
-    number: int
-    state: RoundState
-    config: dict[str, Any]
-    metrics: dict[str, Any]
-    reason: str | None
-    created_at: datetime
-    ended_at: datetime | None
-
-
-class RoundList(Contract):
-    """Rounds, the newest first."""
-
-    rounds: list[RoundView]

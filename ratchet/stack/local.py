@@ -295,7 +295,9 @@ def _children(
         "policy": service("policy", env=policy, ready_timeout=POLICY_READY_SECONDS),
         "prm": service("prm", "policy"),
         "search": service("search", "migrate", "valkey", env={**store, "RATCHET_HOST": config.host}),
-        "trainer": service("trainer", "migrate", "valkey", env=store),
+        "trainer": service(
+            "trainer", "migrate", "valkey", env={**store, "RATCHET_ROUNDS_DIR": str(data / "rounds")}
+        ),
     }
     chosen_services = [spec for name, spec in services.items() if name in config.services]
     workers = [worker(number) for number in range(1, config.search_workers + 1)]

@@ -1,4 +1,4 @@
-"""The model registry and the rounds, in Postgres. A version never changes what it is, only its state."""
+"""The model registry, in Postgres. A version never changes what it is, only its state."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,7 +8,7 @@ from sqlalchemy import RowMapping, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from ratchet.contracts.trainer import ModelKind, ModelRegistration, ModelView, RoundView
+from ratchet.contracts.trainer import ModelKind, ModelRegistration, ModelView
 from ratchet.states import MODEL_TRANSITIONS, ModelState, check_transition
 from ratchet.store import tables as t
 from ratchet.store.engine import retried, transaction
@@ -31,13 +31,13 @@ class Registered:
 
 
 class Registry:
-    """Model versions and rounds. Every method raises StoreUnavailableError when Postgres is away."""
+    """Model versions. Every method raises StoreUnavailableError when Postgres is away."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
 
     @retried
-    async def register(self, model: ModelRegistration) -> Registered:
+    async def register(self, model: ModelRegistration, dataset: UUID | None = None) -> Registered:
         """Add a version as a candidate. The same version with the same content is the one that is there
         already.
 
@@ -56,7 +56,7 @@ class Registry:
                 raise UnknownParentError("A version cannot be its own parent.")
             made = await connection.execute(
                 insert(t.models)
-                .values(state=ModelState.CANDIDATE, **model.model_dump())
+                .values(state=ModelState.CANDIDATE, dataset=dataset, **model.model_dump())
                 .on_conflict_do_nothing()
                 .returning(t.models.c.version)
             )
@@ -135,29 +135,7 @@ class Registry:
             )
             return _model({**row, "state": state})
 
-    @retried
-    async def rounds(self, limit: int = 100) -> list[RoundView]:
-        """Rounds, the newest first."""
-        query = select(t.rounds).order_by(t.rounds.c.number.desc()).limit(limit)
-        async with transaction(self._engine) as connection:
-            return [_round(row) for row in (await connection.execute(query)).mappings()]
-
-    @retried
-    async def round(self, round_id: UUID) -> RoundView | None:
-        """One round; None: unknown."""
-        async with transaction(self._engine) as connection:
-            row = (
-                (await connection.execute(select(t.rounds).where(t.rounds.c.id == round_id)))
-                .mappings()
-                .one_or_none()
-            )
-        return None if row is None else _round(row)
-
 
 def _model(row: RowMapping | dict[Any, Any]) -> ModelView:
     dataset = row["dataset"]
     return ModelView(**{**row, "dataset": None if dataset is None else str(dataset)})
-
-
-def _round(row: RowMapping) -> RoundView:
-    return RoundView(**{**row, "id": str(row["id"])})

@@ -28,6 +28,7 @@ from ratchet.contracts.sandbox import StepStatus
 from ratchet.contracts.search import (
     Budget,
     NodeView,
+    PinnedModels,
     Priority,
     SearchPage,
     SearchRequest,
@@ -180,7 +181,8 @@ _NODE_TYPES = {
     "answer": "text",
     "expansions": "integer",
 }
-_NODE_COLUMNS = ", ".join(_NODE_TYPES)
+NODE_COLUMNS = tuple(_NODE_TYPES)
+_NODE_COLUMNS = ", ".join(NODE_COLUMNS)
 _UNNEST = ", ".join(f"CAST(:{name} AS {type_}[])" for name, type_ in _NODE_TYPES.items())
 # What a node is made from stays as it was written first; only what the search learns later changes.
 _LATER = ("state", "prm_score", "visits", "value_sum", "answer", "expansions")
@@ -288,6 +290,7 @@ class SearchStore:
                     strategy=request.strategy,
                     parameters=request.parameters.model_dump(mode="json"),
                     budget=request.budget.model_dump(mode="json"),
+                    pinned=request.models.model_dump(mode="json"),
                     seed=request.seed,
                     priority=request.priority,
                     require=request.require,
@@ -345,7 +348,7 @@ class SearchStore:
                     .values(
                         state=SearchState.RUNNING,
                         owner=owner,
-                        lease_until=_from_now(lease_seconds),
+                        lease_until=from_now(lease_seconds),
                         fence=t.searches.c.fence + 1,
                         attempts=t.searches.c.attempts + 1,
                         started_at=func.coalesce(t.searches.c.started_at, func.clock_timestamp()),
@@ -371,6 +374,7 @@ class SearchStore:
             strategy=row.strategy,
             parameters=StrategyParameters.model_validate(row.parameters),
             budget=Budget.model_validate(row.budget),
+            models=PinnedModels.model_validate(row.pinned),
             seed=row.seed,
             priority=row.priority,
         ).model_copy(update={"require": row.require})
@@ -405,7 +409,7 @@ class SearchStore:
                 await connection.execute(
                     t.searches.update()
                     .where(_held(claim))
-                    .values(lease_until=_from_now(lease_seconds))
+                    .values(lease_until=from_now(lease_seconds))
                     .returning(t.searches.c.cancel_requested)
                 )
             ).scalar_one_or_none()
@@ -621,7 +625,7 @@ class SearchStore:
                         and_(t.searches.c.state == SearchState.RUNNING, t.searches.c.lease_until < now),
                         and_(
                             t.searches.c.state == SearchState.QUEUED,
-                            t.searches.c.created_at < _from_now(-queued_seconds),
+                            t.searches.c.created_at < from_now(-queued_seconds),
                         ),
                     ),
                 )
@@ -631,7 +635,8 @@ class SearchStore:
             return [Waiting(row.id, row.fence, row.priority) for row in rows]
 
 
-def _from_now(seconds: float) -> Any:
+def from_now(seconds: float) -> Any:
+    """An SQL expression: the database's time in so many seconds."""
     return func.clock_timestamp() + func.make_interval(0, 0, 0, 0, 0, 0, seconds)
 
 

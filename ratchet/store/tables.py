@@ -76,13 +76,21 @@ rounds = Table(
     "rounds",
     metadata,
     Column("id", Uuid, primary_key=True),
-    Column("number", Integer, nullable=False, unique=True),
+    Column("number", Integer, nullable=False),
     Column("state", _one_of(RoundState, "state"), nullable=False),
     _json("config"),
     _json("metrics"),
     Column("reason", Text),
     _created_at(),
     Column("ended_at", DateTime(timezone=True)),
+    Column("run", Text, nullable=False, server_default="default"),
+    Column("paused", Boolean, nullable=False, server_default=text("false")),
+    Column("cancel_requested", Boolean, nullable=False, server_default=text("false")),
+    Column("owner", Text, comment="The trainer that holds the lease."),
+    Column("lease_until", DateTime(timezone=True)),
+    Column("fence", BigInteger, nullable=False, server_default=text("0"), comment="Grows with each claim."),
+    _json("progress"),
+    UniqueConstraint("run", "number"),
 )
 
 searches = Table(
@@ -116,6 +124,7 @@ searches = Table(
     _created_at(),
     Column("started_at", DateTime(timezone=True)),
     Column("ended_at", DateTime(timezone=True)),
+    _json("pinned"),
     Index("ix_searches_state_id", "state", "id"),
     # The sweeper looks only at searches that are not over: a few among very many.
     Index(
@@ -123,6 +132,30 @@ searches = Table(
         "created_at",
         postgresql_where=text("state IN ('queued', 'running')"),
     ),
+)
+
+round_problems = Table(
+    "round_problems",
+    metadata,
+    Column("round_id", ForeignKey("rounds.id", ondelete="CASCADE"), primary_key=True),
+    Column("split", Text, primary_key=True),
+    Column("place", Integer, primary_key=True),
+    Column("problem_id", ForeignKey("problems.id"), nullable=False, index=True),
+    Column("answer", Text, nullable=False),
+    Column("family", Text, nullable=False),
+    Column("difficulty", Integer),
+    Column("source", Text, nullable=False),
+    Column("quarantine", JSONB),
+)
+
+round_searches = Table(
+    "round_searches",
+    metadata,
+    Column("round_id", ForeignKey("rounds.id", ondelete="CASCADE"), primary_key=True),
+    Column("purpose", Text, primary_key=True),
+    Column("place", Integer, primary_key=True),
+    Column("attempt", Integer, primary_key=True),
+    Column("search_id", ForeignKey("searches.id", ondelete="CASCADE"), nullable=False, index=True),
 )
 
 reference_answers = Table(

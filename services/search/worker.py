@@ -18,12 +18,13 @@ from pathlib import Path
 from uuid import UUID
 
 import structlog
+import uvloop
 from redis.exceptions import RedisError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
 from ratchet.clients import PolicyClient, PrmClient, SandboxClient, ServiceError
-from ratchet.contracts.search import EventKind
+from ratchet.contracts.search import EventKind, Priority
 from ratchet.events import Event, Events
 from ratchet.queue import make_worker
 from ratchet.settings import SearchSettings
@@ -38,8 +39,8 @@ from services.search.verify import conclude
 
 log = structlog.get_logger()
 
-JOURNAL_SECONDS = 0.5
-"""Nodes are written in batches; a crash costs at most this much of the tree."""
+JOURNAL_SECONDS = {Priority.HIGH: 0.5, Priority.NORMAL: 0.5, Priority.LOW: 5.0}
+"""Nodes are written in batches; a crash costs at most this much of the tree. Nobody watches a search of low priority."""
 STORE_SECONDS = 120.0
 ORDINALS_PER_TASK = 10_000
 
@@ -62,7 +63,7 @@ class _TreeJournal:
     async def keep_flushing(self) -> None:
         """Flush for ever; a store that is away is tried again at the next turn."""
         while True:
-            await asyncio.sleep(JOURNAL_SECONDS)
+            await asyncio.sleep(JOURNAL_SECONDS[self.claim.request.priority])
             try:
                 await self.flush()
             except StoreUnavailableError as error:
@@ -268,7 +269,7 @@ class Worker:
     async def _renew(self, claim: Claim, cancelled: asyncio.Event) -> None:
         """Renew the lease for ever. Raises LeaseLostError."""
         while True:
-            await asyncio.sleep(min(1.0, self.settings.lease_seconds / 5))
+            await asyncio.sleep(self.settings.lease_seconds / 5)
             try:
                 if await self.store.renew(claim, self.settings.lease_seconds):
                     cancelled.set()
@@ -320,4 +321,4 @@ async def main(settings: SearchSettings) -> None:
 if __name__ == "__main__":
     _settings = SearchSettings()
     configure_logging(_settings)
-    asyncio.run(main(_settings))
+    uvloop.run(main(_settings))

@@ -1,4 +1,4 @@
-"""The trainer's API: the model registry and the rounds."""
+"""The trainer's API: the model registry and the rounds. The round machine runs beside it in the same process."""
 
 import asyncio
 import contextlib
@@ -7,45 +7,76 @@ from http import HTTPStatus
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import FastAPI, Path, Query
+from fastapi import Body, FastAPI, Path, Query
 from fastapi.responses import Response
 
 from ratchet import __version__
-from ratchet.clients import PolicyClient
+from ratchet.clients import ModelServiceClient, PolicyClient, PrmClient, SandboxClient, ServiceError
 from ratchet.contracts.base import FieldError, Health
-from ratchet.contracts.trainer import ModelKind, ModelList, ModelRegistration, ModelView, RoundList, RoundView
+from ratchet.contracts.rounds import QuarantineList, RoundList, RoundRequest, RoundView, RunName
+from ratchet.contracts.serving import MODEL_VERSION
+from ratchet.contracts.trainer import ModelKind, ModelList, ModelRegistration, ModelView
+from ratchet.queue import SearchQueue
 from ratchet.service import ProblemError, create_app
 from ratchet.settings import TrainerSettings
-from ratchet.states import ModelState
+from ratchet.states import IllegalTransitionError, ModelState
 from ratchet.store.engine import StoreUnavailableError, make_engine, ready
 from ratchet.store.registry import Registry, UnknownParentError, VersionConflictError
+from ratchet.store.rounds import RoundConflictError, RoundStore
 from ratchet.unavailable import UNAVAILABLE, answer_unavailable, problems
-from services.trainer.served import keep_served_registered
+from services.trainer.machine import Machine
+from services.trainer.promotion import keep_serving, serve
 
 HEALTH_SECONDS = 3.0
 
 _INVALID = problems(_422="The request is not valid; `errors` names the fields.")
 _LOCATION = {"Location": {"description": "Path of the version.", "schema": {"type": "string"}}}
-Version = Annotated[
-    str,
-    Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/@+-]{0,199}$", description="Version; it may contain slashes."),
-]
+Version = Annotated[str, Path(pattern=MODEL_VERSION, description="Version; it may contain slashes.")]
+
+ROUND_EXAMPLES = {
+    "nano": {
+        "summary": "A small round on nano's own problems",
+        "value": {
+            "run": "first",
+            "config": {
+                "train": {"spec": "nano:train", "count": 300},
+                "development": {"spec": "nano:development", "count": 100},
+                "held_out": {"spec": "nano:held_out", "count": 200},
+                "policy": {"epochs": 3, "lr": 5e-4, "batch_tokens": 2048},
+                "prm": {"epochs": 2, "lr": 7e-4, "value_weight": 1.0, "edit_distance": 1},
+            },
+        },
+    }
+}
 
 
 def build_app(settings: TrainerSettings) -> FastAPI:
     """The app; it holds itself not ready while Postgres is away."""
     engine = make_engine(settings.database_url)
-    registry = Registry(engine)
+    registry, rounds = Registry(engine), RoundStore(engine)
+    services: dict[ModelKind, ModelServiceClient] = {}
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with PolicyClient(settings.policy_url) as policy:
-            keeping = asyncio.create_task(keep_served_registered(policy, registry))
+        queue = SearchQueue(settings.redis_url, settings.queue_name)
+        async with (
+            PolicyClient(settings.policy_url) as policy,
+            PrmClient(settings.prm_url) as prm,
+            SandboxClient(settings.sandbox_url) as sandbox,
+        ):
+            services.update({ModelKind.POLICY: policy, ModelKind.PRM: prm})
+            machine = Machine(settings, rounds, registry, queue, policy, prm, sandbox)
+            beside = {
+                asyncio.create_task(machine.run()),
+                asyncio.create_task(keep_serving(policy, prm, registry)),
+            }
             try:
                 yield
             finally:
-                keeping.cancel()
-                await asyncio.wait({keeping})
+                for task in beside:
+                    task.cancel()
+                await asyncio.wait(beside)
+        await queue.aclose()
         await engine.dispose()
 
     async def health() -> Health:
@@ -63,11 +94,12 @@ def build_app(settings: TrainerSettings) -> FastAPI:
         health=health,
     )
     answer_unavailable(app)
-    _add_routes(app, registry)
+    _add_models(app, registry, services)
+    _add_rounds(app, rounds)
     return app
 
 
-def _add_routes(app: FastAPI, registry: Registry) -> None:
+def _add_models(app: FastAPI, registry: Registry, services: dict[ModelKind, ModelServiceClient]) -> None:
     @app.get(
         "/models",
         tags=["models"],
@@ -81,6 +113,36 @@ def _add_routes(app: FastAPI, registry: Registry) -> None:
     ) -> ModelList:
         """The newest first."""
         return ModelList(models=await registry.models(kind, state, limit))
+
+    @app.post(
+        "/models/{version:path}/serve",
+        tags=["models"],
+        summary="Promote or roll back to a version",
+        responses={
+            **problems(
+                _404="There is no such version.",
+                _409="It was rejected by its gate, or its service does not take it.",
+            ),
+            **_INVALID,
+            **UNAVAILABLE,
+        },
+    )
+    async def promote(version: Version) -> ModelView:
+        """Serve this version from now on, without dropping a request; the one that serves is retired."""
+        found = await registry.get(version)
+        if found is None:
+            raise ProblemError(HTTPStatus.NOT_FOUND, f"There is no model version {version}.")
+        if found.state is ModelState.REJECTED:
+            raise ProblemError(
+                HTTPStatus.CONFLICT, f"{version} was rejected by its gate and cannot be served."
+            )
+        try:
+            await serve(registry, services[found.kind], version)
+        except (ServiceError, IllegalTransitionError) as error:
+            raise ProblemError(
+                HTTPStatus.CONFLICT, f"The {found.kind} service does not serve {version}: {error}"
+            ) from error
+        return found.model_copy(update={"state": ModelState.SERVING})
 
     @app.get(
         "/models/{version:path}",
@@ -130,15 +192,34 @@ def _add_routes(app: FastAPI, registry: Registry) -> None:
             media_type="application/json",
         )
 
-    @app.get(
+
+def _add_rounds(app: FastAPI, rounds: RoundStore) -> None:
+    over = problems(_404="There is no such round.", _409="The round is over.")
+
+    @app.post(
         "/rounds",
         tags=["rounds"],
-        summary="Self-evolution rounds",
-        responses={**_INVALID, **UNAVAILABLE},
+        summary="Begin the next round of a run",
+        status_code=201,
+        response_description="Stored; the trainer takes it up.",
+        responses={**problems(_409="The run's last round is not over."), **_INVALID, **UNAVAILABLE},
     )
-    async def rounds(limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> RoundList:
+    async def create(body: Annotated[RoundRequest, Body(openapi_examples=ROUND_EXAMPLES)]) -> RoundView:
+        """Search, select, train a policy and a PRM, evaluate, promote or reject. Follow it at `GET /rounds/{id}`."""
+        try:
+            return await rounds.create(body)
+        except RoundConflictError as error:
+            raise ProblemError(HTTPStatus.CONFLICT, str(error)) from error
+
+    @app.get(
+        "/rounds", tags=["rounds"], summary="Self-evolution rounds", responses={**_INVALID, **UNAVAILABLE}
+    )
+    async def all_rounds(
+        run: Annotated[RunName | None, Query(description="Only those of this run.")] = None,
+        limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    ) -> RoundList:
         """The newest first."""
-        return RoundList(rounds=await registry.rounds(limit))
+        return RoundList(rounds=await rounds.rounds(run, limit))
 
     @app.get(
         "/rounds/{round_id}",
@@ -147,8 +228,45 @@ def _add_routes(app: FastAPI, registry: Registry) -> None:
         responses={**problems(_404="There is no such round."), **_INVALID, **UNAVAILABLE},
     )
     async def one_round(round_id: UUID) -> RoundView:
-        """Its state, configuration, and what it measured."""
-        found = await registry.round(round_id)
-        if found is None:
-            raise ProblemError(HTTPStatus.NOT_FOUND, f"There is no round {round_id}.")
-        return found
+        """Its state, configuration, progress, and what it measured."""
+        return _known(await rounds.get(round_id), round_id)
+
+    @app.get(
+        "/rounds/{round_id}/quarantine",
+        tags=["rounds"],
+        summary="Problems that a round has set aside",
+        responses={**problems(_404="There is no such round."), **_INVALID, **UNAVAILABLE},
+    )
+    async def quarantine(round_id: UUID) -> QuarantineList:
+        """Their reference answers lost against several programs that agree on another one."""
+        _known(await rounds.get(round_id), round_id)
+        return QuarantineList(problems=await rounds.quarantined(round_id=round_id))
+
+    async def ask(round_id: UUID, *, paused: bool | None = None, cancel: bool = False) -> RoundView:
+        try:
+            return _known(await rounds.ask(round_id, paused=paused, cancel=cancel), round_id)
+        except RoundConflictError as error:
+            raise ProblemError(HTTPStatus.CONFLICT, str(error)) from error
+
+    responses = {**over, **_INVALID, **UNAVAILABLE}
+
+    @app.post("/rounds/{round_id}/pause", tags=["rounds"], summary="Pause a round", responses=responses)
+    async def pause(round_id: UUID) -> RoundView:
+        """Its stage stops within a second or so; searches that are under way end by themselves."""
+        return await ask(round_id, paused=True)
+
+    @app.post("/rounds/{round_id}/resume", tags=["rounds"], summary="Resume a round", responses=responses)
+    async def resume(round_id: UUID) -> RoundView:
+        """Go on with the stage in which it was paused."""
+        return await ask(round_id, paused=False)
+
+    @app.post("/rounds/{round_id}/cancel", tags=["rounds"], summary="Cancel a round", responses=responses)
+    async def cancel(round_id: UUID) -> RoundView:
+        """End it as failed. What it has gathered stays; what is served does not change."""
+        return await ask(round_id, cancel=True)
+
+
+def _known(found: RoundView | None, round_id: UUID) -> RoundView:
+    if found is None:
+        raise ProblemError(HTTPStatus.NOT_FOUND, f"There is no round {round_id}.")
+    return found

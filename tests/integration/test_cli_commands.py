@@ -233,7 +233,9 @@ def test_eval_that_is_interrupted_cancels_its_searches_and_says_how_to_go_on(
 ) -> None:
     data, searches = stack
     path = tmp_path / "p.jsonl"
-    path.write_text("".join(f'{{"problem": "endless", "answer": {number}}}\n' for number in range(4)))
+    path.write_text(
+        "".join(f'{{"problem": "endless {number}", "answer": {number}}}\n' for number in range(4))
+    )
     process = subprocess.Popen(
         [
             sys.executable,

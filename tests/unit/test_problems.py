@@ -1,4 +1,4 @@
-"""Problem files: what is read, and what is refused with which words."""
+"""Problem files and sets: what is read, what is refused with which words, duplicates, samples and splits."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
-from ratchet.problems import ProblemFileError, read_problems, sample
+from ratchet.problems import ProblemFileError, load, read_problems, sample, split, verifiable
+from ratchet.problems.problem import last_boxed
+from ratchet.problems.verifiable import number, refusals
 
 
 def write(path: Path, *lines: dict[str, Any] | str) -> Path:
@@ -26,6 +28,8 @@ def write(path: Path, *lines: dict[str, Any] | str) -> Path:
         ({"question": "How many?", "answer": "#### no, #### -3.5"}, "How many?", "-3.5"),
         ({"Body": "He has 2.", "Question": "How many?", "Answer": 145.0}, "He has 2. How many?", "145"),
         ({"Body": "He has 2", "Question": "How many?", "Answer": 1.5}, "He has 2. How many?", "1.5"),
+        ({"problem": "x?", "solution": r"\boxed{1}, so \boxed{\frac{1}{2}}."}, "x?", r"\frac{1}{2}"),
+        ({"problem": "x?", "solution": "long", "answer": "7"}, "x?", "7"),
     ],
 )
 def test_every_kind_of_line_is_read(tmp_path: Path, line: dict[str, Any], text: str, answer: str) -> None:
@@ -49,6 +53,8 @@ def test_every_kind_of_line_is_read(tmp_path: Path, line: dict[str, Any], text: 
         ({"problem": "a\x00b", "answer": 1}, "line 2: the problem is not usable: .*NUL"),
         ({"problem": "x", "answer": "1" * 2000}, "line 2: the answer has 2000 characters"),
         ({"question": "x", "answer": "20"}, "line 2: no answer after '####'"),
+        ({"problem": "x", "solution": "so 3"}, r"line 2: no answer in .boxed"),
+        ({"problem": "x", "answer": "see proof"}, "line 2: the answer is free text"),
     ],
 )
 def test_a_bad_line_is_named(tmp_path: Path, line: dict[str, Any] | str, words: str) -> None:
@@ -67,28 +73,37 @@ def test_bytes_that_are_no_utf8_are_named(tmp_path: Path) -> None:
 
 def test_a_file_that_cannot_be_used_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty.jsonl").touch()
+    (tmp_path / "empty.parquet").touch()
     for name, words in (
         ("missing.jsonl", "cannot be read: No such file"),
         ("empty.jsonl", "holds no problem"),
-        ("p.parquet", "Parquet is not read yet"),
+        ("missing.parquet", "cannot be read: No such file"),
+        ("empty.parquet", "not a Parquet file"),
+        ("missing", "no problem source"),
         (".", "cannot be read: Is a directory"),
     ):
         with pytest.raises(ProblemFileError, match=words):
             read_problems(tmp_path / name)
 
 
-def test_duplicates_are_reported_and_only_true_copies_are_dropped(tmp_path: Path) -> None:
+def test_later_copies_are_dropped_and_so_is_every_copy_of_a_problem_with_two_answers(tmp_path: Path) -> None:
     path = write(
         tmp_path / "p.jsonl",
-        "\ufeff" + json.dumps({"problem": "a b", "answer": 1}),
+        "\ufeff" + json.dumps({"problem": "a b", "answer": 1000}),
         "",
-        {"problem": "a  b", "answer": 1},
-        {"problem": "a b", "answer": 2},
+        {"problem": "A  b", "answer": "1,000"},
+        {"problem": "c", "answer": 1},
+        {"problem": "c", "answer": 1},
+        {"problem": "c", "answer": 2},
+        {"problem": "d", "answer": r"\pi"},
     )
-    held = read_problems(path)
-    assert [(p.text, p.answer) for p in held.problems] == [("a b", "1"), ("a b", "2")]
-    assert [(d.line, d.first_line, d.conflicting) for d in held.duplicates] == [(3, 1, False), (4, 1, True)]
-    assert len({p.id for p in held.problems}) == 2
+    held = load(str(path))
+    assert [(p.text, p.answer) for p in held.problems] == [("a b", "1000"), ("d", r"\pi")]
+    assert [(d.source, d.first_source, d.conflicting) for d in held.duplicates] == [
+        ("p.jsonl:3", "p.jsonl:1", False),
+        ("p.jsonl:5", "p.jsonl:4", False),
+        ("p.jsonl:6", "p.jsonl:4", True),
+    ]
 
 
 def test_the_id_depends_on_content_alone(tmp_path: Path) -> None:
@@ -110,3 +125,157 @@ def test_samples_are_repeatable_and_disjoint(tmp_path: Path) -> None:
     assert first != problems[:20]
     assert not set(first) & set(sample(problems, seed=7, offset=20, limit=20))
     assert set(sample(problems, seed=7)) == set(problems)
+
+
+@pytest.mark.parametrize(
+    ("fields", "family", "difficulty"),
+    [
+        ({}, "", None),
+        ({"family": "ages", "difficulty": 3}, "ages", 3),
+        ({"type": "Algebra", "level": "Level 5"}, "Algebra", 5),
+        ({"subject": "Geometry", "level": 2.0}, "Geometry", 2),
+        ({"type": None, "level": "Level ?"}, "", None),
+        ({"difficulty": True}, "", None),
+    ],
+)
+def test_family_and_difficulty_are_read(
+    tmp_path: Path, fields: dict[str, Any], family: str, difficulty: int | None
+) -> None:
+    (problem,) = load(str(write(tmp_path / "p.jsonl", {"problem": "x", "answer": 1} | fields))).problems
+    assert (problem.family, problem.difficulty) == (family, difficulty)
+
+
+@pytest.mark.parametrize(
+    ("solution", "answer"),
+    [
+        (r"\boxed{1}", "1"),
+        (r"\boxed{\frac{a}{b}} text {", r"\frac{a}{b}"),
+        (r"\boxed{1", None),
+        ("none", None),
+    ],
+)
+def test_the_last_box_is_the_answer(solution: str, answer: str | None) -> None:
+    assert last_boxed(solution) == answer
+
+
+# --- answers ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("5", "5"),
+        ("-3.5", "-7/2"),
+        ("1,234,567", "1234567"),
+        ("1e-7", "1/10000000"),
+        ("50%", "50"),
+        ("7/21", "1/3"),
+        ("1 1/2", "3/2"),
+        (r"-\frac{1}{3}", "-1/3"),
+        (r"\$18.50", "37/2"),
+        (r"10,\!000", "10000"),
+        (r"5\text{ cm}", "5"),
+        ("12 apples.", "12"),
+    ],
+)
+def test_numbers_are_read_exactly(text: str, value: str) -> None:
+    assert str(number(text)) == value
+
+
+@pytest.mark.parametrize(
+    "text", ["", "1/0", "1,2", "3 and 5", "5 times pi", "12 apples and 3 pears", "x", "0x10"]
+)
+def test_what_is_not_one_number_is_none(text: str) -> None:
+    assert number(text) is None
+
+
+VERIFIABLE = [
+    *(r"\sqrt{2}", "(1, 2)", r"[0,\infty)", "2*x**2", "-15.0 + 3.0i", "-4*(-2*x - 8)**(3/2)/3 + C", "1, -2"),
+    *(r"\begin{pmatrix}1\\2\end{pmatrix}", "x = 5", r"\{1,2\}", "10!", r"90^\circ", "9^{9^{9^9}}", "9**9**9"),
+]
+NOT_VERIFIABLE = {
+    "": "empty",
+    "1\n2": "more than one line",
+    "see proof": "free text",
+    r"\text{even}": "free text",
+    "N/A": "free text",
+    "__import__('os').system('true')": "free text",
+    "3 and 5": "several answers",
+    r"3\text{ or }5": "several answers",
+    "x=1; y=2": "several answers",
+    "1/0": "neither a number nor an expression",
+    "((": "neither a number nor an expression",
+    "a.b": "neither a number nor an expression",
+}
+
+
+def test_expressions_pass_and_prose_is_refused_with_its_reason() -> None:
+    found = refusals([*VERIFIABLE, "7", *NOT_VERIFIABLE])
+    assert found.keys() == NOT_VERIFIABLE.keys()
+    for answer, words in NOT_VERIFIABLE.items():
+        assert words in found[answer], answer
+
+
+def test_an_answer_that_takes_too_long_is_refused_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verifiable, "PARSE_SECONDS", 0.5)
+    slow = "{" * 900 + "1"
+    found = refusals([r"\sqrt{2}", slow, r"\sqrt{3}", r"\sqrt{"])
+    assert list(found) == [slow, r"\sqrt{"]
+    assert "took more than 0.5 s" in found[slow]
+
+
+def test_a_set_keeps_what_is_refused_and_says_why_if_nothing_is_left(tmp_path: Path) -> None:
+    lines: list[dict[str, Any]] = [
+        {"problem": "prove it", "answer": "see proof"},
+        {"problem": "empty", "answer": ""},
+        {"problem": "both", "answer": "3 and 5"},
+        {"problem": "c", "answer": 1},
+        {"problem": "c", "answer": 2},
+    ]
+    held = load(str(write(tmp_path / "p.jsonl", *lines, {"problem": "good", "answer": 1})))
+    assert [p.text for p in held.require_any().problems] == ["good"]
+    assert [(r.source, r.text) for r in held.refused] == [
+        ("p.jsonl:1", "prove it"),
+        ("p.jsonl:2", "empty"),
+        ("p.jsonl:3", "both"),
+    ]
+    with pytest.raises(
+        ProblemFileError, match="no problem can be used: 3 refused, 1 with a conflicting copy"
+    ) as caught:
+        load(str(write(tmp_path / "p.jsonl", *lines))).require_any()
+    assert "p.jsonl:1: the answer is free text" in str(caught.value)
+
+
+def test_the_digest_is_of_the_problems_and_not_of_the_file(tmp_path: Path) -> None:
+    plain = load(
+        str(write(tmp_path / "a.jsonl", {"problem": "x", "answer": 1}, {"problem": "y", "answer": 2}))
+    )
+    same = load(
+        str(write(tmp_path / "b.jsonl", {"answer": 1, "problem": "x"}, "", {"problem": "y", "answer": 2}))
+    )
+    other = load(
+        str(write(tmp_path / "c.jsonl", {"problem": "x", "answer": 1}, {"problem": "y", "answer": 3}))
+    )
+    assert plain.sha256 == same.sha256 != other.sha256
+
+
+# --- samples and splits ----------------------------------------------------------------------------------------------
+
+
+def test_a_limit_is_a_sample_by_seed(tmp_path: Path) -> None:
+    path = str(write(tmp_path / "p.jsonl", *({"problem": f"p{i}", "answer": i} for i in range(50))))
+    whole, some = load(path), load(path, limit=20, seed=7)
+    assert some.problems == sample(whole.problems, seed=7, limit=20)
+    assert some.sha256 != whole.sha256
+
+
+def test_splits_are_disjoint_and_repeatable(tmp_path: Path) -> None:
+    path = str(write(tmp_path / "p.jsonl", *({"problem": f"p{i}", "answer": i} for i in range(50))))
+    problems = load(path).problems
+    train, development, held_out = split(problems, 30, 5, 15, seed=3)
+    assert (len(train), len(development), len(held_out)) == (30, 5, 15)
+    assert {*train, *development, *held_out} == set(problems)
+    assert [train, development, held_out] == split(problems, 30, 5, 15, seed=3)
+    assert train != split(problems, 30, seed=4)[0]
+    with pytest.raises(ProblemFileError, match=r"40 \+ 11 problems are asked for, and there are only 50"):
+        split(problems, 40, 11)

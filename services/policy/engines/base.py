@@ -8,6 +8,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+import numpy.typing as npt
+
 Tokens = list[int]
 
 
@@ -69,7 +72,7 @@ class Reading:
 
 
 class EngineFailedError(Exception):
-    """The engine is gone; only a new process helps."""
+    """The engine is gone; only a new one helps."""
 
 
 class TextTooLongError(Exception):
@@ -94,6 +97,10 @@ class Engine(Protocol):
     model_version: str
     max_model_len: int
     device: str
+
+    @abstractmethod
+    def beside(self, checkpoint: Path, model_version: str) -> "Engine":
+        """An engine of the same kind and settings for another checkpoint, not yet started."""
 
     @abstractmethod
     async def start(self) -> None:
@@ -171,10 +178,15 @@ def context_length(checkpoint: Path, wanted: int) -> int:
     return min(wanted, own) if isinstance(own, int) and own > 0 else wanted
 
 
-def uniform(seed: int, position: int) -> float:
-    """The random number in [0, 1) that decides a sequence's token at `position` (0 is the first generated one).
+def uniforms(seeds: npt.NDArray[np.uint64], positions: npt.NDArray[np.uint64]) -> npt.NDArray[np.float64]:
+    """The random numbers in [0, 1) that decide sequences' tokens at `positions` (0 is the first generated one), [B] each.
 
-    Counted, not streamed: it does not matter how often an engine had to compute a position.
+    Counted, not streamed: it does not matter how often, or beside whom, an engine had to compute a position. This is
+    SplitMix64 (Steele, Lea and Flood, 2014) at its given place; the seeds are digests, so streams do not overlap.
     """
-    digest = hashlib.blake2b(f"{seed}:{position}".encode(), digest_size=8).digest()
-    return (int.from_bytes(digest, "big") >> 11) / 2**53
+    state = seeds + (positions + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+    state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    state ^= state >> np.uint64(31)
+    drawn: npt.NDArray[np.float64] = (state >> np.uint64(11)) * 2.0**-53
+    return drawn

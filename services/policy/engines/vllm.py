@@ -5,6 +5,9 @@ sequence has its own random stream, which does not depend on its neighbours; the
 the same request may rarely give another token in another batch (vLLM gives no more than that).
 
 On CPUs top-p and seeded draws are our own (`vllm_worker`): vLLM sorts the whole vocabulary for every token.
+
+Limits: two versions of a model are two engines, each with a core process and a KV cache of its own. On CUDA the first
+one takes nearly all of the GPU's memory (vLLM's gpu_memory_utilization), so a second one does not start beside it.
 """
 
 import asyncio
@@ -69,6 +72,7 @@ class VllmEngine:
         self.checkpoint = checkpoint
         self.model_version = model_version
         self.max_model_len = context_length(checkpoint, max_model_len)
+        self._longest = max_model_len
         self.max_num_seqs = max_num_seqs
         self.kv_cache_gb = kv_cache_gb
         self.dtype = dtype
@@ -78,6 +82,16 @@ class VllmEngine:
         self._stopping = False
         self._numbers = itertools.count()
         self._ends: list[int] = []
+
+    def beside(self, checkpoint: Path, model_version: str) -> "VllmEngine":
+        return VllmEngine(
+            checkpoint,
+            model_version,
+            max_model_len=self._longest,
+            max_num_seqs=self.max_num_seqs,
+            kv_cache_gb=self.kv_cache_gb,
+            dtype=self.dtype,
+        )
 
     async def start(self) -> None:
         loop = asyncio.get_running_loop()

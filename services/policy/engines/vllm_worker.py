@@ -11,11 +11,12 @@ import threading
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from vllm.config import VllmConfig
 from vllm.v1.sample.logits_processor import BatchUpdate, LogitsProcessor, MoveDirectionality
 
-from services.policy.engines.base import SEED_KEY, SERVICE_PID, TOP_P_KEY, uniform
+from services.policy.engines.base import SEED_KEY, SERVICE_PID, TOP_P_KEY, uniforms
 from services.policy.engines.nucleus import draw, keep_nucleus
 
 
@@ -69,9 +70,9 @@ class OwnSampling(LogitsProcessor):
         logits = keep_nucleus(logits, top_p)
         seeds = {row: (own.seed, len(own.written)) for row, own in rows.items() if own.seed is not None}
         if seeds:
-            uniforms = torch.tensor([uniform(*key) for key in seeds.values()], dtype=torch.float64)
+            numbers, positions = np.array(list(seeds.values()), dtype=np.uint64).T
             index = torch.tensor(list(seeds), device=self._device)
-            chosen = draw(logits[index], uniforms)
+            chosen = draw(logits[index], torch.from_numpy(uniforms(numbers, positions)))
             logits[index] = -torch.inf
             logits[index, chosen] = 0.0
         return logits

@@ -105,6 +105,8 @@ class Mcts:
     max_depth: int
     exploration: float
     retries: int = 2
+    prm_values: bool = True
+    """The PRM's scores seed values; off: they only order untried children."""
 
     def ask(self, tree: Tree) -> Task | None:
         """The next simulation; None when the rollouts are used up or all that can be done is in flight."""
@@ -134,7 +136,8 @@ class Mcts:
         if visits == 0:
             return (0.0, -seed_value(child), *child.ordinal)
         explore = self.exploration * math.sqrt(math.log(parent.visits + parent.in_flight) / visits)
-        return (1.0, -(estimate(child) + explore), *child.ordinal)
+        value = estimate(child) if self.prm_values else child.q
+        return (1.0, -(value + explore), *child.ordinal)
 
     def tell(self, tree: Tree, outcome: Outcome) -> list[str]:
         """Record an outcome; the ids of nodes that were added or changed. Telling it again changes nothing."""

@@ -1,4 +1,4 @@
-"""Answers as the voter sees them: which ones are the same?
+"""Answers: which ones are the same?
 
 Numbers are compared here, as exact decimals or fractions rounded to nine significant digits, so that 72, 72.0 and
 71.9999999999 are one answer. What is not a number is compared by the sandbox's grader (math-verify, jailed).

@@ -1,0 +1,258 @@
+"""`ratchet rounds`: let the models improve themselves, and look at how it goes."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import orjson
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
+from rich.table import Table
+
+from ratchet.cli.session import Interrupts, complain, connected, run
+from ratchet.clients import TrainerClient
+from ratchet.contracts.rounds import RoundConfig, RoundRequest, RoundView
+from ratchet.presets import OverrideError, Preset, round_config
+from ratchet.states import ROUND_TRANSITIONS, RoundState, is_end
+from ratchet.summary import run_summary
+
+POLL_SECONDS = 0.5
+EXIT_FAILED = 1
+
+app = typer.Typer(help="Self-evolution rounds.", no_args_is_help=True)
+
+Url = Annotated[str | None, typer.Option(help="A trainer service; otherwise the local stack.")]
+Data = Annotated[Path | None, typer.Option(help="Data folder of the local stack.", envvar="RATCHET_DATA")]
+
+
+@app.callback()
+def rounds() -> None:
+    """Self-evolution rounds: search, select, train policy and PRM, evaluate, promote or reject."""
+
+
+@app.command("run")
+def run_rounds(
+    count: Annotated[int, typer.Option("--rounds", min=1, max=64, help="Rounds, one after another.")] = 4,
+    preset: Annotated[Preset, typer.Option(help="Settings to begin with.")] = Preset.NANO,
+    model: Annotated[
+        str | None,
+        typer.Option(help="Base policy for a stack that is started here: nano, small, a folder, a hub id."),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option("--run", help="Name of the run; its rounds follow one another.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of problems, searches and training.")] = 0,
+    override: Annotated[
+        list[str] | None, typer.Option("--set", help="Override a setting, like policy.epochs=2. Repeatable.")
+    ] = None,
+    workers: Annotated[
+        int, typer.Option(min=1, max=64, help="Search workers of a stack that is started here.")
+    ] = 2,
+    url: Url = None,
+    data: Data = None,
+) -> None:
+    """Run rounds to their ends. The last line on stdout is one JSON object; interrupted, the same command goes on."""
+    console = Console(stderr=True)
+    chosen_run = name or f"{preset}-seed{seed}"
+    overrides = override or []
+    _config(preset, 1, seed, overrides)
+
+    async def command(interrupts: Interrupts) -> int:
+        began = time.monotonic()
+        async with _trainer(
+            url, data, model or (preset.value if preset is Preset.NANO else None), console, workers
+        ) as trainer:
+            while True:
+                known = await trainer.rounds(chosen_run)
+                last = known[0] if known else None
+                if last is None or _over(last):
+                    if sum(_over(each) for each in known) >= count or (
+                        last is not None and last.state is RoundState.FAILED
+                    ):
+                        break
+                    number = 1 if last is None else last.number + 1
+                    request = RoundRequest(run=chosen_run, config=_config(preset, number, seed, overrides))
+                    last = await trainer.create_round(request)
+                ended = await _follow(trainer, last, console)
+                _tell(ended, console)
+            done = sorted(await trainer.rounds(chosen_run), key=lambda each: each.number)
+            console.print(_table(done))
+            summary = run_summary(done, seconds=time.monotonic() - began)
+            print(orjson.dumps(summary).decode(), flush=True)
+            return EXIT_FAILED if done[-1].state is RoundState.FAILED else 0
+
+    run(command)
+
+
+@app.command("list")
+def list_rounds(
+    name: Annotated[str | None, typer.Option("--run", help="Only this run.")] = None,
+    url: Url = None,
+    data: Data = None,
+) -> None:
+    """Rounds, the newest first."""
+
+    async def command(_: Interrupts) -> int:
+        console = Console()
+        async with _trainer(url, data, None, console) as trainer:
+            console.print(_table(await trainer.rounds(name)))
+        return 0
+
+    run(command)
+
+
+@app.command()
+def show(
+    round_id: Annotated[str, typer.Argument(help="Id of a round.")], url: Url = None, data: Data = None
+) -> None:
+    """One round as JSON."""
+
+    async def command(_: Interrupts) -> int:
+        async with _trainer(url, data, None, Console(stderr=True)) as trainer:
+            found = await trainer.round(round_id)
+            print(orjson.dumps(found.model_dump(mode="json"), option=orjson.OPT_INDENT_2).decode())
+        return 0
+
+    run(command)
+
+
+def _asking(what: Literal["pause", "resume", "cancel"], text: str) -> None:
+    def command_of(
+        round_id: Annotated[str, typer.Argument(help="Id of a round.")], url: Url = None, data: Data = None
+    ) -> None:
+        async def command(_: Interrupts) -> int:
+            async with _trainer(url, data, None, Console(stderr=True)) as trainer:
+                found = await trainer.ask(round_id, what)
+                print(f"round {found.number} of {found.run}: {found.state}, {what} asked for")
+            return 0
+
+        run(command)
+
+    command_of.__doc__ = text
+    app.command(what)(command_of)
+
+
+_asking("pause", "Stop a round where it is; `resume` goes on there.")
+_asking("resume", "Go on with a paused round.")
+_asking("cancel", "End a round as failed; what it has gathered stays.")
+
+
+def _config(preset: Preset, number: int, seed: int, overrides: Sequence[str]) -> RoundConfig:
+    try:
+        return round_config(preset, number, seed, overrides)
+    except OverrideError as error:
+        raise typer.BadParameter(str(error), param_hint="--set") from None
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        where = ".".join(map(str, wrong["loc"]))
+        raise typer.BadParameter(f"{where}: {wrong['msg']}", param_hint="--set") from None
+
+
+@contextlib.asynccontextmanager
+async def _trainer(
+    url: str | None, data: Path | None, model: str | None, console: Console, workers: int = 1
+) -> AsyncIterator[TrainerClient]:
+    async with contextlib.AsyncExitStack() as stack:
+        if url is None:
+            endpoint = await stack.enter_async_context(
+                connected(url=None, data=data, model=model, console=console, workers=workers)
+            )
+            assert endpoint.trainer is not None
+            url = endpoint.trainer
+        yield await stack.enter_async_context(TrainerClient(url))
+
+
+def _over(view: RoundView) -> bool:
+    return is_end(ROUND_TRANSITIONS, view.state)
+
+
+async def _follow(trainer: TrainerClient, view: RoundView, console: Console) -> RoundView:
+    """Show the round's progress until it is over."""
+    with _bar(console, view) as show_progress:
+        while not _over(view):
+            show_progress(view)
+            await asyncio.sleep(POLL_SECONDS)
+            view = await trainer.round(view.id)
+    return view
+
+
+@contextlib.contextmanager
+def _bar(console: Console, view: RoundView) -> Iterator[Any]:
+    columns = (
+        SpinnerColumn(),
+        TextColumn(f"round {view.number}"),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[note]}", style="dim"),
+    )
+    told = ""
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(view.state.value, total=None, note="")
+
+        def show(now: RoundView) -> None:
+            nonlocal told
+            stage = ("paused: " if now.paused else "") + (now.progress.stage or now.state.value)
+            bar.update(
+                task,
+                description=stage,
+                completed=now.progress.done,
+                total=now.progress.total or None,
+                note=now.progress.note,
+            )
+            if not console.is_terminal and stage != told:
+                told = stage
+                console.print(f"round {now.number}: {stage}", markup=False, highlight=False)
+
+        yield show
+
+
+def _tell(view: RoundView, console: Console) -> None:
+    if view.state is RoundState.FAILED:
+        complain(f"round {view.number} failed: {view.reason}")
+        return
+    console.print(
+        f"round {view.number}: {view.state}. {view.reason or ''}".strip(), markup=False, highlight=False
+    )
+
+
+def _table(views: Sequence[RoundView]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for column in (
+        "run",
+        "round",
+        "state",
+        "policy",
+        "system",
+        "best of n",
+        "majority",
+        "coverage",
+        "PRM AUC",
+        "seconds",
+        "id",
+    ):
+        table.add_column(column, justify="left" if column in ("run", "state", "id") else "right")
+    for view in views:
+        facts = run_summary([view])["rounds"][0]
+        figures = [
+            facts.get(key)
+            for key in ("policy_pass1", "system", "best_of_n", "majority", "coverage", "prm_auc")
+        ]
+        shown = ["" if figure is None else f"{100 * figure:.1f} %" for figure in figures]
+        table.add_row(
+            view.run, str(view.number), view.state.value, *shown, f"{facts['seconds'] or 0:.0f}", view.id
+        )
+    return table

@@ -1,0 +1,204 @@
+"""A self-evolution round: what it is to do, and how it stands."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Any, Self
+
+from pydantic import Field, model_validator
+
+from ratchet.contracts.base import Contract, Text
+from ratchet.contracts.search import PrmUse
+from ratchet.contracts.training import PrmTraining, SftConfig
+from ratchet.states import RoundState
+
+RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", examples=["nano-seed1"])]
+ProblemSpec = Annotated[Text, Field(min_length=1, max_length=1000)]
+
+
+class ProblemSource(Contract):
+    """Problems, and how many of them."""
+
+    spec: ProblemSpec = Field(
+        description="nano:train, a JSONL or Parquet file, hub:name, or reasoning-gym:task.",
+        examples=["nano:train"],
+    )
+    count: int = Field(ge=1, le=1_000_000)
+    offset: int = Field(
+        default=0, ge=0, description="Problems to pass over in the order that the seed shuffles them into."
+    )
+
+
+class LabelSearch(Contract):
+    """How the training problems are searched. The verifier knows the reference answers; nobody else does."""
+
+    rollouts: int = Field(default=8, ge=1, le=1024)
+    candidates: int = Field(default=4, ge=1, le=64)
+    exploration: float = Field(default=2.0, ge=0, le=100)
+    temperature: float = Field(default=1.0, gt=0, le=2)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    max_depth: int = Field(default=16, ge=1, le=64)
+    max_tokens: int = Field(default=512, ge=8, le=4096, description="Most tokens in one trajectory.")
+    in_flight: int = Field(default=4, ge=1, le=64, description="Simulations of one search at once.")
+    together: bool = Field(default=False, description="These ask the policy with one request.")
+    prm: PrmUse | None = Field(
+        default=None,
+        description="What the PRM does; none: it orders as long as it is PRM1, and gives values once it was trained.",
+    )
+    retries: int = Field(
+        default=1, ge=0, le=8, description="More searches, with new seeds, of a problem that stayed unsolved."
+    )
+    retry_factor: float = Field(
+        default=2.0, ge=1, le=16, description="Rollouts of each such search over those of the one before."
+    )
+
+
+class SelectBy(StrEnum):
+    """How trajectories of a problem are ranked; all but the first exist for comparison."""
+
+    SCORE = "score"
+    """Correct ones, by mean Q and PRM score over their steps."""
+    RANDOM = "random"
+    """Correct ones, in random order."""
+    UNVERIFIED = "unverified"
+    """Any that gave an answer, in random order, right or wrong."""
+
+
+class Selection(Contract):
+    """Which trajectories become training data."""
+
+    how: SelectBy = SelectBy.SCORE
+    per_problem: int = Field(default=2, ge=1, le=64)
+    max_chars: int | None = Field(default=None, ge=1, description="Longer solutions are left out.")
+    max_steps: int | None = Field(default=None, ge=1)
+    min_mean_q: float = Field(
+        default=-1.0, ge=-1, le=1, description="Least mean Q over the steps of a trajectory."
+    )
+    quarantine_programs: int = Field(
+        default=3,
+        ge=2,
+        description="Independent programs that agree on another answer than the reference, to set a problem aside.",
+    )
+    quarantine_prm: float = Field(
+        default=0.8, ge=0, le=1, description="Mean PRM score that those programs need at the least."
+    )
+
+
+class Evaluation(Contract):
+    """How policy and system are measured, on problems without their reference answers."""
+
+    system: bool = Field(default=True, description="Search with PRM, beside best-of-N and majority.")
+    tokens: int = Field(default=600, ge=1, description="Generated tokens for each problem and strategy.")
+    rollouts: int = Field(default=64, ge=1, le=4096, description="Most trajectories of a search.")
+    candidates: int = Field(default=4, ge=1, le=64)
+    exploration: float = Field(default=2.0, ge=0, le=100)
+    temperature: float = Field(default=0.8, gt=0, le=2)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    max_tokens: int = Field(default=512, ge=8, le=4096, description="Most tokens in one trajectory.")
+    in_flight: int = Field(default=4, ge=1, le=64, description="Simulations of one search at once.")
+    together: bool = Field(default=False, description="These ask the policy with one request.")
+    development_system: int = Field(
+        default=100, ge=0, description="Development problems on which the gate compares the whole system."
+    )
+
+
+class Gate(Contract):
+    """When the new pair is promoted: it must not lose against the one that serves, on development problems.
+
+    It loses when an exact one-sided McNemar test of the paired outcomes says so, or when it is more than `tolerance` worse.
+    """
+
+    alpha: float = Field(default=0.1, gt=0, lt=1)
+    tolerance: float = Field(default=0.01, ge=0, le=1, description="Accuracy that may be lost by chance.")
+
+
+class RoundConfig(Contract):
+    """All that a round does; kept with it."""
+
+    train: ProblemSource = Field(default_factory=lambda: ProblemSource(spec="nano:train", count=300))
+    development: ProblemSource = Field(
+        default_factory=lambda: ProblemSource(spec="nano:development", count=200)
+    )
+    held_out: ProblemSource = Field(default_factory=lambda: ProblemSource(spec="nano:held_out", count=400))
+    seed: int = Field(default=0, ge=0, lt=2**31)
+    label: LabelSearch = Field(default_factory=LabelSearch)
+    selection: Selection = Field(default_factory=Selection)
+    policy: SftConfig = Field(default_factory=SftConfig)
+    from_current: bool = Field(
+        default=False, description="Train on from the serving policy, not from the base: for comparison."
+    )
+    prm: PrmTraining | None = Field(
+        default_factory=PrmTraining, description="None: no PRM is trained; the one that serves stays."
+    )
+    evaluation: Evaluation = Field(default_factory=Evaluation)
+    gate: Gate = Field(default_factory=Gate)
+
+
+class RoundRequest(Contract):
+    """Body of `POST /rounds`: the next round of a run. Rounds of a run follow one another, each from where the last ended."""
+
+    run: RunName = "default"
+    config: RoundConfig = Field(default_factory=RoundConfig)
+
+    @model_validator(mode="after")
+    def _reads_no_held_out(self) -> Self:
+        if self.config.train.spec in (self.config.held_out.spec, self.config.development.spec) and (
+            _overlap(self.config.train, self.config.held_out)
+            or _overlap(self.config.train, self.config.development)
+        ):
+            raise ValueError("train must not overlap development or held_out: give other specs or offsets")
+        return self
+
+
+def _overlap(one: ProblemSource, other: ProblemSource) -> bool:
+    return one.spec == other.spec and (
+        one.offset < other.offset + other.count and other.offset < one.offset + one.count
+    )
+
+
+class RoundProgress(Contract):
+    """Where the stage under way stands."""
+
+    stage: str = ""
+    done: int = 0
+    total: int = 0
+    note: str = ""
+
+
+class RoundView(Contract):
+    """One self-evolution round."""
+
+    id: str
+    run: str
+    number: int
+    state: RoundState
+    paused: bool
+    cancel_requested: bool
+    progress: RoundProgress
+    config: dict[str, Any]
+    metrics: dict[str, Any]
+    reason: str | None
+    created_at: datetime
+    ended_at: datetime | None
+
+
+class RoundList(Contract):
+    """Rounds, the newest first."""
+
+    rounds: list[RoundView]
+
+
+class Quarantined(Contract):
+    """A problem whose reference answer is not trusted: several programs agree on another one."""
+
+    problem: str
+    reference: str
+    answer: str
+    programs: int
+    prm_score: float
+    source: str
+
+
+class QuarantineList(Contract):
+    """Problems that a round has set aside."""
+
+    problems: list[Quarantined]

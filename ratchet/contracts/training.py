@@ -1,0 +1,58 @@
+"""How models are trained: the part of a round's configuration that its training processes read."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from ratchet.contracts.base import Contract
+
+
+class TrainingConfig(Contract):
+    """What every training of ours has in common."""
+
+    epochs: int = Field(default=2, ge=1)
+    lr: float = Field(default=7e-6, gt=0)
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    warmup_ratio: float = Field(
+        default=0.03, ge=0, le=1, description="Share of the steps; then the schedule."
+    )
+    batch_tokens: int = Field(default=16_384, ge=1, description="Tokens of one optimizer step, about.")
+    micro_tokens: int = Field(default=4096, ge=1, description="Tokens of one forward pass, padding included.")
+    max_length: int = Field(default=4096, ge=2, description="Longer examples are dropped, and counted.")
+    weight_decay: float = Field(default=0.0, ge=0, description="Of matrices; vectors are not decayed.")
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    dtype: Literal["bf16", "fp32"] = Field(default="bf16", description="Of the computation.")
+    gradient_checkpointing: bool = False
+    seed: int = 0
+    save_every_steps: int = Field(default=200, ge=1)
+    threads: int | None = Field(default=None, ge=1, description="CPU threads; None leaves it to torch.")
+
+
+class Lora(Contract):
+    """Low-rank adapters in place of full training; the result is merged."""
+
+    r: int = Field(default=16, ge=1)
+    alpha: float = Field(default=32, gt=0)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    target_modules: str | list[str] = "all-linear"
+
+
+class SftConfig(TrainingConfig):
+    """Supervised fine-tuning. Weights are fp32 while they are trained; what LoRA leaves alone is in `dtype`."""
+
+    lora: Lora | None = None
+
+
+class PrmTraining(TrainingConfig):
+    """Training of the PRM's head and the policy under it."""
+
+    epochs: int = Field(default=1, ge=1)
+    pair_weight: float = Field(default=1.0, ge=0, description="Of the pairwise ranking loss.")
+    value_weight: float = Field(
+        default=0.0, ge=0, description="Of the regression to Monte-Carlo values; 0: preferences alone."
+    )
+    token_weight: float = Field(
+        default=0.0, ge=0, description="Of the regression to Monte-Carlo values at every token of a step."
+    )
+    margin: float = Field(default=0.5, ge=0, le=2, description="Least difference of Q in a pair.")
+    edit_distance: int = Field(default=20, ge=0, description="Least edit distance of the steps of a pair.")

@@ -1,0 +1,67 @@
+"""What the trainer and the PRM service agree on: where a trained PRM is read, and what its logit means.
+
+A trained PRM is a token classifier with one label in the `markers` format. The score of a step is the logit at the last
+token of the step's `<end_of_step>` marker, made a probability by `sigmoid(a * logit + b)`; a and b are in its config.
+"""
+
+import math
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ratchet.contracts.policy import Prefix
+from ratchet.formats import END_OF_STEP, Markers
+
+CONFIG_KEY = "ratchet_prm"
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Platt scaling: slope and intercept, fitted on problems that the PRM was not trained on."""
+
+    a: float = 1.0
+    b: float = 0.0
+
+    def probability(self, logit: float) -> float:
+        """In [0, 1]."""
+        return 1.0 / (1.0 + math.exp(-max(-50.0, min(50.0, self.a * logit + self.b))))
+
+    def entry(self) -> dict[str, Any]:
+        """As it stands in the checkpoint's config under `CONFIG_KEY`."""
+        return {"calibration": asdict(self)}
+
+
+def calibration_of(config: dict[str, Any]) -> Calibration:
+    """The calibration in a checkpoint's config. Raises ValueError when it is not that of a trained PRM."""
+    entry = config.get(CONFIG_KEY)
+    if not isinstance(entry, dict):
+        raise ValueError(f"its config.json has no {CONFIG_KEY}, so it is not a PRM that Ratchet trained")
+    try:
+        found = Calibration(**{name: float(value) for name, value in entry["calibration"].items()})
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ValueError(
+            f"{CONFIG_KEY}.calibration in its config.json must be two numbers, a and b"
+        ) from error
+    if not (math.isfinite(found.a) and math.isfinite(found.b)):
+        raise ValueError(f"{CONFIG_KEY}.calibration in its config.json is not finite")
+    return found
+
+
+def rendered(problem: str, steps: Sequence[str]) -> tuple[str, list[int]]:
+    """The text that the PRM reads, and the position in it (characters) where each step's marker ends."""
+    markers = Markers()
+    at = len(markers.render(Prefix(problem=problem)))
+    ends: list[int] = []
+    for step in steps:
+        # The marker is followed by a line break.
+        at += len(markers.join([step]))
+        ends.append(at - 1)
+    text = markers.render(Prefix(problem=problem, steps=list(steps)))
+    assert all(text.endswith(END_OF_STEP, 0, end) for end in ends)
+    return text, ends
+
+
+def read_at(ends: Sequence[int], token_ends: Sequence[int]) -> list[int]:
+    """The token (its number) in which each position of `rendered` ends; `token_ends` is where each token ends."""
+    return [bisect_left(token_ends, end) for end in ends]

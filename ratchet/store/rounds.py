@@ -1,0 +1,627 @@
+"""Rounds in Postgres: who works on one (lease and fence), its problems, its searches, its state.
+
+A trainer claims a round and gets a `RoundClaim` with a fencing token; every write under an older token is refused with
+`RoundLostError` and writes nothing. A stage may run twice (a trainer died in it), so all writes here can be repeated.
+"""
+
+import hashlib
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import orjson
+from sqlalchemy import RowMapping, and_, func, or_, select, tuple_
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from ratchet.contracts.rounds import Quarantined, RoundConfig, RoundProgress, RoundRequest, RoundView
+from ratchet.contracts.search import SearchRequest, Usage
+from ratchet.problems import Problem
+from ratchet.states import (
+    ROUND_TRANSITIONS,
+    SEARCH_TRANSITIONS,
+    RoundState,
+    SearchState,
+    check_transition,
+    is_end,
+)
+from ratchet.store import tables as t
+from ratchet.store.engine import retried, transaction
+from ratchet.store.ids import new_id
+from ratchet.store.searches import NODE_COLUMNS, NodeRecord, Waiting, from_now
+
+ENDS = tuple(state for state in RoundState if is_end(ROUND_TRANSITIONS, state))
+SEARCH_ENDS = tuple(state for state in SearchState if is_end(SEARCH_TRANSITIONS, state))
+TREES_AT_ONCE = 100
+
+
+class RoundLostError(Exception):
+    """Another trainer has claimed the round since, or it is over: nothing was written."""
+
+
+class RoundConflictError(Exception):
+    """What was asked for does not fit the round's state, or the run's last round is not over."""
+
+
+@dataclass(frozen=True, slots=True)
+class RoundClaim:
+    """The right to work on a round until the lease ends or the fence moves."""
+
+    id: UUID
+    run: str
+    number: int
+    state: RoundState
+    config: RoundConfig
+    metrics: dict[str, Any]
+    owner: str
+    fence: int
+
+
+@dataclass(frozen=True, slots=True)
+class RoundProblem:
+    """A problem of a round, with its reference answer."""
+
+    place: int
+    text: str
+    answer: str
+    family: str
+    difficulty: int | None
+    source: str
+    quarantined: bool
+
+
+@dataclass(frozen=True, slots=True)
+class EndedSearch:
+    """A search of a round that is over."""
+
+    place: int
+    attempt: int
+    search_id: UUID
+    state: SearchState
+    answer: str | None
+    reason: str | None
+    usage: Usage
+    models: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class SearchedTree:
+    """A search of a round and its tree, parents before children."""
+
+    place: int
+    attempt: int
+    search_id: UUID
+    nodes: list[NodeRecord]
+
+
+class RoundStore:
+    """All that is read and written about rounds. Every method raises StoreUnavailableError when Postgres is away."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+
+    async def create(self, request: RoundRequest) -> RoundView:
+        """The next round of the run. Raises RoundConflictError while the last one is not over."""
+        return await self._create(new_id(), request)
+
+    @retried
+    async def _create(self, round_id: UUID, request: RoundRequest) -> RoundView:
+        async with transaction(self._engine) as connection:
+            await connection.execute(
+                select(func.pg_advisory_xact_lock(func.hashtextextended(f"round/{request.run}", 0)))
+            )
+            last = (
+                await connection.execute(
+                    select(t.rounds.c.id, t.rounds.c.number, t.rounds.c.state)
+                    .where(t.rounds.c.run == request.run)
+                    .order_by(t.rounds.c.number.desc())
+                    .limit(1)
+                )
+            ).one_or_none()
+            if last is None or last.id != round_id:
+                if last is not None and last.state not in ENDS:
+                    raise RoundConflictError(
+                        f"Round {last.number} of the run {request.run!r} is {last.state}. The next one begins when it is over."
+                    )
+                await connection.execute(
+                    t.rounds.insert().values(
+                        id=round_id,
+                        run=request.run,
+                        number=1 if last is None else last.number + 1,
+                        state=RoundState.CREATED,
+                        config=request.config.model_dump(mode="json"),
+                    )
+                )
+            row = (
+                (await connection.execute(select(t.rounds).where(t.rounds.c.id == round_id))).mappings().one()
+            )
+        return _view(row)
+
+    @retried
+    async def get(self, round_id: UUID) -> RoundView | None:
+        """One round; None: unknown."""
+        async with transaction(self._engine) as connection:
+            row = (
+                (await connection.execute(select(t.rounds).where(t.rounds.c.id == round_id)))
+                .mappings()
+                .one_or_none()
+            )
+        return None if row is None else _view(row)
+
+    @retried
+    async def rounds(self, run: str | None = None, limit: int = 100) -> list[RoundView]:
+        """Rounds, the newest first."""
+        query = select(t.rounds).order_by(t.rounds.c.created_at.desc()).limit(limit)
+        if run is not None:
+            query = query.where(t.rounds.c.run == run)
+        async with transaction(self._engine) as connection:
+            return [_view(row) for row in (await connection.execute(query)).mappings()]
+
+    @retried
+    async def claim(self, owner: str, lease_seconds: float) -> RoundClaim | None:
+        """Take up the oldest round that is not over, not paused, and nobody's; None when there is none."""
+        async with transaction(self._engine) as connection:
+            row = (
+                (
+                    await connection.execute(
+                        select(t.rounds)
+                        .where(
+                            t.rounds.c.state.not_in(ENDS),
+                            t.rounds.c.paused.is_(False),
+                            or_(
+                                t.rounds.c.lease_until.is_(None),
+                                t.rounds.c.lease_until < func.clock_timestamp(),
+                            ),
+                        )
+                        .order_by(t.rounds.c.created_at)
+                        .limit(1)
+                        .with_for_update(skip_locked=True)
+                    )
+                )
+                .mappings()
+                .one_or_none()
+            )
+            if row is None:
+                return None
+            fence = (
+                await connection.execute(
+                    t.rounds.update()
+                    .where(t.rounds.c.id == row["id"])
+                    .values(owner=owner, lease_until=from_now(lease_seconds), fence=t.rounds.c.fence + 1)
+                    .returning(t.rounds.c.fence)
+                )
+            ).scalar_one()
+        return RoundClaim(
+            id=row["id"],
+            run=row["run"],
+            number=row["number"],
+            state=row["state"],
+            config=RoundConfig.model_validate(row["config"]),
+            metrics=row["metrics"],
+            owner=owner,
+            fence=fence,
+        )
+
+    @retried
+    async def renew(self, claim: RoundClaim, lease_seconds: float) -> tuple[bool, bool]:
+        """Extend the lease; whether a pause and whether a cancel was asked for. Raises RoundLostError."""
+        async with transaction(self._engine) as connection:
+            row = (
+                await connection.execute(
+                    t.rounds.update()
+                    .where(_held(claim))
+                    .values(lease_until=from_now(lease_seconds))
+                    .returning(t.rounds.c.paused, t.rounds.c.cancel_requested)
+                )
+            ).one_or_none()
+        if row is None:
+            raise RoundLostError(f"round {claim.id} was taken over")
+        return row.paused, row.cancel_requested
+
+    @retried
+    async def release(self, claim: RoundClaim) -> None:
+        """Give the round back: the next trainer goes on with the stage that it is in."""
+        async with transaction(self._engine) as connection:
+            await connection.execute(
+                t.rounds.update()
+                .where(_held(claim))
+                .values(lease_until=None, owner=None, fence=t.rounds.c.fence + 1)
+            )
+
+    @retried
+    async def advance(
+        self, claim: RoundClaim, state: RoundState, metrics: Mapping[str, Any], reason: str | None = None
+    ) -> RoundClaim:
+        """Move on to the state that follows, adding to the metrics. Raises RoundLostError, IllegalTransitionError."""
+        check_transition(ROUND_TRANSITIONS, claim.state, state)
+        merged = {**claim.metrics, **metrics}
+        over = state in ENDS
+        async with transaction(self._engine) as connection:
+            moved = await connection.execute(
+                t.rounds.update()
+                .where(_held(claim))
+                .values(
+                    state=state,
+                    metrics=merged,
+                    reason=reason,
+                    progress={},
+                    **(
+                        {"ended_at": func.clock_timestamp(), "lease_until": None, "owner": None}
+                        if over
+                        else {}
+                    ),
+                )
+                .returning(t.rounds.c.id)
+            )
+            if moved.one_or_none() is None:
+                raise RoundLostError(f"round {claim.id} was taken over")
+        return RoundClaim(
+            claim.id, claim.run, claim.number, state, claim.config, merged, claim.owner, claim.fence
+        )
+
+    @retried
+    async def note_progress(self, claim: RoundClaim, progress: RoundProgress) -> None:
+        """Where the stage stands, for those who watch."""
+        async with transaction(self._engine) as connection:
+            await connection.execute(
+                t.rounds.update().where(_held(claim)).values(progress=progress.model_dump(mode="json"))
+            )
+
+    @retried
+    async def ask(
+        self, round_id: UUID, *, paused: bool | None = None, cancel: bool = False
+    ) -> RoundView | None:
+        """Ask for a pause, its end, or a cancel; None: unknown. Raises RoundConflictError for a round that is over."""
+        async with transaction(self._engine) as connection:
+            row = (
+                (
+                    await connection.execute(
+                        select(t.rounds).where(t.rounds.c.id == round_id).with_for_update()
+                    )
+                )
+                .mappings()
+                .one_or_none()
+            )
+            if row is None:
+                return None
+            if row["state"] in ENDS:
+                raise RoundConflictError(f"The round is over: {row['state']}.")
+            values: dict[str, Any] = {}
+            if paused is not None:
+                values["paused"] = paused
+            if cancel:
+                # A paused round is nobody's; it has to be taken up to be ended.
+                values.update(cancel_requested=True, paused=False)
+            changed = await connection.execute(
+                t.rounds.update().where(t.rounds.c.id == round_id).values(**values).returning(*t.rounds.c)
+            )
+            return _view(changed.mappings().one())
+
+    @retried
+    async def add_problems(self, claim: RoundClaim, split: str, problems: Sequence[Problem]) -> None:
+        """The round's problems of a split, in their order. Adding them again changes nothing."""
+        async with transaction(self._engine) as connection:
+            await _fenced(connection, claim)
+            ids = await _problem_ids(connection, [problem.text for problem in problems])
+            if problems:
+                await connection.execute(
+                    insert(t.round_problems).on_conflict_do_nothing(),
+                    [
+                        {
+                            "round_id": claim.id,
+                            "split": split,
+                            "place": place,
+                            "problem_id": ids[problem.text],
+                            "answer": problem.answer,
+                            "family": problem.family,
+                            "difficulty": problem.difficulty,
+                            "source": problem.source,
+                        }
+                        for place, problem in enumerate(problems)
+                    ],
+                )
+
+    @retried
+    async def problems(self, round_id: UUID, split: str) -> list[RoundProblem]:
+        """The round's problems of a split, in their order."""
+        async with transaction(self._engine) as connection:
+            rows = await connection.execute(
+                select(t.round_problems, t.problems.c.text)
+                .join(t.problems, t.problems.c.id == t.round_problems.c.problem_id)
+                .where(t.round_problems.c.round_id == round_id, t.round_problems.c.split == split)
+                .order_by(t.round_problems.c.place)
+            )
+            return [
+                RoundProblem(
+                    row.place,
+                    row.text,
+                    row.answer,
+                    row.family,
+                    row.difficulty,
+                    row.source,
+                    row.quarantine is not None,
+                )
+                for row in rows
+            ]
+
+    @retried
+    async def quarantine(self, claim: RoundClaim, split: str, found: Mapping[int, Mapping[str, Any]]) -> None:
+        """Set problems aside, by place."""
+        async with transaction(self._engine) as connection:
+            await _fenced(connection, claim)
+            for place, why in found.items():
+                await connection.execute(
+                    t.round_problems.update()
+                    .where(
+                        t.round_problems.c.round_id == claim.id,
+                        t.round_problems.c.split == split,
+                        t.round_problems.c.place == place,
+                    )
+                    .values(quarantine=dict(why))
+                )
+
+    @retried
+    async def quarantined(self, *, run: str | None = None, round_id: UUID | None = None) -> list[Quarantined]:
+        """Problems that the rounds of a run, or one round, have set aside."""
+        query = (
+            select(t.round_problems, t.problems.c.text)
+            .join(t.problems, t.problems.c.id == t.round_problems.c.problem_id)
+            .join(t.rounds, t.rounds.c.id == t.round_problems.c.round_id)
+            .where(t.round_problems.c.quarantine.is_not(None))
+            .order_by(t.rounds.c.number, t.round_problems.c.place)
+        )
+        if run is not None:
+            query = query.where(t.rounds.c.run == run)
+        if round_id is not None:
+            query = query.where(t.rounds.c.id == round_id)
+        async with transaction(self._engine) as connection:
+            return [
+                Quarantined(problem=row.text, reference=row.answer, source=row.source, **row.quarantine)
+                for row in await connection.execute(query)
+            ]
+
+    @retried
+    async def plan(
+        self, claim: RoundClaim, purpose: str, attempt: int, requests: Mapping[int, SearchRequest]
+    ) -> list[Waiting]:
+        """Store a search for each place, unless it is there; the ones of these that should have a job."""
+        async with transaction(self._engine) as connection:
+            await _fenced(connection, claim)
+            there = {
+                row.place
+                for row in await connection.execute(
+                    select(t.round_searches.c.place).where(
+                        t.round_searches.c.round_id == claim.id,
+                        t.round_searches.c.purpose == purpose,
+                        t.round_searches.c.attempt == attempt,
+                    )
+                )
+            }
+            new = {place: (new_id(), request) for place, request in requests.items() if place not in there}
+            if not new:
+                return []
+            ids = await _problem_ids(connection, [request.problem for _, request in new.values()])
+            await connection.execute(
+                t.searches.insert(),
+                [
+                    {
+                        "id": search_id,
+                        "problem_id": ids[request.problem],
+                        "round_id": claim.id,
+                        "request_sha256": _sha256(request),
+                        "strategy": request.strategy,
+                        "parameters": request.parameters.model_dump(mode="json"),
+                        "budget": request.budget.model_dump(mode="json"),
+                        "pinned": request.models.model_dump(mode="json"),
+                        "seed": request.seed,
+                        "priority": request.priority,
+                        "require": request.require,
+                        "state": SearchState.QUEUED,
+                    }
+                    for search_id, request in new.values()
+                ],
+            )
+            answers = [
+                {"search_id": search_id, "answer": request.reference_answer}
+                for search_id, request in new.values()
+                if request.reference_answer is not None
+            ]
+            if answers:
+                await connection.execute(t.reference_answers.insert(), answers)
+            await connection.execute(
+                t.round_searches.insert(),
+                [
+                    {
+                        "round_id": claim.id,
+                        "purpose": purpose,
+                        "place": place,
+                        "attempt": attempt,
+                        "search_id": search_id,
+                    }
+                    for place, (search_id, _) in new.items()
+                ],
+            )
+        return [Waiting(search_id, 0, request.priority) for search_id, request in new.values()]
+
+    @retried
+    async def ended(self, round_id: UUID, purpose: str) -> tuple[int, int]:
+        """How many of the round's searches for a purpose are over, and how many there are."""
+        async with transaction(self._engine) as connection:
+            row = (
+                await connection.execute(
+                    select(
+                        func.count().filter(t.searches.c.state.in_(SEARCH_ENDS)).label("over"),
+                        func.count().label("all"),
+                    )
+                    .select_from(
+                        t.round_searches.join(t.searches, t.searches.c.id == t.round_searches.c.search_id)
+                    )
+                    .where(t.round_searches.c.round_id == round_id, t.round_searches.c.purpose == purpose)
+                )
+            ).one()
+        return row.over, row.all
+
+    @retried
+    async def results(self, round_id: UUID, purpose: str) -> list[EndedSearch]:
+        """What came of the round's searches for a purpose, by place and attempt."""
+        joined = t.round_searches.join(t.searches, t.searches.c.id == t.round_searches.c.search_id).outerjoin(
+            t.solutions, t.solutions.c.search_id == t.searches.c.id
+        )
+        async with transaction(self._engine) as connection:
+            rows = await connection.execute(
+                select(
+                    t.round_searches.c.place,
+                    t.round_searches.c.attempt,
+                    t.searches.c.id,
+                    t.searches.c.state,
+                    t.searches.c.reason,
+                    t.searches.c.usage,
+                    t.searches.c.models,
+                    t.solutions.c.answer,
+                )
+                .select_from(joined)
+                .where(t.round_searches.c.round_id == round_id, t.round_searches.c.purpose == purpose)
+                .order_by(t.round_searches.c.place, t.round_searches.c.attempt)
+            )
+            return [
+                EndedSearch(
+                    place=row.place,
+                    attempt=row.attempt,
+                    search_id=row.id,
+                    state=row.state,
+                    answer=row.answer,
+                    reason=row.reason,
+                    usage=Usage.model_validate(row.usage),
+                    models=row.models,
+                )
+                for row in rows
+            ]
+
+    async def trees(self, round_id: UUID, purpose: str) -> AsyncIterator[SearchedTree]:
+        """The round's trees for a purpose, by place and attempt, a hundred at a time."""
+        searches = await self._searches(round_id, purpose)
+        for start in range(0, len(searches), TREES_AT_ONCE):
+            for tree in await self._trees(searches[start : start + TREES_AT_ONCE]):
+                yield tree
+
+    @retried
+    async def _searches(self, round_id: UUID, purpose: str) -> list[tuple[int, int, UUID]]:
+        async with transaction(self._engine) as connection:
+            rows = await connection.execute(
+                select(t.round_searches.c.place, t.round_searches.c.attempt, t.round_searches.c.search_id)
+                .where(t.round_searches.c.round_id == round_id, t.round_searches.c.purpose == purpose)
+                .order_by(t.round_searches.c.place, t.round_searches.c.attempt)
+            )
+            return [(row.place, row.attempt, row.search_id) for row in rows]
+
+    @retried
+    async def _trees(self, searches: Sequence[tuple[int, int, UUID]]) -> list[SearchedTree]:
+        trees = {
+            search_id: SearchedTree(place, attempt, search_id, []) for place, attempt, search_id in searches
+        }
+        async with transaction(self._engine) as connection:
+            rows = await connection.execute(
+                select(t.nodes.c.search_id, *(t.nodes.c[name] for name in NODE_COLUMNS))
+                .where(t.nodes.c.search_id.in_(list(trees)))
+                .order_by(t.nodes.c.search_id, t.nodes.c.depth, t.nodes.c.ordinal)
+            )
+            for row in rows.mappings():
+                record = {name: row[name] for name in NODE_COLUMNS}
+                trees[row["search_id"]].nodes.append(NodeRecord(**record))
+        return list(trees.values())
+
+    @retried
+    async def cancel_searches(self, round_id: UUID) -> int:
+        """Ask all searches of the round that are not over to end; how many there were."""
+        async with transaction(self._engine) as connection:
+            found = await connection.execute(
+                t.searches.update()
+                .where(t.searches.c.round_id == round_id, t.searches.c.state.not_in(SEARCH_ENDS))
+                .values(cancel_requested=True)
+                .returning(t.searches.c.id)
+            )
+            return len(found.all())
+
+    @retried
+    async def add_dataset(
+        self, claim: RoundClaim, dataset_id: UUID, name: str, uri: str, sha256: str, rows: int
+    ) -> None:
+        """A data set that the round has made. Adding it again changes nothing."""
+        async with transaction(self._engine) as connection:
+            await _fenced(connection, claim)
+            await connection.execute(
+                insert(t.datasets)
+                .values(id=dataset_id, round_id=claim.id, name=name, uri=uri, sha256=sha256, rows=rows)
+                .on_conflict_do_nothing()
+            )
+
+    @retried
+    async def add_evaluation(
+        self, claim: RoundClaim, model: str, split: str, metrics: Mapping[str, Any]
+    ) -> None:
+        """What a model measured on a split in this round; the later measurement stands."""
+        async with transaction(self._engine) as connection:
+            await _fenced(connection, claim)
+            where = and_(
+                t.evaluations.c.model == model,
+                t.evaluations.c.round_id == claim.id,
+                t.evaluations.c.split == split,
+            )
+            await connection.execute(t.evaluations.delete().where(where))
+            await connection.execute(
+                t.evaluations.insert().values(
+                    id=new_id(), model=model, round_id=claim.id, split=split, metrics=dict(metrics)
+                )
+            )
+
+
+def _held(claim: RoundClaim) -> Any:
+    return and_(
+        tuple_(t.rounds.c.id, t.rounds.c.fence) == tuple_(claim.id, claim.fence),
+        t.rounds.c.state.not_in(ENDS),
+    )
+
+
+async def _fenced(connection: AsyncConnection, claim: RoundClaim) -> None:
+    held = await connection.execute(select(t.rounds.c.id).where(_held(claim)).with_for_update())
+    if held.one_or_none() is None:
+        raise RoundLostError(f"round {claim.id} was taken over")
+
+
+async def _problem_ids(connection: AsyncConnection, texts: Sequence[str]) -> dict[str, UUID]:
+    """Ids of problems by text; new ones are stored."""
+    digests = {hashlib.sha256(each.encode()).hexdigest(): each for each in texts}
+    if not digests:
+        return {}
+    await connection.execute(
+        insert(t.problems).on_conflict_do_nothing(),
+        [{"id": new_id(), "sha256": digest, "text": each} for digest, each in sorted(digests.items())],
+    )
+    rows = await connection.execute(
+        select(t.problems.c.id, t.problems.c.sha256).where(t.problems.c.sha256.in_(list(digests)))
+    )
+    return {digests[row.sha256]: row.id for row in rows}
+
+
+def _sha256(request: SearchRequest) -> str:
+    return hashlib.sha256(
+        orjson.dumps(request.model_dump(mode="json"), option=orjson.OPT_SORT_KEYS)
+    ).hexdigest()
+
+
+def _view(row: RowMapping) -> RoundView:
+    return RoundView(
+        id=str(row["id"]),
+        run=row["run"],
+        number=row["number"],
+        state=row["state"],
+        paused=row["paused"],
+        cancel_requested=row["cancel_requested"],
+        progress=RoundProgress.model_validate(row["progress"]),
+        config=row["config"],
+        metrics=row["metrics"],
+        reason=row["reason"],
+        created_at=row["created_at"],
+        ended_at=row["ended_at"],
+    )

@@ -1,0 +1,53 @@
+"""What every stage of a round works with."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from ratchet.clients import PolicyClient, PrmClient, SandboxClient
+from ratchet.contracts.rounds import RoundProgress
+from ratchet.queue import SearchQueue
+from ratchet.settings import TrainerSettings
+from ratchet.store.registry import Registry
+from ratchet.store.rounds import RoundClaim, RoundStore
+
+
+class RoundFailedError(Exception):
+    """The round cannot go on; the message says why, for its `reason`."""
+
+
+class Report(Protocol):
+    """Tells those who watch where a stage stands."""
+
+    async def __call__(self, progress: RoundProgress) -> None:
+        """Write it down."""
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """The services, the stores and the round that a stage works on."""
+
+    settings: TrainerSettings
+    claim: RoundClaim
+    rounds: RoundStore
+    registry: Registry
+    queue: SearchQueue
+    policy: PolicyClient
+    prm: PrmClient
+    sandbox: SandboxClient
+    report: Report
+
+    @property
+    def folder(self) -> Path:
+        """Where the round keeps its files."""
+        return run_folder(self.settings, self.claim.run) / f"round-{self.claim.number}"
+
+    def metric(self, stage: str) -> dict[str, Any]:
+        """What an earlier stage of this round has measured."""
+        found: dict[str, Any] = self.claim.metrics[stage]
+        return found
+
+
+def run_folder(settings: TrainerSettings, run: str) -> Path:
+    """Where a run of rounds keeps its files."""
+    return settings.rounds_dir.expanduser().resolve() / run

@@ -1,0 +1,239 @@
+"""Last stage: measure the new pair beside the one that serves, on problems without their reference answers, and decide.
+
+Policy alone (greedy), the whole system (search with the PRM), and best-of-N and majority on independent trajectories of as
+many generated tokens. The gate looks at development problems only; held-out problems are for reporting. What the serving
+pair measured in an earlier round of the run is used again.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ratchet.answers import answer_key, same_answer
+from ratchet.contracts.rounds import Evaluation, Gate, RoundConfig
+from ratchet.contracts.search import (
+    Budget,
+    PinnedModels,
+    Priority,
+    PrmUse,
+    SearchRequest,
+    StrategyName,
+    StrategyParameters,
+    VerificationLevel,
+)
+from ratchet.contracts.serving import LoadModel
+from ratchet.evaluation import wilson
+from ratchet.store.rounds import RoundProblem
+from ratchet.store.searches import NodeRecord
+from services.trainer.context import Context
+from services.trainer.searching import plan, require_sound, wait_for
+
+SPLITS = ("development", "held_out")
+INCUMBENT, CANDIDATE = "incumbent", "candidate"
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A policy with its PRM."""
+
+    policy: str
+    prm: str
+
+    @property
+    def key(self) -> str:
+        """Under which its measurements are kept."""
+        return f"{self.policy} {self.prm}"
+
+
+async def evaluate(context: Context) -> dict[str, Any]:
+    """Measurements of both pairs, and the gate's verdict."""
+    config, models = context.claim.config, context.metric("models")
+    policy, prm = context.metric("policy"), context.metric("prm")
+    incumbent = Pair(models["policy"], models["prm"])
+    candidate = Pair(policy["version"], prm["version"] if prm else models["prm"])
+    await context.policy.load(candidate.policy, LoadModel(uri=policy["uri"], sha256=policy["sha256"]))
+    if prm:
+        await context.prm.load(candidate.prm, LoadModel(uri=prm["uri"], sha256=prm["sha256"]))
+    problems = {split: await context.rounds.problems(context.claim.id, split) for split in SPLITS}
+    known = await _measured_before(context, incumbent)
+    found = {INCUMBENT: known or {}}
+    pairs = {CANDIDATE: candidate} if known else {CANDIDATE: candidate, INCUMBENT: incumbent}
+    plans = {
+        f"{who}.{each.name}": (who, pair, each)
+        for who, pair in pairs.items()
+        for each in _plans(config.evaluation)
+    }
+    for purpose, (_, pair, each) in plans.items():
+        chosen = problems[each.split][: each.limit]
+        requests = {one.place: each.request(one, pair, config) for one in chosen}
+        await plan(context, purpose, 0, requests)
+    await wait_for(context, list(plans), "evaluating")
+    for purpose, (who, _, each) in plans.items():
+        found.setdefault(who, {}).update(await _measure(context, purpose, each, problems[each.split]))
+    verdict = gate(found[INCUMBENT], found[CANDIDATE], config.gate)
+    for split in SPLITS:
+        of_split = {name: figures for name, figures in found[CANDIDATE].items() if name.startswith(split)}
+        await context.rounds.add_evaluation(context.claim, candidate.policy, split, of_split)
+    return {
+        "evaluation": {
+            INCUMBENT: {"pair": incumbent.key, "measured": found[INCUMBENT]},
+            CANDIDATE: {"pair": candidate.key, "measured": found[CANDIDATE]},
+        },
+        "gate": verdict,
+    }
+
+
+async def _measured_before(context: Context, pair: Pair) -> dict[str, Any] | None:
+    """What a pair measured in an earlier round of this run on the same problems in the same way."""
+    mine = context.claim.config
+    for earlier in await context.rounds.rounds(context.claim.run):
+        same = all(
+            earlier.config.get(part) == getattr(mine, part).model_dump(mode="json")
+            for part in ("development", "held_out", "evaluation")
+        )
+        if earlier.number >= context.claim.number or not same or earlier.config.get("seed") != mine.seed:
+            continue
+        for found in (earlier.metrics.get("evaluation") or {}).values():
+            if found["pair"] == pair.key:
+                measured: dict[str, Any] = found["measured"]
+                return measured
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """One strategy on one split, for one pair."""
+
+    split: str
+    strategy: StrategyName
+    limit: int | None = None
+    """Only so many of the split's problems."""
+
+    @property
+    def name(self) -> str:
+        return f"{self.split}.{self.strategy}"
+
+    def request(self, problem: RoundProblem, pair: Pair, config: RoundConfig) -> SearchRequest:
+        """The search of one problem. It knows no reference answer."""
+        how = config.evaluation
+        greedy = self.strategy is StrategyName.GREEDY
+        return SearchRequest(
+            problem=problem.text,
+            strategy=self.strategy,
+            parameters=StrategyParameters(
+                rollouts=1 if greedy else how.rollouts,
+                candidates=how.candidates,
+                exploration=how.exploration,
+                temperature=how.temperature,
+                top_p=how.top_p,
+                max_tokens=how.max_tokens,
+                early_stop=False,
+                together=how.together,
+                in_flight=how.in_flight,
+                prm=PrmUse.NONE if greedy else PrmUse.VALUE,
+            ),
+            budget=Budget(tokens=how.max_tokens if greedy else how.tokens, seconds=3600),
+            require=VerificationLevel.EXECUTION,
+            models=PinnedModels(policy=pair.policy, prm=pair.prm),
+            seed=(config.seed + problem.place) % 2**31,
+            priority=Priority.LOW,
+        )
+
+
+def _plans(how: Evaluation) -> list[_Plan]:
+    """The gate's comparisons on development problems, and what is reported of the held-out ones."""
+    plans = [_Plan(split, StrategyName.GREEDY) for split in SPLITS]
+    if how.system:
+        plans += [_Plan("held_out", StrategyName.MCTS), _Plan("held_out", StrategyName.BEST_OF_N)]
+    if how.system and how.development_system:
+        plans.append(_Plan("development", StrategyName.MCTS, how.development_system))
+    return plans
+
+
+async def _measure(
+    context: Context, purpose: str, plan: _Plan, problems: Sequence[RoundProblem]
+) -> dict[str, Any]:
+    """Figures of the searches for a purpose, by name. Independent trajectories give two: best-of-N and majority."""
+    results = await context.rounds.results(context.claim.id, purpose)
+    require_sound(results, purpose)
+    tokens = sum(each.usage.policy.tokens for each in results) / max(1, len(results))
+    if plan.strategy is not StrategyName.BEST_OF_N:
+        answers = {each.place: each.answer for each in results}
+        return {plan.name: await _figures(context, answers, problems, tokens)}
+    best: dict[int, str | None] = {}
+    majority: dict[int, str | None] = {}
+    async for tree in context.rounds.trees(context.claim.id, purpose):
+        ends = [node for node in tree.nodes if node.answer is not None and node.visits > 0]
+        best[tree.place] = _vote(ends, by_prm=True)
+        majority[tree.place] = _vote(ends, by_prm=False)
+    return {
+        plan.name: await _figures(context, best, problems, tokens),
+        f"{plan.split}.{StrategyName.MAJORITY}": await _figures(context, majority, problems, tokens),
+    }
+
+
+def _vote(ends: Sequence[NodeRecord], *, by_prm: bool) -> str | None:
+    """The answer with most votes; each trajectory has one, weighted by the PRM's score of its end where `by_prm`."""
+    votes: defaultdict[str, float] = defaultdict(float)
+    texts: dict[str, str] = {}
+    for end in sorted(ends, key=lambda end: end.ordinal):
+        assert end.answer is not None
+        key = answer_key(end.answer)
+        texts.setdefault(key, end.answer)
+        weight = end.prm_score if by_prm and end.prm_score is not None else 1.0
+        votes[key] += weight * end.visits
+    return texts[max(votes, key=lambda key: votes[key])] if votes else None
+
+
+async def _figures(
+    context: Context, answers: Mapping[int, str | None], problems: Sequence[RoundProblem], tokens: float
+) -> dict[str, Any]:
+    """Accuracy with its interval, and each problem's outcome as a digit, by place."""
+    outcomes = ""
+    for problem in problems:
+        if problem.place not in answers:
+            continue
+        answer = answers[problem.place]
+        correct = answer is not None and await same_answer(context.sandbox, answer, problem.answer)
+        outcomes += "1" if correct else "0"
+    right, n = outcomes.count("1"), len(outcomes)
+    low, high = wilson(right, n)
+    return {
+        "n": n,
+        "right": right,
+        "accuracy": round(right / max(1, n), 4),
+        "ci95": [round(low, 4), round(high, 4)],
+        "tokens": round(tokens, 1),
+        "outcomes": outcomes,
+    }
+
+
+def gate(incumbent: Mapping[str, Any], candidate: Mapping[str, Any], rules: Gate) -> dict[str, Any]:
+    """Whether the candidate is promoted: it must not lose on development problems, neither alone nor as a system."""
+    comparisons = {}
+    for name in (f"development.{StrategyName.GREEDY}", f"development.{StrategyName.MCTS}"):
+        if name in incumbent and name in candidate:
+            comparisons[name] = compare(incumbent[name]["outcomes"], candidate[name]["outcomes"], rules)
+    lost = [name for name, each in comparisons.items() if each["loses"]]
+    return {"promoted": not lost, "lost": lost, "comparisons": comparisons, **rules.model_dump()}
+
+
+def compare(old: str, new: str, rules: Gate) -> dict[str, Any]:
+    """Paired outcomes of the same problems: an exact one-sided McNemar test of "the new one is worse"."""
+    worse = sum(before == "1" and after == "0" for before, after in zip(old, new, strict=True))
+    better = sum(before == "0" and after == "1" for before, after in zip(old, new, strict=True))
+    n = worse + better
+    # P(X >= worse) for X ~ Binomial(n, 1/2).
+    p = sum(math.comb(n, k) for k in range(worse, n + 1)) / 2**n
+    difference = (better - worse) / max(1, len(old))
+    loses = (worse > better and p < rules.alpha) or difference < -rules.tolerance
+    return {
+        "n": len(old),
+        "better": better,
+        "worse": worse,
+        "difference": round(difference, 4),
+        "p_worse": round(p, 4),
+        "loses": loses,
+    }

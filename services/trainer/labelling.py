@@ -1,0 +1,95 @@
+"""Second stage: search the training problems, with the reference answers known to the verifier alone.
+
+Values come from the ends of trajectories; once a PRM was trained its scores seed them. Problems that stay unsolved are
+searched again with other seeds and more rollouts, as the paper does in its last round (arXiv 2501.04519, section 3.4).
+"""
+
+from typing import Any
+
+from ratchet.contracts.rounds import LabelSearch
+from ratchet.contracts.search import (
+    Budget,
+    PinnedModels,
+    Priority,
+    PrmUse,
+    SearchRequest,
+    StrategyName,
+    StrategyParameters,
+    VerificationLevel,
+)
+from ratchet.states import SearchState
+from ratchet.store.rounds import EndedSearch, RoundProblem
+from services.trainer.context import Context
+from services.trainer.prepare import PRM1
+from services.trainer.searching import plan, require_sound, wait_for
+
+PURPOSE = "label"
+SEEDS_PER_ATTEMPT = 100_003
+
+
+async def label(context: Context) -> dict[str, Any]:
+    """Search all training problems; coverage and cost."""
+    config, models = context.claim.config, context.metric("models")
+    problems = await context.rounds.problems(context.claim.id, "train")
+    rollouts = config.label.rollouts
+    for attempt in range(config.label.retries + 1):
+        solved = _solved(await context.rounds.results(context.claim.id, PURPOSE))
+        requests = {
+            problem.place: _request(
+                problem,
+                config.label,
+                rollouts,
+                models,
+                seed=config.seed + attempt * SEEDS_PER_ATTEMPT + problem.place,
+            )
+            for problem in problems
+            if problem.place not in solved
+        }
+        await plan(context, PURPOSE, attempt, requests)
+        await wait_for(context, [PURPOSE], f"searching, attempt {attempt + 1}")
+        rollouts = round(rollouts * config.label.retry_factor)
+    results = await context.rounds.results(context.claim.id, PURPOSE)
+    require_sound(results, PURPOSE)
+    return {
+        "label": {
+            "problems": len(problems),
+            "solved": len(_solved(results)),
+            "coverage": round(len(_solved(results)) / max(1, len(problems)), 4),
+            "searches": len(results),
+            "failed": sum(result.state is SearchState.FAILED for result in results),
+            "tokens": sum(result.usage.policy.tokens for result in results),
+            "simulations": sum(result.usage.simulations for result in results),
+        }
+    }
+
+
+def _solved(results: list[EndedSearch]) -> set[int]:
+    return {result.place for result in results if result.state is SearchState.SOLVED_VERIFIED}
+
+
+def _request(
+    problem: RoundProblem, label: LabelSearch, rollouts: int, models: dict[str, str], *, seed: int
+) -> SearchRequest:
+    return SearchRequest(
+        problem=problem.text,
+        reference_answer=problem.answer,
+        strategy=StrategyName.MCTS,
+        parameters=StrategyParameters(
+            rollouts=rollouts,
+            candidates=label.candidates,
+            max_depth=label.max_depth,
+            exploration=label.exploration,
+            temperature=label.temperature,
+            top_p=label.top_p,
+            max_tokens=label.max_tokens,
+            in_flight=label.in_flight,
+            early_stop=False,
+            together=label.together,
+            prm=label.prm or (PrmUse.ORDER if models["prm"] == PRM1 else PrmUse.VALUE),
+        ),
+        budget=Budget(tokens=min(10_000_000, rollouts * label.max_tokens), seconds=3600),
+        require=VerificationLevel.EXECUTION,
+        models=PinnedModels(policy=models["policy"], prm=models["prm"]),
+        seed=seed % 2**31,
+        priority=Priority.LOW,
+    )

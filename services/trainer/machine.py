@@ -1,0 +1,256 @@
+"""The round machine: polls for rounds that are not over, claims one, and takes it through its stages.
+
+A stage is a function that may run again: what it made before (problems, planned searches, checkpoints) is found and kept.
+So a trainer that dies costs what its stage has not written down, and the next one, or the same one restarted, goes on.
+A pause gives the round back between or within stages; a cancel ends it as failed, with everything gathered so far kept.
+"""
+
+import asyncio
+import contextlib
+import os
+import shutil
+import socket
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import structlog
+
+from ratchet.clients import PolicyClient, PrmClient, SandboxClient, ServiceError
+from ratchet.contracts.rounds import RoundProgress
+from ratchet.queue import SearchQueue
+from ratchet.settings import TrainerSettings
+from ratchet.states import ModelState, RoundState
+from ratchet.store.engine import StoreUnavailableError
+from ratchet.store.registry import Registry
+from ratchet.store.rounds import RoundClaim, RoundLostError, RoundStore
+from services.trainer.context import Context, RoundFailedError
+from services.trainer.evaluating import evaluate
+from services.trainer.labelling import label
+from services.trainer.prepare import PRM1, prepare
+from services.trainer.promotion import let_go, serve
+from services.trainer.reporting import write_report
+from services.trainer.selecting import select
+from services.trainer.training import train_policy, train_prm
+
+log = structlog.get_logger()
+
+Stage = Callable[[Context], Awaitable[dict[str, Any]]]
+
+STAGES: Mapping[RoundState, tuple[Stage, RoundState]] = {
+    RoundState.CREATED: (prepare, RoundState.SEARCHING),
+    RoundState.SEARCHING: (label, RoundState.SELECTING),
+    RoundState.SELECTING: (select, RoundState.TRAINING_POLICY),
+    RoundState.TRAINING_POLICY: (train_policy, RoundState.TRAINING_PRM),
+    RoundState.TRAINING_PRM: (train_prm, RoundState.EVALUATING),
+}
+"""What is done in a state, and the state that follows. What follows `evaluating` is the gate's to say."""
+FREE_BYTES = 200 * 2**20
+"""A round is not begun with less disk than this."""
+PROGRESS_SECONDS = 0.5
+
+
+class _StoppedError(Exception):
+    """A pause or a cancel was asked for."""
+
+    def __init__(self, *, cancel: bool) -> None:
+        super().__init__("cancelled" if cancel else "paused")
+        self.cancel = cancel
+
+
+class Machine:
+    """Works on one round at a time, for as long as the service runs."""
+
+    def __init__(
+        self,
+        settings: TrainerSettings,
+        rounds: RoundStore,
+        registry: Registry,
+        queue: SearchQueue,
+        policy: PolicyClient,
+        prm: PrmClient,
+        sandbox: SandboxClient,
+    ) -> None:
+        self._settings = settings
+        self._rounds = rounds
+        self._registry = registry
+        self._queue = queue
+        self._policy = policy
+        self._prm = prm
+        self._sandbox = sandbox
+        self._owner = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+
+    async def run(self) -> None:
+        """Poll, claim, work, for ever."""
+        while True:
+            try:
+                claim = await self._rounds.claim(self._owner, self._settings.lease_seconds)
+                if claim is None:
+                    await asyncio.sleep(self._settings.poll_seconds)
+                    continue
+                with structlog.contextvars.bound_contextvars(run=claim.run, round=claim.number):
+                    await self._work(claim)
+            except StoreUnavailableError as error:
+                log.warning("the store is away", error=str(error))
+                await asyncio.sleep(self._settings.poll_seconds)
+
+    async def _work(self, claim: RoundClaim) -> None:
+        """Take the round as far as it goes; whatever happens, it is over, given back, or another's afterwards."""
+        log.info("round taken up", state=claim.state.value)
+        holder = [claim]
+        working = asyncio.create_task(self._stages(holder))
+        watching = asyncio.create_task(self._watch(claim))
+        try:
+            await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
+            if working.done():
+                await working
+            else:
+                working.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await working
+                await watching
+        except _StoppedError as stopped:
+            if stopped.cancel:
+                await self._rounds.cancel_searches(claim.id)
+                await self._fail(holder[0], "cancelled on request")
+            else:
+                await self._rounds.release(holder[0])
+                log.info("round paused")
+        except RoundLostError:
+            log.warning("lease lost; another trainer has this round")
+        except RoundFailedError as error:
+            await self._fail(holder[0], str(error))
+        except (StoreUnavailableError, asyncio.CancelledError):
+            with contextlib.suppress(StoreUnavailableError, RoundLostError):
+                await self._rounds.release(holder[0])
+            raise
+        except Exception as error:
+            log.exception("round failed")
+            await self._fail(
+                holder[0], f"{type(error).__name__}: {error} (the trainer's log has the whole story)"
+            )
+        finally:
+            for task in (working, watching):
+                task.cancel()
+            await asyncio.gather(working, watching, return_exceptions=True)
+
+    async def _watch(self, claim: RoundClaim) -> None:
+        """Keep the lease. Raises RoundLostError, and _StoppedError when a pause or a cancel is asked for."""
+        while True:
+            with contextlib.suppress(StoreUnavailableError):
+                paused, cancelled = await self._rounds.renew(claim, self._settings.lease_seconds)
+                if paused or cancelled:
+                    raise _StoppedError(cancel=cancelled)
+            await asyncio.sleep(min(1.0, self._settings.lease_seconds / 5))
+
+    async def _stages(self, holder: list[RoundClaim]) -> None:
+        if holder[0].state is RoundState.CREATED:
+            _require_disk(self._settings)
+        while holder[0].state in STAGES:
+            stage, following = STAGES[holder[0].state]
+            metrics = await self._timed(holder[0], stage)
+            holder[0] = await self._rounds.advance(holder[0], following, metrics)
+            log.info("round moved on", state=following.value)
+        if holder[0].state is RoundState.EVALUATING:
+            await self._decide(holder)
+
+    async def _decide(self, holder: list[RoundClaim]) -> None:
+        """Evaluate, then promote or reject; either way the report is written."""
+        metrics = await self._timed(holder[0], evaluate)
+        claim = holder[0]
+        policy, prm, models = claim.metrics["policy"], claim.metrics["prm"], claim.metrics["models"]
+        if metrics["gate"]["promoted"]:
+            await _retried(lambda: serve(self._registry, self._policy, policy["version"]))
+            if prm:
+                await _retried(lambda: serve(self._registry, self._prm, prm["version"]))
+            state = RoundState.PROMOTED
+            await let_go(self._policy, {models["policy"]}, {models["base"], policy["version"]})
+            if prm:
+                await let_go(self._prm, {models["prm"]}, {PRM1, prm["version"]})
+        else:
+            for made in (policy, prm):
+                if made:
+                    await self._reject(made["version"])
+            state = RoundState.REJECTED
+            await let_go(self._policy, {policy["version"]}, {models["base"], models["policy"]})
+            if prm:
+                await let_go(self._prm, {prm["version"]}, {PRM1, models["prm"]})
+        lost = metrics["gate"]["lost"]
+        reason = None if state is RoundState.PROMOTED else f"worse than the serving pair: {', '.join(lost)}"
+        holder[0] = await self._rounds.advance(claim, state, metrics, reason)
+        log.info("round over", state=state.value, reason=reason)
+        await self._write_report(claim.run)
+
+    async def _reject(self, version: str) -> None:
+        model = await self._registry.get(version)
+        if model is not None and model.state is ModelState.CANDIDATE:
+            await self._registry.set_state(version, ModelState.REJECTED)
+
+    async def _timed(self, claim: RoundClaim, stage: Stage) -> dict[str, Any]:
+        """What the stage measured, and how long it took, earlier attempts apart."""
+        began = time.monotonic()
+        told = 0.0
+
+        async def report(progress: RoundProgress) -> None:
+            nonlocal told
+            if time.monotonic() - told >= PROGRESS_SECONDS or progress.done == progress.total:
+                told = time.monotonic()
+                await self._rounds.note_progress(claim, progress)
+
+        context = Context(
+            settings=self._settings,
+            claim=claim,
+            rounds=self._rounds,
+            registry=self._registry,
+            queue=self._queue,
+            policy=self._policy,
+            prm=self._prm,
+            sandbox=self._sandbox,
+            report=report,
+        )
+        await report(RoundProgress(stage=claim.state.value))
+        try:
+            found = await stage(context)
+        except ServiceError as error:
+            raise RoundFailedError(f"A service did not do what {claim.state.value} needs: {error}") from error
+        except OSError as error:
+            raise RoundFailedError(f"{claim.state.value} could not write its files: {error}") from error
+        seconds = {**claim.metrics.get("seconds", {}), claim.state.value: round(time.monotonic() - began, 1)}
+        return {**found, "seconds": seconds}
+
+    async def _fail(self, claim: RoundClaim, reason: str) -> None:
+        log.error("round failed", reason=reason)
+        with contextlib.suppress(RoundLostError):
+            await self._rounds.advance(claim, RoundState.FAILED, {}, reason)
+        await self._write_report(claim.run)
+
+    async def _write_report(self, run: str) -> None:
+        """A report that cannot be written is no reason to lose a round."""
+        try:
+            await write_report(self._settings, await self._rounds.rounds(run))
+        except OSError as error:
+            log.error("report not written", error=str(error))
+
+
+def _require_disk(settings: TrainerSettings) -> None:
+    folder = settings.rounds_dir.expanduser().resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder).free
+    if free < FREE_BYTES:
+        raise RoundFailedError(
+            f"The disk is full: {free // 2**20} MiB are free in {folder}, {FREE_BYTES // 2**20} MiB are needed. "
+            "Free some, or set RATCHET_ROUNDS_DIR to a larger disk."
+        )
+
+
+async def _retried(act: Callable[[], Awaitable[None]], attempts: int = 3) -> None:
+    """A swap that has begun in the registry is worth another try; `keep_serving` finishes what stays undone."""
+    for attempt in range(1, attempts + 1):
+        try:
+            await act()
+        except ServiceError as error:
+            log.warning("swap not finished", attempt=attempt, error=str(error))
+            await asyncio.sleep(1.0)
+        else:
+            return

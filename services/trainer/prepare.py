@@ -1,0 +1,89 @@
+"""First stage: which problems, from which models. All that a round needs is checked before any work is put into it."""
+
+import asyncio
+from typing import Any
+
+import structlog
+
+from ratchet.contracts.rounds import ProblemSource, RoundConfig
+from ratchet.contracts.serving import LoadModel
+from ratchet.contracts.trainer import ModelKind
+from ratchet.problems import Problem, ProblemFileError, contaminated, load, sample
+from ratchet.states import ModelState
+from services.trainer.context import Context, RoundFailedError
+
+log = structlog.get_logger()
+
+PRM1 = "prm1-likelihood"
+"""The PRM that is always there; see services/prm."""
+SPLITS = ("train", "development", "held_out")
+SAME_PROBLEM = 0.9
+"""Share of common 13-grams from which on two problems are the same one."""
+
+
+async def prepare(context: Context) -> dict[str, Any]:
+    """Load and store the problems, find the models to start from, and have the services hold them."""
+    models = await incumbents(context)
+    loaded = await asyncio.to_thread(load_problems, context.claim.config)
+    aside = {each.problem for each in await context.rounds.quarantined(run=context.claim.run)}
+    facts: dict[str, Any] = {}
+    for split in SPLITS:
+        problems, refused = loaded[split]
+        kept = [problem for problem in problems if split != "train" or problem.text not in aside]
+        await context.rounds.add_problems(context.claim, split, kept)
+        facts[split] = {"problems": len(kept), "refused": refused, "set_aside": len(problems) - len(kept)}
+    return {"models": models, "problems": facts}
+
+
+def load_problems(config: RoundConfig) -> dict[str, tuple[list[Problem], int]]:
+    """Problems by split, and how many were refused as not verifiable. Raises RoundFailedError."""
+    found: dict[str, tuple[list[Problem], int]] = {}
+    for split in SPLITS:
+        source: ProblemSource = getattr(config, split)
+        try:
+            held = load(source.spec).require_any()
+        except (ProblemFileError, OSError) as error:
+            raise RoundFailedError(f"The problems of {split} cannot be used. {error}") from error
+        chosen = sample(held.problems, seed=config.seed, offset=source.offset, limit=source.count)
+        if len(chosen) < source.count:
+            raise RoundFailedError(
+                f"{split} asks for {source.count} problems from {source.offset} on; {source.spec} has only "
+                f"{len(held.problems)} that can be verified ({len(held.refused)} were refused)."
+            )
+        found[split] = chosen, len(held.refused)
+    train = found["train"][0]
+    for split in SPLITS[1:]:
+        overlaps = contaminated(train, found[split][0], threshold=SAME_PROBLEM)
+        if overlaps:
+            worst = overlaps[0]
+            raise RoundFailedError(
+                f"{len(overlaps)} problems of {split} are also in train, {worst.share:.0%} of the first one's words: "
+                f"{worst.evaluation.source} and {worst.train.source}. Use disjoint problems."
+            )
+    return found
+
+
+async def incumbents(context: Context) -> dict[str, str]:
+    """Versions of the policy and PRM that serve, and of the base that training starts from."""
+    serving = await context.registry.models(ModelKind.POLICY, ModelState.SERVING, 1)
+    if not serving:
+        raise RoundFailedError("No policy serves yet. Start the policy service, and look at GET /models.")
+    policy = serving[0]
+    base = policy
+    while base.parent is not None:
+        parent = await context.registry.get(base.parent)
+        if parent is None:
+            break
+        base = parent
+    prms = await context.registry.models(ModelKind.PRM, ModelState.SERVING, 1)
+    for model in {base.version: base, policy.version: policy}.values():
+        await context.policy.load(model.version, LoadModel(uri=model.uri, sha256=model.sha256))
+    for prm in prms:
+        await context.prm.load(prm.version, LoadModel(uri=prm.uri, sha256=prm.sha256))
+    return {
+        "base": base.version,
+        "base_uri": base.uri,
+        "policy": policy.version,
+        "policy_uri": policy.uri,
+        "prm": prms[0].version if prms else PRM1,
+    }

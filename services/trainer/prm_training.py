@@ -1,0 +1,473 @@
+"""Trains a PRM on search trees: `python -m services.trainer.prm_training JOB.json` (a PrmJob).
+
+The round's policy gets a head with one output, read at the end of each step. It learns which of two steps is better (pairs)
+and, if the config says so, how often a step led to a right end (values, at its end and at all its tokens). A tree is read
+as one sequence, so both steps of a pair are in one pass. A tenth of the problems is kept out: on them the logits are made
+probabilities, and the result is judged (prm_quality).
+
+Limits: one process; all weights are trained, in fp32, and nothing is sharded.
+"""
+
+import hashlib
+import math
+import random
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import ValidationError
+from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
+
+from ratchet.contracts.training import PrmTraining
+from ratchet.models.prm_head import CONFIG_KEY, Calibration
+from services.trainer.checkpoints import (
+    checkpoint_sha256,
+    copy_tokenizer,
+    load_state,
+    save_state,
+)
+from services.trainer.files import write_atomically, write_file_atomically
+from services.trainer.jobs import (
+    RESULT_FILE,
+    PrmJob,
+    PrmResult,
+    Progress,
+    ProgressWriter,
+    TrainingFailedError,
+    job_folder,
+    named_failures,
+    run_job,
+    sampled,
+)
+from services.trainer.preferences import Preferences, Tree, held_out_problems, preferences, running
+from services.trainer.prm_examples import Piece, pieces
+from services.trainer.prm_quality import Readings, platt, quality
+from services.trainer.tree_packing import ancestor_mask
+
+HELD_OUT_FRACTION = 0.1
+HELD_OUT_AT_LEAST = 20
+LEAST_PROBLEMS = 4
+"""With fewer, nothing can be held out that is worth it."""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Packed trees; `held_out` with what each of them is judged by. Counts are of the training part."""
+
+    train: list[Piece]
+    held_out: list[tuple[Preferences, list[Piece]]]
+    trees: int
+    problems: int
+    held_out_problems: int
+    sibling_pairs: int
+    trajectory_pairs: int
+    values: int
+    dropped_too_long: int
+
+
+def train(job: PrmJob) -> PrmResult:
+    """Train, or go on with, or only read the result of, this job. Raises TrainingFailedError."""
+    with job_folder(job.out), named_failures(job, job.config):
+        digest = _job_digest(job)
+        result = job.out / RESULT_FILE
+        if result.is_file():
+            known = PrmResult.model_validate_json(result.read_bytes())
+            if known.job == digest:
+                return known
+            result.unlink()
+        done = _train(job, digest)
+        write_file_atomically(result, done.model_dump_json(indent=2) + "\n")
+        return done
+
+
+def read_trees(files: Iterable[Path]) -> Iterator[Tree]:
+    """The trees of all files. Raises TrainingFailedError that names the line."""
+    for file in files:
+        try:
+            with file.open("rb") as lines:
+                for number, line in enumerate(lines, 1):
+                    if line.strip():
+                        yield _tree(file, number, line)
+        except OSError as error:
+            raise TrainingFailedError(f"The trees in {file} cannot be read: {error.strerror}.") from error
+
+
+def _tree(file: Path, number: int, line: bytes) -> Tree:
+    try:
+        return Tree.model_validate_json(line)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the tree"
+        raise TrainingFailedError(f"{file}, line {number}: {where}: {first['msg']}.") from error
+
+
+def dataset(trees: Sequence[Tree], tokenizer: Any, config: PrmTraining) -> Dataset:
+    """Pairs, values and packed sequences, split by problem. Raises TrainingFailedError when there is nothing to learn."""
+    problems = {tree.problem_id for tree in trees}
+    if len(problems) < LEAST_PROBLEMS:
+        raise TrainingFailedError(
+            f"There are trees of {len(problems)} problems; a PRM needs {LEAST_PROBLEMS} at the least, and some hundreds "
+            "to be of use. Search more problems."
+        )
+    kept_out = held_out_problems(
+        problems, fraction=HELD_OUT_FRACTION, at_least=HELD_OUT_AT_LEAST, seed=config.seed
+    )
+    training: list[Piece] = []
+    held_out: list[tuple[Preferences, list[Piece]]] = []
+    taught: list[Preferences] = []
+    ends: set[bool] = set()
+    dropped = 0
+    for tree in trees:
+        nodes = running(tree)
+        found = preferences(tree, margin=config.margin, edit_distance=config.edit_distance)
+        if tree.problem_id not in kept_out and not (config.value_weight or config.token_weight):
+            # Steps in no pair teach nothing then, and need not be read.
+            found = replace(found, values={})
+        packed, too_long = pieces(
+            tree, nodes, found, tokenizer, limit=config.micro_tokens, max_length=config.max_length
+        )
+        dropped += too_long
+        ends.update(found.ends.values())
+        if tree.problem_id in kept_out:
+            held_out.append((found, packed))
+        else:
+            taught.append(found)
+            training.extend(packed)
+    for kind, missing in ((True, "right"), (False, "wrong")):
+        if kind not in ends:
+            raise TrainingFailedError(
+                f"No finished trajectory in {len(trees)} trees is {missing}, so there is nothing to tell apart. Search "
+                f"{'easier' if kind else 'harder'} problems, or with more rollouts."
+            )
+    data = Dataset(
+        training,
+        held_out,
+        len(trees),
+        len(problems),
+        len(kept_out),
+        sum(len(found.siblings) for found in taught),
+        sum(len(found.pairs) - len(found.siblings) for found in taught),
+        sum(len(found.values) for found in taught),
+        dropped,
+    )
+    if not training:
+        raise TrainingFailedError(
+            f"No pair of steps differs by a Q of {config.margin} and {config.edit_distance} characters. Lower margin or "
+            "edit_distance, or set value_weight."
+        )
+    return data
+
+
+# --- the model -------------------------------------------------------------------------------------------------------
+
+
+def load_policy(base: Path, config: PrmTraining, device: str) -> tuple[Any, Any]:
+    """The policy's network in fp32 with a new head, and its tokenizer. Raises TrainingFailedError."""
+    from transformers import AutoConfig, AutoModelForTokenClassification, AutoTokenizer
+    from transformers.utils import logging
+
+    # The head is new, and transformers would warn of it.
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True)
+        model_config = AutoConfig.from_pretrained(base, local_files_only=True)
+        model_config.num_labels = 1
+        # The policy was trained without dropout; transformers' default for this head is 0.1.
+        model_config.classifier_dropout = 0.0
+        model = AutoModelForTokenClassification.from_pretrained(
+            base,
+            config=model_config,
+            dtype=torch.float32,
+            attn_implementation="sdpa",
+            local_files_only=True,
+            use_safetensors=True,
+        )
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        first = str(error).strip().splitlines()
+        raise TrainingFailedError(
+            f"The policy in {base} cannot be loaded: {first[0] if first else type(error).__name__}"
+        ) from error
+    if config.gradient_checkpointing:
+        model.gradient_checkpointing_enable()
+    return model.to(device), tokenizer
+
+
+def logits_of(model: Any, batch: Sequence[Piece], dtype: str | None) -> torch.Tensor:
+    """Logits of packed trees, fp32 [B, T]; T is the longest's. `dtype` None: that of the weights."""
+    device = model.device
+    width = max(map(len, batch))
+    ids = torch.zeros((len(batch), width), dtype=torch.long)
+    positions = torch.zeros((len(batch), width), dtype=torch.long)
+    for row, piece in enumerate(batch):
+        ids[row, : len(piece)] = torch.from_numpy(piece.tokens)
+        positions[row, : len(piece)] = torch.from_numpy(piece.positions)
+    mask = torch.from_numpy(np.stack([ancestor_mask(piece.parents, width) for piece in batch])).unsqueeze(1)
+    with torch.autocast(device.type, torch.bfloat16, enabled=dtype == "bf16"):
+        out = model(
+            input_ids=ids.to(device),
+            attention_mask=mask.to(device),
+            position_ids=positions.to(device),
+            use_cache=False,
+        )
+    return torch.as_tensor(out.logits[..., 0]).float()
+
+
+@dataclass(frozen=True)
+class _Totals:
+    """Weights of an optimizer step, by which the sums over its passes become means."""
+
+    pairs: float
+    values: float
+    tokens: float
+
+
+def _totals(batch: Sequence[Piece]) -> _Totals:
+    return _Totals(
+        *(
+            max(float(sum(part.sum() for part in parts)), 1e-9)
+            for parts in (
+                [piece.pair_weights for piece in batch],
+                [piece.values[:, 1] for piece in batch],
+                [piece.token_values[:, 1] for piece in batch],
+            )
+        )
+    )
+
+
+def loss_of(
+    logits: torch.Tensor, batch: Sequence[Piece], config: PrmTraining, totals: _Totals
+) -> torch.Tensor:
+    """The batch's part of the step's loss, from logits [B, T]: weighted pairs, values at step ends, values at tokens."""
+    loss = logits.sum() * 0.0
+    for row, piece in zip(logits, batch, strict=True):
+        read = row[_tensor(piece.ends, row)]
+        if len(piece.better):
+            gaps = read[_tensor(piece.better, row)] - read[_tensor(piece.worse, row)]
+            weights = _tensor(piece.pair_weights, row)
+            loss = loss - config.pair_weight / totals.pairs * (weights * logsigmoid(gaps)).sum()
+        for weight, found, wanted, total in (
+            (config.value_weight, read, piece.values, totals.values),
+            (config.token_weight, row[: len(piece)], piece.token_values, totals.tokens),
+        ):
+            if weight:
+                targets, weights = _tensor(wanted, row).unbind(dim=1)
+                loss = loss + weight / total * binary_cross_entropy_with_logits(
+                    found, targets, weights, reduction="sum"
+                )
+    return loss
+
+
+def _tensor(values: Any, like: torch.Tensor) -> torch.Tensor:
+    return torch.from_numpy(values).to(like.device)
+
+
+# --- training --------------------------------------------------------------------------------------------------------
+
+
+def plan(data: Sequence[Piece], config: PrmTraining) -> list[list[list[Piece]]]:
+    """For each optimizer step its forward passes: pieces of like length, the passes in an order of its own each epoch."""
+    ordered = sorted(data, key=lambda piece: (len(piece), piece.problem_id))
+    passes: list[list[Piece]] = []
+    for piece in ordered:
+        if not passes or len(piece) * (len(passes[-1]) + 1) > min(config.micro_tokens, config.batch_tokens):
+            passes.append([])
+        passes[-1].append(piece)
+    steps: list[list[list[Piece]]] = []
+    for epoch in range(config.epochs):
+        shuffled = random.Random(f"{config.seed}/{epoch}").sample(passes, len(passes))  # noqa: S311
+        room = 0
+        for batch in shuffled:
+            size = len(batch) * len(batch[-1])
+            if size > room:
+                steps.append([])
+                room = config.batch_tokens
+            steps[-1].append(batch)
+            room -= size
+    return steps
+
+
+def _train(job: PrmJob, digest: str) -> PrmResult:
+    config = job.config
+    began = time.monotonic()
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    torch.manual_seed(config.seed)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    trees = list(read_trees(job.data))
+    model, tokenizer = load_policy(job.base, config, device)
+    data = dataset(trees, tokenizer, config)
+    steps = plan(data.train, config)
+    optimizer, scheduler = _optimizer(model, config, len(steps))
+    state = load_state(job.out / "state", job=digest, optimizer=optimizer, scheduler=scheduler)
+    losses: list[float] = []
+    tokens, start, before = 0, 0, 0.0
+    if state is not None:
+        model.load_state_dict(state.tensors)
+        start, losses = state.step, list(state.notes["losses"])
+        tokens, before = state.notes["tokens"], state.notes["seconds"]
+    progress = ProgressWriter(job.out)
+    model.train()
+    for number, passes in enumerate(steps[start:], start + 1):
+        totals = _totals([piece for batch in passes for piece in batch])
+        lr, total = scheduler.get_last_lr()[0], 0.0
+        for batch in passes:
+            loss = loss_of(logits_of(model, batch, config.dtype), batch, config, totals)
+            loss.backward()  # type: ignore[no-untyped-call]
+            total += loss.item()
+            tokens += sum(map(len, batch))
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.max_grad_norm)
+        if not (math.isfinite(total) and math.isfinite(norm.item())):
+            raise TrainingFailedError(
+                f"The loss is not a number at step {number} of {len(steps)} (learning rate {lr:g}). Lower lr, or train "
+                "in fp32."
+            )
+        optimizer.step()
+        scheduler.step()
+        optimizer.zero_grad()
+        losses.append(total)
+        seconds = before + time.monotonic() - began
+        progress.write(
+            Progress(step=number, steps=len(steps), loss=total, lr=lr, tokens=tokens, seconds=seconds)
+        )
+        if number % config.save_every_steps == 0 or number == len(steps):
+            save_state(
+                job.out / "state",
+                job=digest,
+                step=number,
+                tensors=model.state_dict(),
+                optimizer=optimizer,
+                scheduler=scheduler,
+                notes={"losses": losses, "tokens": tokens, "seconds": seconds},
+            )
+    seconds = before + time.monotonic() - began
+    # Judged and calibrated as it will be served: in the policy's own precision.
+    model = model.to(_served_dtype(job.base)).eval()
+    readings = read(model, data.held_out, config)
+    calibration = platt(readings.logits, readings.targets, readings.weights)
+    _save(model, calibration, job)
+    return PrmResult(
+        steps=len(steps),
+        tokens=tokens,
+        epochs=config.epochs,
+        final_loss=losses[-1],
+        losses=sampled(losses),
+        seconds=seconds,
+        tokens_per_second=tokens / max(seconds, 1e-9),
+        trees=data.trees,
+        problems=data.problems,
+        held_out_problems=data.held_out_problems,
+        sibling_pairs=data.sibling_pairs,
+        trajectory_pairs=data.trajectory_pairs,
+        values=data.values,
+        dropped_too_long=data.dropped_too_long,
+        calibration=calibration,
+        quality=quality(readings),
+        sha256=checkpoint_sha256(job.out / "model"),
+        job=digest,
+    )
+
+
+def _optimizer(
+    model: Any, config: PrmTraining, steps: int
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+    from transformers import get_scheduler
+
+    groups = [
+        {"params": [one for one in model.parameters() if one.ndim >= 2], "weight_decay": config.weight_decay},
+        {"params": [one for one in model.parameters() if one.ndim < 2], "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=config.lr)
+    name = "constant_with_warmup" if config.schedule == "constant" else config.schedule
+    warmup = math.ceil(config.warmup_ratio * steps)
+    return optimizer, get_scheduler(name, optimizer, num_warmup_steps=warmup, num_training_steps=steps)
+
+
+@torch.inference_mode()
+def read(model: Any, held_out: Sequence[tuple[Preferences, list[Piece]]], config: PrmTraining) -> Readings:
+    """Logits of held-out trees beside what is known of them."""
+    numbers: dict[str, int] = {}
+    steps: list[tuple[float, float, float, int]] = []
+    pairs: list[tuple[float, float, int]] = []
+    ends: list[tuple[float, bool, int]] = []
+    logits = _read_all(model, [piece for _, packed in held_out for piece in packed], config)
+    for found, packed in held_out:
+        if not packed:
+            continue
+        problem = numbers.setdefault(packed[0].problem_id, len(numbers))
+        known = {node: value for piece in packed for node, value in logits[id(piece)].items()}
+        steps += [
+            (known[node], value.target, value.weight, problem)
+            for node, value in found.values.items()
+            if node in known
+        ]
+        pairs += [
+            (known[pair.better], known[pair.worse], problem)
+            for pair in found.siblings
+            if pair.better in known and pair.worse in known
+        ]
+        ends += [(known[node], right, problem) for node, right in found.ends.items() if node in known]
+    step, pair, end = (
+        np.array(rows, dtype=np.float64).reshape(-1, width).T
+        for rows, width in ((steps, 4), (pairs, 3), (ends, 3))
+    )
+    return Readings(
+        logits=step[0],
+        targets=step[1],
+        weights=step[2],
+        step_problem=step[3].astype(int),
+        better=pair[0],
+        worse=pair[1],
+        pair_problem=pair[2].astype(int),
+        end_logits=end[0],
+        end_right=end[1].astype(bool),
+        end_problem=end[2].astype(int),
+    )
+
+
+def _read_all(model: Any, data: Sequence[Piece], config: PrmTraining) -> dict[int, dict[str, float]]:
+    """The logit of each read node, by piece."""
+    found: dict[int, dict[str, float]] = {}
+    for passes in plan(data, config.model_copy(update={"epochs": 1})):
+        for batch in passes:
+            for piece, row in zip(batch, logits_of(model, batch, None).cpu().numpy(), strict=True):
+                found[id(piece)] = dict(zip(piece.nodes, row[piece.ends].tolist(), strict=True))
+    return found
+
+
+def _served_dtype(base: Path) -> torch.dtype:
+    from transformers import AutoConfig
+
+    dtype = AutoConfig.from_pretrained(base, local_files_only=True).dtype
+    return torch.float32 if dtype == torch.float32 else torch.bfloat16
+
+
+def _save(model: Any, calibration: Calibration, job: PrmJob) -> None:
+    setattr(model.config, CONFIG_KEY, calibration.entry())
+
+    def fill(partial: Path) -> None:
+        model.save_pretrained(partial)
+        copy_tokenizer(job.base, partial)
+
+    write_atomically(job.out / "model", fill)
+
+
+def _job_digest(job: PrmJob) -> str:
+    digest = hashlib.sha256()
+    digest.update(job.config.model_dump_json().encode())
+    digest.update(checkpoint_sha256(job.base).encode())
+    for file in job.data:
+        try:
+            with file.open("rb") as opened:
+                digest.update(hashlib.file_digest(opened, "sha256").digest())
+        except OSError as error:
+            raise TrainingFailedError(f"The trees in {file} cannot be read: {error.strerror}.") from error
+    return digest.hexdigest()
+
+
+if __name__ == "__main__":
+    sys.exit(run_job(PrmJob, train, sys.argv))

@@ -1,0 +1,126 @@
+"""Which pair serves: the registry says so, and the services are made to follow it without dropping a request.
+
+The registry is moved first, in one transaction for each kind; a service that is behind (a trainer died in between, or a
+service was restarted and came up with its base model) is brought up to date by `keep_serving`.
+"""
+
+import asyncio
+import contextlib
+
+import structlog
+
+from ratchet.clients import ModelServiceClient, PolicyClient, PrmClient, ServiceError
+from ratchet.contracts.serving import HeldModel, LoadModel
+from ratchet.contracts.trainer import ModelKind, ModelRegistration, ModelView
+from ratchet.states import IllegalTransitionError, ModelState
+from ratchet.store.engine import StoreUnavailableError
+from ratchet.store.registry import Registry, VersionConflictError
+
+log = structlog.get_logger()
+
+EVERY_SECONDS = 3.0
+PRM1 = "prm1-likelihood"
+
+
+async def serve(registry: Registry, client: ModelServiceClient, version: str) -> None:
+    """Make a version the serving one, in the registry and in its service."""
+    model = await registry.get(version)
+    if model is None:
+        raise ValueError(f"There is no model version {version}.")
+    if model.state is not ModelState.SERVING:
+        await registry.set_state(version, ModelState.SERVING)
+    await follow(client, model)
+
+
+async def follow(client: ModelServiceClient, model: ModelView) -> None:
+    """Have the service hold the version and serve it. Raises ServiceError."""
+    await client.load(model.version, LoadModel(uri=model.uri, sha256=model.sha256))
+    await client.serve(model.version)
+
+
+async def let_go(client: ModelServiceClient, versions: set[str], keep: set[str]) -> None:
+    """Unload versions that nobody needs any more; one that cannot be unloaded only costs memory."""
+    for version in versions - keep:
+        with contextlib.suppress(ServiceError):
+            await client.unload(version)
+
+
+async def keep_serving(policy: PolicyClient, prm: PrmClient, registry: Registry) -> None:
+    """Look for ever that services and registry agree; what is away is looked at again at the next turn."""
+    while True:
+        try:
+            await reconcile(policy, prm, registry)
+        except (ServiceError, StoreUnavailableError) as error:
+            log.debug("serving models not looked up", error=str(error))
+        except (VersionConflictError, IllegalTransitionError) as error:
+            # Two checkpoints under one version, or a version that was rejected: a person has to look.
+            log.error("the served model does not fit the registry", error=str(error))
+        await asyncio.sleep(EVERY_SECONDS)
+
+
+async def reconcile(policy: PolicyClient, prm: PrmClient, registry: Registry) -> None:
+    """One look: promoted versions are served again after a restart; a model that a person chose is registered.
+
+    The policy service starts with the model that its settings name. Where the registry's serving version descends from that
+    one it is served; otherwise the settings were changed, and the registry follows them.
+    """
+    held = await policy.models()
+    served = next((each for each in held if each.serving), None)
+    if served is None or served.sha256 is None:
+        return
+    registered = await registry.models(ModelKind.POLICY, ModelState.SERVING, 1)
+    if registered and registered[0].version == served.version:
+        await _reconcile_prm(prm, registry, registered[0])
+        return
+    if registered and await _descends(registry, registered[0], served.version):
+        await follow(policy, registered[0])
+        log.info("serving again", model=registered[0].version)
+        await _reconcile_prm(prm, registry, registered[0])
+        return
+    await _register_served(registry, served)
+    await _reconcile_prm(prm, registry, await registry.get(served.version))
+
+
+async def _register_served(registry: Registry, served: HeldModel) -> None:
+    found = await registry.get(served.version)
+    if found is None:
+        assert served.sha256 is not None
+        registration = ModelRegistration(
+            version=served.version, kind=ModelKind.POLICY, uri=served.uri, sha256=served.sha256
+        )
+        found = (await registry.register(registration)).model
+    if found.state is not ModelState.SERVING:
+        await registry.set_state(served.version, ModelState.SERVING)
+        log.info("serving", model=served.version)
+
+
+async def _reconcile_prm(prm: PrmClient, registry: Registry, policy: ModelView | None) -> None:
+    """A trained PRM serves beside the policy that it was trained on, or one that descends from that or is its ancestor."""
+    trained = await registry.models(ModelKind.PRM, ModelState.SERVING, 1)
+    served = next((each for each in await prm.models() if each.serving), None)
+    if served is None or policy is None:
+        return
+    fits = trained and (
+        await _descends(registry, trained[0], policy.version)
+        or (trained[0].parent is not None and await _descends(registry, policy, trained[0].parent))
+    )
+    if trained and fits:
+        if served.version != trained[0].version:
+            await follow(prm, trained[0])
+            log.info("serving again", model=trained[0].version)
+        return
+    if trained:
+        # Another policy was chosen: the PRM of the old one does not know its steps.
+        await registry.set_state(trained[0].version, ModelState.RETIRED)
+    if not served.version.startswith(PRM1):
+        await prm.serve(PRM1)
+
+
+async def _descends(registry: Registry, model: ModelView, ancestor: str) -> bool:
+    """Whether `ancestor` is the model itself, or one that it was trained from, directly or not."""
+    current: ModelView | None = model
+    while current is not None:
+        if current.version == ancestor:
+            return True
+        current = await registry.get(current.parent) if current.parent is not None else None
+    return False

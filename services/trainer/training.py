@@ -1,0 +1,178 @@
+"""Fourth and fifth stage: the next policy and the next PRM, each trained in a process of its own.
+
+The process leaves checkpoints in the round's folder, so one that was killed, or whose trainer was, goes on where it
+stopped; a folder that holds a result is not trained again. The service itself never imports torch.
+"""
+
+import asyncio
+import contextlib
+import os
+import sys
+from pathlib import Path
+from typing import Any, TypeVar
+
+import structlog
+from pydantic import BaseModel, ValidationError
+
+from ratchet.contracts.rounds import RoundProgress
+from ratchet.contracts.trainer import ModelKind, ModelRegistration
+from ratchet.models.sources import ModelSourceError, local_checkpoint
+from services.trainer.context import Context, RoundFailedError, run_folder
+from services.trainer.jobs import (
+    ERROR_FILE,
+    PROGRESS_FILE,
+    RESULT_FILE,
+    Job,
+    PrmJob,
+    PrmResult,
+    Progress,
+    SftJob,
+    SftResult,
+)
+from services.trainer.selecting import SFT_FILE, TREES_FILE
+
+log = structlog.get_logger()
+
+R = TypeVar("R", bound=BaseModel)
+POLL_SECONDS = 0.5
+MODEL_FOLDER = "model"
+END_SECONDS = 10.0
+
+
+async def train_policy(context: Context) -> dict[str, Any]:
+    """Supervised fine-tuning, from the base model; the new version is registered as a candidate."""
+    config, models = context.claim.config, context.metric("models")
+    start = "policy" if config.from_current else "base"
+    job = SftJob(
+        base=Path(models[f"{start}_uri"]),
+        data=context.folder / SFT_FILE,
+        out=context.folder / "policy",
+        config=config.policy,
+    )
+    result = await _run(context, "services.trainer.sft", job, SftResult, "training the policy")
+    version = await _register(context, ModelKind.POLICY, job.out, parent=models[start])
+    return {
+        "policy": {
+            "version": version,
+            "uri": str(job.out / MODEL_FOLDER),
+            **result.model_dump(exclude={"losses"}),
+        }
+    }
+
+
+async def train_prm(context: Context) -> dict[str, Any]:
+    """The PRM on the round's policy, from the trees of this round and of those before it."""
+    config = context.claim.config
+    if config.prm is None:
+        return {"prm": None}
+    policy = context.metric("policy")
+    run = run_folder(context.settings, context.claim.run)
+    files = [run / f"round-{number}" / TREES_FILE for number in range(1, context.claim.number + 1)]
+    job = PrmJob(
+        base=Path(policy["uri"]),
+        data=[file for file in files if file.is_file()],
+        out=context.folder / "prm",
+        config=config.prm,
+    )
+    result = await _run(context, "services.trainer.prm_training", job, PrmResult, "training the PRM")
+    version = await _register(context, ModelKind.PRM, job.out, parent=policy["version"])
+    return {
+        "prm": {
+            "version": version,
+            "uri": str(job.out / MODEL_FOLDER),
+            **result.model_dump(exclude={"losses"}),
+        }
+    }
+
+
+async def _run(context: Context, module: str, job: Job, result: type[R], stage: str) -> R:
+    """Run the job to its end, telling how it goes. Raises RoundFailedError with the job's own reason."""
+    job.out.mkdir(parents=True, exist_ok=True)
+    job_file = job.out / "job.json"
+    job_file.write_text(job.model_dump_json(indent=2) + "\n")
+    with (job.out / "train.log").open("ab") as output:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            module,
+            str(job_file),
+            stdout=output,
+            stderr=output,
+            env={**os.environ, "HF_HUB_OFFLINE": "1"},
+        )
+    ended = asyncio.create_task(process.wait())
+    try:
+        while not ended.done():
+            await asyncio.wait({ended}, timeout=POLL_SECONDS)
+            progress = _last_progress(job.out / PROGRESS_FILE)
+            if progress is not None:
+                note = f"loss {progress.loss:.3f}"
+                await context.report(
+                    RoundProgress(stage=stage, done=progress.step, total=progress.steps, note=note)
+                )
+    finally:
+        if not ended.done():
+            await _end(process, ended)
+    if process.returncode != 0:
+        raise RoundFailedError(
+            f"{stage[0].upper()}{stage[1:]} failed. {_reason(job.out, process.returncode)}"
+        )
+    try:
+        return result.model_validate_json((job.out / RESULT_FILE).read_bytes())
+    except (OSError, ValidationError) as error:
+        raise RoundFailedError(
+            f"{stage[0].upper()}{stage[1:]} left no result that can be read: {error}"
+        ) from error
+
+
+async def _end(process: asyncio.subprocess.Process, ended: "asyncio.Task[int]") -> None:
+    with contextlib.suppress(ProcessLookupError):
+        process.terminate()
+    await asyncio.wait({ended}, timeout=END_SECONDS)
+    if not ended.done():
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await asyncio.wait({ended})
+
+
+def _last_progress(file: Path) -> Progress | None:
+    with contextlib.suppress(OSError, ValidationError, IndexError):
+        # The last line but one is whole, even while the last is being written.
+        return Progress.model_validate_json(file.read_bytes()[-2000:].split(b"\n")[-2])
+    return None
+
+
+def _reason(out: Path, status: int | None) -> str:
+    with contextlib.suppress(OSError, ValidationError):
+        return _Error.model_validate_json((out / ERROR_FILE).read_bytes()).reason
+    how = (
+        f"killed by signal {-status}" if status is not None and status < 0 else f"ended with status {status}"
+    )
+    last = ""
+    with contextlib.suppress(OSError, IndexError):
+        last = (out / "train.log").read_text(errors="replace").strip().splitlines()[-1][:300]
+    return f"The process was {how}. {last}".strip()
+
+
+class _Error(BaseModel):
+    reason: str
+
+
+async def _register(context: Context, kind: ModelKind, out: Path, *, parent: str) -> str:
+    """Make the checkpoint known, after its digest was read from the files; its version."""
+    try:
+        found = await asyncio.to_thread(
+            local_checkpoint,
+            out / MODEL_FOLDER,
+            context.settings.cache_dir,
+            name=f"{context.claim.run}-r{context.claim.number}-{kind}",
+        )
+    except ModelSourceError as error:
+        raise RoundFailedError(f"The new {kind} cannot be used. {error}") from error
+    await context.registry.register(
+        ModelRegistration(
+            version=found.version, kind=kind, uri=str(out / MODEL_FOLDER), sha256=found.sha256, parent=parent
+        ),
+        context.metric("selection")["dataset"],
+    )
+    return found.version

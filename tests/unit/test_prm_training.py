@@ -1,0 +1,316 @@
+"""Training of a PRM on trees of a known rule, with a policy of 0.1 M parameters: it learns the rule, and fails in words."""
+
+import json
+import shutil
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from known_trees import known_trees, write_trees
+
+from models import make_checkpoint
+from ratchet.contracts.training import PrmTraining
+from ratchet.models.prm_head import calibration_of, rendered
+from services.prm.head import TrainedHead
+from services.trainer import prm_training
+from services.trainer.jobs import (
+    PrmJob,
+    PrmResult,
+    Progress,
+    ProgressWriter,
+    TrainingFailedError,
+    run_job,
+)
+from services.trainer.preferences import Tree, path, preferences, running
+from services.trainer.prm_examples import pieces
+from services.trainer.prm_training import (
+    dataset,
+    load_policy,
+    logits_of,
+    loss_of,
+    train,
+)
+
+CONFIG = PrmTraining(
+    epochs=2,
+    lr=3e-3,
+    batch_tokens=4096,
+    value_weight=1.0,
+    token_weight=0.5,
+    edit_distance=1,
+    dtype="fp32",
+    threads=1,
+)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_checkpoint(tmp_path_factory.mktemp("models") / "policy", step_format="markers")
+
+
+@pytest.fixture(scope="module")
+def trees(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_trees(tmp_path_factory.mktemp("data") / "trees.jsonl", known_trees(80))
+
+
+def job(base: Path, out: Path, *data: Path, **config: Any) -> PrmJob:
+    return PrmJob(base=base, out=out, data=list(data), config=CONFIG.model_copy(update=config))
+
+
+@pytest.fixture(scope="module")
+def trained(base: Path, trees: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[PrmJob, PrmResult]:
+    one = job(base, tmp_path_factory.mktemp("out"), trees)
+    return one, train(one)
+
+
+@pytest.fixture(scope="module")
+def policy(base: Path) -> tuple[Any, Any]:
+    torch.manual_seed(0)
+    model, tokenizer = load_policy(base, CONFIG, "cpu")
+    return model.eval(), tokenizer
+
+
+def packed(tree: Tree, tokenizer: Any, **limits: int) -> tuple[list[Any], int]:
+    found = preferences(tree, margin=0.5, edit_distance=1)
+    return pieces(tree, running(tree), found, tokenizer, **({"limit": 10_000, "max_length": 4096} | limits))
+
+
+@torch.inference_mode()
+def test_each_step_of_a_packed_tree_is_read_as_on_its_path_alone(policy: tuple[Any, Any]) -> None:
+    model, tokenizer = policy
+    trees = known_trees(2)
+    both = [packed(tree, tokenizer)[0][0] for tree in trees]
+    # A batch of two, of which one is padded.
+    for tree, piece, row in zip(trees, both, logits_of(model, both, None), strict=True):
+        nodes = running(tree)
+        assert set(piece.nodes) == set(nodes)
+        for node, end in zip(piece.nodes, piece.ends, strict=True):
+            text, _ = rendered(tree.problem, [step.text for step in path(nodes, node)])
+            ids = tokenizer(text.removesuffix("\n"), return_tensors="pt")["input_ids"]
+            assert tokenizer.decode(ids[0, -1]) == "<end_of_step>"
+            alone = model(input_ids=ids).logits[0, -1, 0]
+            assert float(row[end]) == pytest.approx(float(alone), abs=1e-4)
+
+
+def test_what_paths_have_in_common_is_there_once(policy: tuple[Any, Any]) -> None:
+    tree = known_trees(1)[0]
+    nodes = running(tree)
+    piece = packed(tree, policy[1])[0][0]
+    paths = [
+        policy[1](rendered(tree.problem, [step.text for step in path(nodes, node)])[0])["input_ids"]
+        for node in nodes
+    ]
+    # A path's last token is the line break after its marker, which nothing reads.
+    assert len(piece) < 0.5 * sum(map(len, paths))
+    assert len(piece) >= len({tuple(ids[:length]) for ids in paths for length in range(1, len(ids))})
+
+
+def test_a_tree_in_parts_has_every_pair_and_counts_every_value_once(policy: tuple[Any, Any]) -> None:
+    tree = known_trees(1)[0]
+    whole, parts = packed(tree, policy[1])[0], packed(tree, policy[1], limit=250)[0]
+    assert len(whole) == 1
+    assert len(parts) > 1
+    assert all(len(piece) <= 250 for piece in parts)
+
+    def pairs(some: list[Any]) -> Counter[tuple[str, str, float]]:
+        return Counter(
+            (piece.nodes[better], piece.nodes[worse], float(weight))
+            for piece in some
+            for better, worse, weight in zip(piece.better, piece.worse, piece.pair_weights, strict=True)
+        )
+
+    def values(some: list[Any]) -> Counter[tuple[str, float]]:
+        return Counter(
+            (node, float(target))
+            for piece in some
+            for node, (target, weight) in zip(piece.nodes, piece.values, strict=True)
+            if weight
+        )
+
+    assert pairs(parts) == pairs(whole)
+    assert set(pairs(whole).values()) == {1}
+    assert values(parts) == values(whole)
+
+
+def test_steps_beyond_the_longest_length_are_left_out_and_counted(policy: tuple[Any, Any]) -> None:
+    tree = known_trees(1)[0]
+    all_nodes = set(running(tree))
+    some, dropped = packed(tree, policy[1], max_length=60)
+    read = {node for piece in some for node in piece.nodes}
+    assert 0 < len(read) == len(all_nodes) - dropped
+    assert all(len(piece.tokens) and max(piece.positions) < 60 for piece in some)
+
+
+def test_the_loss_is_that_of_the_definition(policy: tuple[Any, Any]) -> None:
+    one = packed(known_trees(1)[0], policy[1])[0][0]
+    logits = torch.randn(1, len(one), dtype=torch.float32, generator=torch.Generator().manual_seed(0))
+    read = [float(logits[0, end]) for end in one.ends]
+    ranking = sum(
+        weight * torch.nn.functional.softplus(torch.tensor(read[worse] - read[better])).item()
+        for better, worse, weight in zip(one.better, one.worse, one.pair_weights, strict=True)
+    ) / sum(one.pair_weights)
+    values = sum(
+        weight
+        * torch.nn.functional.binary_cross_entropy_with_logits(
+            torch.tensor(score), torch.tensor(float(target))
+        ).item()
+        for score, (target, weight) in zip(read, one.values, strict=True)
+    ) / sum(one.values[:, 1])
+    totals = prm_training._totals([one])
+
+    def loss(**weights: float) -> float:
+        config = CONFIG.model_copy(
+            update={"pair_weight": 0.0, "value_weight": 0.0, "token_weight": 0.0} | weights
+        )
+        return float(loss_of(logits, [one], config, totals))
+
+    assert loss(pair_weight=1.0) == pytest.approx(ranking, rel=1e-4)
+    assert loss(value_weight=0.5) == pytest.approx(0.5 * values, rel=1e-4)
+    assert loss(pair_weight=2.0, value_weight=1.0) == pytest.approx(2 * ranking + values, rel=1e-4)
+    assert loss(token_weight=1.0) > 0
+
+
+def test_a_prm_learns_to_tell_right_steps_from_wrong_ones(trained: tuple[PrmJob, PrmResult]) -> None:
+    _, result = trained
+    figures = result.quality
+    assert result.held_out_problems == figures.problems == 20
+    assert figures.pair_accuracy.value is not None
+    assert figures.pair_accuracy.value > 0.9
+    assert figures.step_auc.value is not None
+    assert figures.step_auc.value > 0.9
+    assert figures.calibration_error.value is not None
+    assert figures.calibration_error.value < 0.1
+    assert result.losses[-1] < 0.6 * result.losses[0]
+
+
+def test_the_checkpoint_is_whole_and_says_what_it_is(trained: tuple[PrmJob, PrmResult], base: Path) -> None:
+    one, result = trained
+    model = one.out / "model"
+    assert (model / "model.safetensors").is_file()
+    assert (model / "tokenizer.json").read_bytes() == (base / "tokenizer.json").read_bytes()
+    config = json.loads((model / "config.json").read_text())
+    assert calibration_of(config) == result.calibration
+    assert config["ratchet_step_format"] == "markers"
+    assert PrmResult.model_validate_json((one.out / "result.json").read_bytes()) == result
+
+
+def test_what_was_trained_is_served(trained: tuple[PrmJob, PrmResult]) -> None:
+    head = TrainedHead(trained[0].out / "model", device="cpu")
+    scores: dict[bool, list[float]] = {True: [], False: []}
+    for tree in known_trees(5, seed=9):
+        nodes = running(tree)
+        ends = [node for node in nodes.values() if node.terminal]
+        ways = [[step.text for step in path(nodes, end.id)] for end in ends]
+        logits = head.logits([head.question(tree.problem, way, known=0) for way in ways])
+        for end, row in zip(ends, logits, strict=True):
+            scores[bool(end.correct)].append(head.calibration.probability(row[-1]))
+    right, wrong = (sum(scores[kind]) / len(scores[kind]) for kind in (True, False))
+    assert right > wrong + 0.5
+
+
+def test_the_same_job_again_gives_the_result_that_is_there(
+    trained: tuple[PrmJob, PrmResult], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prm_training, "_train", lambda *_: pytest.fail("trained again"))
+    assert train(trained[0]) == trained[1]
+
+
+def test_a_training_that_was_killed_goes_on_and_ends_with_the_same_weights(
+    trained: tuple[PrmJob, PrmResult],
+    base: Path,
+    trees: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _, result = trained
+    one = job(base, tmp_path, trees)
+    at = result.steps // 2
+    frequent = PrmJob(
+        base=base, out=tmp_path, data=[trees], config=one.config.model_copy(update={"save_every_steps": 3})
+    )
+
+    def write(_: ProgressWriter, progress: Progress) -> None:
+        if progress.step == at:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ProgressWriter, "write", write)
+        with pytest.raises(KeyboardInterrupt):
+            train(frequent)
+    assert not (tmp_path / "result.json").exists()
+    assert not (tmp_path / "model").exists()
+    resumed = train(frequent)
+    first = json.loads((tmp_path / "progress.jsonl").read_text().splitlines()[0])["step"]
+    assert first == 3 * ((at - 1) // 3) + 1
+    assert resumed.losses == pytest.approx(result.losses, rel=1e-4)
+    assert resumed.quality.step_auc.value == pytest.approx(result.quality.step_auc.value, abs=1e-3)
+
+
+def test_the_split_is_by_problem_also_over_several_files(policy: tuple[Any, Any]) -> None:
+    rounds = known_trees(50) + known_trees(50, seed=1)
+    data = dataset(rounds, policy[1], CONFIG)
+    training = {piece.problem_id for piece in data.train}
+    kept_out = {piece.problem_id for _, parts in data.held_out for piece in parts}
+    assert len(kept_out) == data.held_out_problems == 20
+    assert len(training) == 30
+    assert not training & kept_out
+    assert (data.trees, data.problems) == (100, 50)
+
+
+def only(right: bool) -> list[Tree]:
+    """Trees whose ends are all of one kind."""
+    return [
+        tree.model_copy(
+            update={
+                "nodes": [
+                    node.model_copy(update={"correct": right} if node.terminal else {}) for node in tree.nodes
+                ]
+            }
+        )
+        for tree in known_trees(8)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("trees", "config", "message"),
+    [
+        (only(True), {}, "is wrong, so there is nothing to tell apart"),
+        (only(False), {}, "is right, so there is nothing to tell apart"),
+        (known_trees(2), {}, "trees of 2 problems"),
+        ([], {}, "trees of 0 problems"),
+        (known_trees(8), {"edit_distance": 9999, "value_weight": 0, "token_weight": 0}, "No pair of steps"),
+        (known_trees(30), {"lr": 1e30}, "The loss is not a number at step"),
+    ],
+)
+def test_what_cannot_be_learnt_from_is_a_failure_that_says_why(
+    base: Path, tmp_path: Path, trees: list[Tree], config: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(TrainingFailedError, match=message):
+        train(job(base, tmp_path / "out", write_trees(tmp_path / "trees.jsonl", trees), **config))
+    assert not (tmp_path / "out" / "model").exists()
+
+
+def test_a_line_that_is_no_tree_is_named(base: Path, tmp_path: Path) -> None:
+    file = write_trees(tmp_path / "trees.jsonl", known_trees(1))
+    file.write_text(file.read_text() + '{"problem_id": "p"}\n')
+    with pytest.raises(TrainingFailedError, match=r"trees\.jsonl, line 2: problem: Field required"):
+        train(job(base, tmp_path / "out", file))
+
+
+def test_a_process_leaves_its_reason_in_the_jobs_folder(base: Path, tmp_path: Path) -> None:
+    one = job(base, tmp_path / "out", tmp_path / "gone.jsonl")
+    (tmp_path / "job.json").write_text(one.model_dump_json())
+    assert run_job(PrmJob, train, ["prm_training", str(tmp_path / "job.json")]) == 1
+    assert "gone.jsonl cannot be read" in json.loads((tmp_path / "out" / "error.json").read_text())["reason"]
+
+
+def test_a_policy_that_is_no_checkpoint_is_a_failure_that_says_so(
+    base: Path, trees: Path, tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(base, broken)
+    (broken / "model.safetensors").unlink()
+    with pytest.raises(TrainingFailedError, match=r"no \*\.safetensors"):
+        train(job(broken, tmp_path / "out", trees))
