@@ -13,10 +13,11 @@ STRATEGY ?=
 TOKENS   ?=
 LIMIT    ?=
 SEED     ?=
+ROUNDS   ?= 4
 ARGS     ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help env dev demo up eval attack bench-sandbox soak test lint format clean
+.PHONY: help env dev demo up eval rounds nano attack bench-sandbox soak test lint format clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -47,6 +48,13 @@ eval: $(READY) ## Accuracy on DATA=file.jsonl: [MODEL=] [STRATEGY=] [TOKENS=] [L
 	@test -n "$(DATA)" || { echo "make eval needs a problem file: make eval DATA=problems.jsonl" >&2; exit 2; }
 	@$(BIN)/ratchet eval "$(DATA)" $(if $(MODEL),--model "$(MODEL)") $(if $(STRATEGY),--strategy $(STRATEGY)) \
 	    $(if $(TOKENS),--tokens $(TOKENS)) $(if $(LIMIT),--limit $(LIMIT)) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+rounds: $(READY) ## Let a model improve itself: [MODEL=nano] [SEED=0] [ROUNDS=4] [ARGS="--set policy.epochs=2"]
+	@$(BIN)/ratchet rounds run --rounds $(ROUNDS) --model $(or $(MODEL),nano) --seed $(or $(SEED),0) \
+	    --data results/rounds/$(or $(MODEL),nano)-seed$(or $(SEED),0) $(ARGS)
+
+nano: $(READY) ## Make nano's tokenizer and base weights again, into models/nano/policy
+	@$(BIN)/python models/nano/make.py $(ARGS)
 
 attack: $(READY) ## Attack the sandbox, each attack with its positive control: [ARGS="--only sessions"]
 	@$(BIN)/python -m benchmarks.attack $(ARGS)

@@ -39,6 +39,8 @@ from ratchet.contracts.sandbox import (
     GradeResponse,
     RunCodeRequest,
     RunCodeResponse,
+    RunStepsBatchRequest,
+    RunStepsBatchResponse,
     RunStepsRequest,
     RunStepsResponse,
     Session,
@@ -352,6 +354,10 @@ class SandboxClient(ServiceClient):
     async def run_steps(self, request: RunStepsRequest) -> RunStepsResponse:
         """Run steps in order in one fresh interpreter. Raises ServiceError."""
         return await self._call(RunStepsResponse, "POST", "/run_steps", request)
+
+    async def run_steps_batch(self, request: RunStepsBatchRequest) -> RunStepsBatchResponse:
+        """Run solutions, each in one fresh interpreter. Raises ServiceError."""
+        return await self._call(RunStepsBatchResponse, "POST", "/run_steps/batch", request)
 
     async def create_session(self, request: SessionRequest) -> Session:
         """Begin a session. One whose answer was lost ends by itself. Raises ServiceError."""

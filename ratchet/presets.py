@@ -29,7 +29,7 @@ def nano(number: int, seed: int) -> dict[str, Any]:
     return {
         "train": {
             "spec": f"nano:train?count={NANO_TRAIN}&seed={seed}",
-            "count": (300, 600, 1000, 1500)[place],
+            "count": (60, 150, 400, 1000)[place],
         },
         "development": {"spec": "nano:development?count=400", "count": 400},
         "held_out": {"spec": "nano:held_out?count=400", "count": 400},
@@ -73,7 +73,7 @@ def nano(number: int, seed: int) -> dict[str, Any]:
             "rollouts": 32,
             "candidates": 4,
             "exploration": 1.0,
-            "temperature": 1.0,
+            "temperature": 0.7,
             "max_tokens": 200,
             "together": True,
             "development_system": 100,

@@ -119,13 +119,11 @@ def preferred(step: Step, instance: Instance, place: int) -> Step:
 def demonstrate(instance: Instance, rng: random.Random) -> Demonstration:
     """The worked solution with its errors."""
     steps: list[Step] = []
-    correct = True
     last = len(instance.steps) - 1
     for place, step in enumerate(instance.steps):
         if rng.random() >= RATES[instance.family][place]:
             steps.append(step)
             continue
-        correct = False
         if rng.random() < PREFERRED:
             steps.append(preferred(step, instance, place))
             continue
@@ -136,7 +134,8 @@ def demonstrate(instance: Instance, rng: random.Random) -> Demonstration:
                 continue
             kind = off_by_one
         steps.append(kind(step, instance, rng.randrange(4)) or step)
-    return Demonstration(instance.text, tuple(step.text for step in steps), correct)
+    # An error may find nothing to change.
+    return Demonstration(instance.text, tuple(step.text for step in steps), tuple(steps) == instance.steps)
 
 
 def demonstrations(seed: int) -> Iterator[Demonstration]:

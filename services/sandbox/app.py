@@ -29,6 +29,8 @@ from ratchet.contracts.sandbox import (
     RunCodeResponse,
     RunResult,
     RunStatus,
+    RunStepsBatchRequest,
+    RunStepsBatchResponse,
     RunStepsRequest,
     RunStepsResponse,
     Session,
@@ -216,24 +218,30 @@ def _add_run_routes(app: FastAPI, sandbox: Sandbox) -> None:
     @app.post("/run_steps", tags=["run"])
     async def run_steps(body: RunStepsRequest, request: Request, x_caller: Caller = None) -> RunStepsResponse:
         """Run steps in order in one fresh interpreter; stop at the first that fails. Steps write no files."""
-        run = Run(
-            task=Task.STEPS,
-            units=list(body.steps),
-            seconds=body.run_timeout,
-            memory_bytes=body.memory_limit_MB * 2**20,
-            seed=body.seed,
-        )
-        async with _problems(), cancelled_on_disconnect(request):
+        permit = sandbox.running.permit(_caller(x_caller, request))
+        async with _problems(), cancelled_on_disconnect(request), permit:
+            return await _run_steps(sandbox, body)
+
+    @app.post("/run_steps/batch", tags=["run"])
+    async def run_steps_batch(
+        body: RunStepsBatchRequest, request: Request, x_caller: Caller = None
+    ) -> RunStepsBatchResponse:
+        """Run solutions side by side, each as `/run_steps` does. All of them find room, or none is run.
+
+        One that waits for too long is not run, which its result says.
+        """
+        caller = _caller(x_caller, request)
+
+        async def one(run: RunStepsRequest) -> RunStepsResponse:
             try:
-                async with sandbox.running.permit(_caller(x_caller, request)):
-                    return steps_response(await sandbox.runners.run(run), len(body.steps))
-            except (ZygoteDiedError, NotConfinedError) as error:
-                return RunStepsResponse(
-                    status=RunStatus.SANDBOX_ERROR,
-                    message=f"The steps were not run: {error}",
-                    steps=[StepResult(status=StepStatus.NOT_RUN) for _ in body.steps],
-                    measured=Measured(wall_seconds=0, cpu_seconds=0, peak_memory_mb=0),
-                )
+                async with sandbox.running.permit(caller):
+                    return await _run_steps(sandbox, run)
+            except BusyError as error:
+                return _no_step_run(run, str(error))
+
+        async with _problems(), cancelled_on_disconnect(request):
+            sandbox.running.check_room(caller, len(body.runs))
+            return RunStepsBatchResponse(results=await asyncio.gather(*map(one, body.runs)))
 
     @app.post("/grade", tags=["grade"])
     async def grade_pair(body: GradeRequest, request: Request, x_caller: Caller = None) -> GradeResponse:
@@ -318,6 +326,29 @@ async def _problems() -> AsyncIterator[None]:
         raise ProblemError(
             HTTPStatus.SERVICE_UNAVAILABLE, str(error), headers={"Retry-After": RETRY_AFTER_SECONDS}
         ) from error
+
+
+async def _run_steps(sandbox: Sandbox, body: RunStepsRequest) -> RunStepsResponse:
+    run = Run(
+        task=Task.STEPS,
+        units=list(body.steps),
+        seconds=body.run_timeout,
+        memory_bytes=body.memory_limit_MB * 2**20,
+        seed=body.seed,
+    )
+    try:
+        return steps_response(await sandbox.runners.run(run), len(body.steps))
+    except (ZygoteDiedError, NotConfinedError) as error:
+        return _no_step_run(body, f"The steps were not run: {error}")
+
+
+def _no_step_run(body: RunStepsRequest, message: str) -> RunStepsResponse:
+    return RunStepsResponse(
+        status=RunStatus.SANDBOX_ERROR,
+        message=message,
+        steps=[StepResult(status=StepStatus.NOT_RUN) for _ in body.steps],
+        measured=Measured(wall_seconds=0, cpu_seconds=0, peak_memory_mb=0),
+    )
 
 
 async def _run_program(sandbox: Sandbox, body: RunCodeRequest) -> RunCodeResponse:

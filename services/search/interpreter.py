@@ -1,7 +1,9 @@
-"""The interpreter of one search: a session of the sandbox in which each step of the tree runs once.
+"""The interpreter of one search: its trajectories are run from nothing while that is cheap, in a session once it is not.
 
-All steps from the problem on are named with each call, so the sandbox finds what it knows already and nothing here has to
-be remembered: where the session was lost, a new one makes the same states anew.
+A session of the sandbox runs each step of the tree once, which costs a process that is kept for each branch; where all steps
+of a trajectory take less than that, they are run again from the first. Both give the same results. All steps from the
+problem on are named with each call, so that nothing has to be remembered but results: where a session was lost, a new one
+makes the same states anew. Trajectories of one moment are one request.
 """
 
 import asyncio
@@ -11,11 +13,12 @@ from collections.abc import Sequence
 from ratchet.clients import SandboxClient, ServiceError
 from ratchet.contracts.sandbox import (
     Chain,
-    ChainResult,
-    NodeResult,
     RunStatus,
+    RunStepsBatchRequest,
+    RunStepsRequest,
     SessionBatchRequest,
     SessionRequest,
+    StepResult,
 )
 from services.search.together import Together
 
@@ -23,6 +26,8 @@ STEP_SECONDS = 10.0
 """For all steps of a trajectory together."""
 STEP_MEMORY_MB = 512
 ATTEMPTS = 3
+SESSION_PAYS_SECONDS = 0.02
+"""A trajectory that takes longer is worth a session: starting one and keeping its states costs about as much."""
 
 
 class SandboxFailedError(Exception):
@@ -30,17 +35,17 @@ class SandboxFailedError(Exception):
 
 
 class Interpreter:
-    """Use as an async context manager: at its end the session ends."""
+    """Use as an async context manager: at its end the session, if there is one, ends."""
 
     def __init__(self, sandbox: SandboxClient, seed: int) -> None:
         self._sandbox = sandbox
-        self._request = SessionRequest(
-            seed=seed % 2**32, run_timeout=STEP_SECONDS, memory_limit_MB=STEP_MEMORY_MB
-        )
+        self._seed = seed % 2**32
+        self._known: dict[tuple[str, ...], list[StepResult]] = {}
+        self._session_pays = False
         self._session: str | None = None
         # Simulations run side by side, and the first ones begin together: one session for all of them.
         self._beginning = asyncio.Lock()
-        self._chains = Together(self._run)
+        self._together = Together(self._run)
 
     async def __aenter__(self) -> "Interpreter":
         return self
@@ -51,30 +56,59 @@ class Interpreter:
             with contextlib.suppress(ServiceError):
                 await self._sandbox.end_session(self._session)
 
-    async def run(self, steps: Sequence[str]) -> list[NodeResult]:
-        """What each step does, in order; after one that fails they are not run. Calls of one moment are one request.
+    async def run(self, steps: Sequence[str]) -> list[StepResult]:
+        """What each step does, in order; after one that fails they are not run.
 
         Raises ServiceError, SandboxFailedError.
         """
-        chain = await self._chains.ask(Chain(steps=list(steps)))
-        if chain.status is RunStatus.SANDBOX_ERROR:
-            raise SandboxFailedError(chain.message)
-        return chain.steps
+        return await self._together.ask(tuple(steps))
 
-    async def _run(self, chains: Sequence[Chain]) -> list[ChainResult]:
+    async def _run(self, asked: Sequence[tuple[str, ...]]) -> list[list[StepResult]]:
+        new = [steps for steps in dict.fromkeys(asked) if steps not in self._known]
+        if new:
+            found = await (self._in_session(new) if self._session_pays else self._from_nothing(new))
+            self._known.update(zip(new, found, strict=True))
+        return [self._known[steps] for steps in asked]
+
+    async def _from_nothing(self, new: Sequence[tuple[str, ...]]) -> list[list[StepResult]]:
+        runs = [
+            RunStepsRequest(
+                steps=list(steps),
+                seed=self._seed,
+                run_timeout=STEP_SECONDS,
+                memory_limit_MB=STEP_MEMORY_MB,
+            )
+            for steps in new
+        ]
+        results = (await self._sandbox.run_steps_batch(RunStepsBatchRequest(runs=runs))).results
+        for result in results:
+            if result.status is RunStatus.SANDBOX_ERROR:
+                raise SandboxFailedError(result.message)
+            if result.measured.wall_seconds > SESSION_PAYS_SECONDS:
+                self._session_pays = True
+        return [result.steps for result in results]
+
+    async def _in_session(self, new: Sequence[tuple[str, ...]]) -> list[list[StepResult]]:
+        batch = SessionBatchRequest(chains=[Chain(steps=list(steps)) for steps in new])
         for attempt in range(1, ATTEMPTS + 1):
             async with self._beginning:
                 if self._session is None:
-                    self._session = (await self._sandbox.create_session(self._request)).id
+                    request = SessionRequest(
+                        seed=self._seed, run_timeout=STEP_SECONDS, memory_limit_MB=STEP_MEMORY_MB
+                    )
+                    self._session = (await self._sandbox.create_session(request)).id
                 session = self._session
             try:
-                return (
-                    await self._sandbox.run_batch(session, SessionBatchRequest(chains=list(chains)))
-                ).chains
+                chains = (await self._sandbox.run_batch(session, batch)).chains
             except ServiceError as error:
                 # 404: the sandbox was restarted, or the session idle for long. 409: it is full.
                 if error.status not in (404, 409) or attempt == ATTEMPTS:
                     raise
                 if self._session == session:
                     self._session = None
+                continue
+            for chain in chains:
+                if chain.status is RunStatus.SANDBOX_ERROR:
+                    raise SandboxFailedError(chain.message)
+            return [list(chain.steps) for chain in chains]
         raise AssertionError("the last attempt returns or raises")

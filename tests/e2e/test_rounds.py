@@ -1,0 +1,281 @@
+"""Rounds on nano through all services: one that is promoted, one that is rejected, and all that can go wrong with one."""
+
+import asyncio
+import hashlib
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small_rounds import PROMOTE_ANYWAY, Rounds, over, running_rounds, small
+from sqlalchemy import select
+
+from ratchet.contracts.rounds import RoundView
+from ratchet.contracts.trainer import ModelKind
+from ratchet.states import ModelState, RoundState
+from ratchet.store import tables as t
+from ratchet.store.engine import make_engine, transaction
+from ratchet.summary import run_summary
+
+BASE = "nano@"
+GREEDY = {"system": False}
+PROBLEM = "There are 7 cups in a box. How many cups are in 9 boxes?"
+
+
+@pytest.fixture(scope="module")
+async def rounds(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Rounds]:
+    """A stack of its own: its models change."""
+    async with running_rounds(tmp_path_factory.mktemp("rounds")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+async def base(rounds: Rounds) -> dict[str, str]:
+    """What serves before there was a round."""
+    return await rounds.served()
+
+
+@pytest.fixture(scope="module")
+async def promoted(rounds: Rounds, base: dict[str, str]) -> RoundView:
+    """The first round of the run, at its end. Its gate lets everything pass, so that there is something to look at."""
+    assert base["policy"].startswith(BASE)
+    return await rounds.run("first")
+
+
+def problem_file(file: Path, answers: list[str]) -> dict[str, Any]:
+    """A JSON Lines file with a problem for each answer, as a source."""
+    lines = [
+        json.dumps({"problem": f"Alice has {n} dreams and tells {n + 3} of them. What remains?", "answer": each})
+        for n, each in enumerate(answers, 11)
+    ]
+    file.write_text("\n".join(lines) + "\n")
+    return {"spec": str(file), "count": len(answers)}
+
+
+async def test_a_round_ends_with_every_measurement_and_its_report(
+    rounds: Rounds, promoted: RoundView
+) -> None:
+    assert promoted.state is RoundState.PROMOTED, promoted.reason
+    assert promoted.ended_at is not None
+    metrics = promoted.metrics
+    assert set(metrics["seconds"]) == {str(state) for state in list(RoundState)[:6]}
+    assert {split: facts["problems"] for split, facts in metrics["problems"].items()} == {
+        "train": 60, "development": 30, "held_out": 40
+    }  # fmt: skip
+    label, selection = metrics["label"], metrics["selection"]
+    assert (label["problems"], label["searches"], label["failed"]) == (60, 60, 0)
+    assert 0 < label["solved"] <= 60
+    assert label["coverage"] == round(label["solved"] / 60, 4)
+    assert label["tokens"] > 0
+    assert selection["solved"] == label["solved"]
+    assert selection["rows"] == selection["trajectories_selected"] >= selection["selected_problems"] > 0
+    assert metrics["prm"]["quality"]["step_auc"]["value"] is not None
+    for who in ("incumbent", "candidate"):
+        measured = metrics["evaluation"][who]["measured"]
+        counts = {name: figures["n"] for name, figures in measured.items()}
+        assert counts == {
+            "development.greedy": 30,
+            "development.mcts": 15,
+            "held_out.greedy": 40,
+            "held_out.mcts": 40,
+            "held_out.best_of_n": 40,
+            "held_out.majority": 40,
+        }
+        for figures in measured.values():
+            low, high = figures["ci95"]
+            assert low <= figures["accuracy"] <= high
+            assert figures["outcomes"].count("1") == figures["right"]
+    assert set(metrics["gate"]["comparisons"]) == {"development.greedy", "development.mcts"}
+    summary = run_summary([promoted])
+    assert summary["held_out"] == 40
+    assert None not in [summary["base"], *(summary["rounds"][0][name] for name in ("policy_pass1", "prm_auc"))]
+
+    folder = rounds.stack.data / "rounds" / "first"
+    async with asyncio.timeout(10):
+        # The round is over before its report is written.
+        while not (folder / "report.json").is_file():
+            await asyncio.sleep(0.1)
+    assert promoted.id in (folder / "report.json").read_text()
+    data = (folder / "round-1" / "sft.jsonl").read_bytes()
+    assert hashlib.sha256(data).hexdigest() == selection["sha256"]
+    assert len(data.splitlines()) == selection["rows"]
+
+
+async def test_from_a_promoted_version_one_can_walk_back_to_its_data(
+    rounds: Rounds, promoted: RoundView
+) -> None:
+    policy, prm = promoted.metrics["policy"]["version"], promoted.metrics["prm"]["version"]
+    engine = make_engine(rounds.stack.urls.database)
+    try:
+        async with transaction(engine) as connection:
+            models = {
+                row.version: row
+                for row in await connection.execute(select(t.models).where(t.models.c.version.in_([policy, prm])))
+            }
+            dataset = (
+                await connection.execute(select(t.datasets).where(t.datasets.c.id == models[policy].dataset))
+            ).one()
+            evaluations = (
+                await connection.execute(
+                    select(t.evaluations.c.split).where(t.evaluations.c.model == policy)
+                )
+            ).scalars()
+            searches = (
+                await connection.execute(
+                    select(t.searches.c.id).where(t.searches.c.round_id == dataset.round_id)
+                )
+            ).all()
+    finally:
+        await engine.dispose()
+    assert str(dataset.round_id) == promoted.id
+    assert dataset.sha256 == promoted.metrics["selection"]["sha256"]
+    assert models[prm].parent == policy
+    assert models[policy].parent == promoted.metrics["models"]["base"]
+    assert models[prm].dataset == models[policy].dataset
+    assert sorted(evaluations) == ["development", "held_out"]
+    # Label searches, and of both pairs two greedy ones, MCTS twice and best-of-N.
+    assert len(searches) == 60 + 2 * (30 + 40 + 15 + 40 + 40)
+
+
+async def test_what_was_promoted_answers_a_plain_search(rounds: Rounds, promoted: RoundView) -> None:
+    expected = {kind: promoted.metrics[kind]["version"] for kind in ("policy", "prm")}
+    assert await rounds.served() == expected
+    result = await rounds.stack.solve(PROBLEM, parameters={"rollouts": 4})
+    assert result.models["policy"] == expected["policy"]
+    assert result.models["prm"].startswith(expected["prm"])
+    assert result.answer is not None, "it knows this family"
+
+
+async def test_a_second_round_of_a_run_waits_for_the_first_and_both_can_be_steered(
+    rounds: Rounds, promoted: RoundView
+) -> None:
+    before = await rounds.served()
+    second = await rounds.begin("first", train={"spec": "nano:train?count=400", "count": 400})
+    assert second.number == 2
+    refused = await rounds.trainer.post("/rounds", json={"run": "first", "config": small()})
+    assert refused.status_code == 409
+    assert "Round 2 of the run 'first' is" in refused.json()["detail"]
+
+    searching = await rounds.until(second, lambda view: view.progress.done > 0)
+    assert searching.state is RoundState.SEARCHING
+    assert (await rounds.ask(second, "pause")).paused
+    still = (await rounds.until(second, lambda view: view.paused)).progress
+    await asyncio.sleep(1.5)
+    stopped = await rounds.until(second, lambda view: view.paused)
+    assert stopped.state is RoundState.SEARCHING
+    assert stopped.progress.done <= still.done + 60, "nobody counts for a round that is paused"
+    assert not (await rounds.ask(second, "resume")).paused
+    await rounds.until(second, lambda view: view.progress.done > stopped.progress.done)
+
+    await rounds.ask(second, "cancel")
+    ended = await rounds.ended(second)
+    assert (ended.state, ended.reason) == (RoundState.FAILED, "cancelled on request")
+    assert ended.metrics["problems"]["train"]["problems"] == 400, "what was gathered stays"
+    for what in ("pause", "resume", "cancel"):
+        assert (await rounds.trainer.post(f"/rounds/{second.id}/{what}")).status_code == 409
+    assert await rounds.served() == before
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"run": "a b"}, "run"),
+        ({"config": {"train": {"spec": "nano:train", "count": 0}}}, "config.train.count"),
+        ({"config": {"policy": {"lr": -1}}}, "config.policy.lr"),
+        ({"config": {"prm": {"epoch": 2}}}, "config.prm.epoch"),
+        ({"config": {"gate": {"alpha": 1}}}, "config.gate.alpha"),
+    ],
+)
+async def test_a_bad_field_of_a_round_is_named(rounds: Rounds, body: dict[str, Any], field: str) -> None:
+    response = await rounds.trainer.post("/rounds", json=body)
+    assert response.status_code == 422, response.text
+    assert [error["field"] for error in response.json()["errors"]] == [field]
+    assert field in response.json()["detail"]
+
+
+async def test_training_on_what_is_held_out_is_refused(rounds: Rounds) -> None:
+    source = {"spec": "nano:train", "count": 10}
+    response = await rounds.trainer.post("/rounds", json={"config": {"train": source, "held_out": source}})
+    assert response.status_code == 422
+    assert "train must not overlap development or held_out" in response.json()["detail"]
+
+
+async def fails_and_changes_nothing(rounds: Rounds, run: str, reason: str, **changes: Any) -> RoundView:
+    before = await rounds.served()
+    ended = await rounds.run(run, **changes)
+    assert ended.state is RoundState.FAILED, ended.metrics.get("gate")
+    assert ended.reason is not None
+    assert reason in ended.reason
+    assert "Traceback" not in ended.reason
+    assert await rounds.served() == before
+    return ended
+
+
+async def test_a_round_on_unverifiable_problems_fails_and_says_why(rounds: Rounds, tmp_path: Path) -> None:
+    source = problem_file(tmp_path / "dreams.jsonl", ["It depends on what you mean by that."] * 4)
+    await fails_and_changes_nothing(rounds, "dreams", "The problems of train cannot be used.", train=source)
+
+
+async def test_a_round_in_which_nothing_is_solved_fails_and_keeps_its_searches(
+    rounds: Rounds, tmp_path: Path
+) -> None:
+    source = problem_file(tmp_path / "hard.jsonl", [str(10**9 + 7 * n) for n in range(8)])
+    ended = await fails_and_changes_nothing(
+        rounds, "hopeless", "Nothing to learn from: none of 8 problems was solved", train=source
+    )
+    assert ended.metrics["label"]["solved"] == 0
+    assert ended.metrics["label"]["searches"] == 8
+
+
+async def test_a_training_that_diverges_fails_the_round(rounds: Rounds) -> None:
+    ended = await fails_and_changes_nothing(rounds, "nan", "diverged. Lower lr", policy={"lr": 1e30})
+    assert "policy" not in ended.metrics
+    assert ended.metrics["selection"]["rows"] > 0
+
+
+async def test_a_round_that_makes_the_policy_worse_is_rejected(rounds: Rounds, promoted: RoundView) -> None:
+    before = await rounds.served()
+    gate = {"alpha": 0.1, "tolerance": 0.01}
+    ended = await rounds.run("ruin", policy={"lr": 0.2, "epochs": 1}, prm=None, gate=gate, evaluation=GREEDY)
+    assert ended.state is RoundState.REJECTED, ended.reason
+    assert ended.reason is not None
+    assert "worse than the serving pair: development.greedy" in ended.reason
+    assert await rounds.served() == before
+    version = ended.metrics["policy"]["version"]
+    assert version in [model.version for model in await rounds.models(ModelKind.POLICY, ModelState.REJECTED)]
+    response = await rounds.trainer.post(f"/models/{version}/serve")
+    assert response.status_code == 409
+    assert "was rejected by its gate" in response.json()["detail"]
+
+
+async def test_going_back_and_forward_again_fails_no_search(
+    rounds: Rounds, base: dict[str, str], promoted: RoundView
+) -> None:
+    new = promoted.metrics["policy"]["version"]
+    used: set[str] = set()
+    done = asyncio.Event()
+
+    async def search(seed: int) -> None:
+        while not done.is_set():
+            result = await rounds.stack.solve(PROBLEM, seed=seed, strategy="majority", parameters={"rollouts": 3})
+            assert result.state in ("solved_verified", "answered_unverified"), result.reason
+            used.add(result.models["policy"])
+
+    async def switch(version: str) -> None:
+        response = await rounds.trainer.post(f"/models/{version}/serve")
+        assert response.status_code == 200, response.text
+        assert (await rounds.served())["policy"] == version
+        used.clear()
+        async with asyncio.timeout(60):
+            while version not in used:
+                await asyncio.sleep(0.05)
+
+    async with asyncio.TaskGroup() as group:
+        for seed in range(3):
+            group.create_task(search(seed))
+        for version in (base["policy"], new):
+            await switch(version)
+        done.set()
+    [serving] = await rounds.models(ModelKind.POLICY, ModelState.SERVING)
+    assert serving.version == new

@@ -1,0 +1,141 @@
+"""Small rounds for tests: nano on a stack of its own, with so few problems that a round takes seconds."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+from running_stack import Running, running_stack
+
+from ratchet.contracts.rounds import RoundView
+from ratchet.contracts.trainer import ModelKind, ModelView
+from ratchet.states import ROUND_TRANSITIONS, ModelState, is_end
+
+NANO = Path("nano")
+PROMOTE_ANYWAY = {"alpha": 1e-9, "tolerance": 1.0}
+SMALL: dict[str, Any] = {
+    "train": {"spec": "nano:train?count=60", "count": 60},
+    "development": {"spec": "nano:development?count=30", "count": 30},
+    "held_out": {"spec": "nano:held_out?count=40", "count": 40},
+    "label": {
+        "rollouts": 4,
+        "exploration": 1.0,
+        "max_depth": 8,
+        "max_tokens": 160,
+        "together": True,
+        "retries": 0,
+    },
+    "policy": {
+        "epochs": 2,
+        "lr": 5e-4,
+        "batch_tokens": 1024,
+        "micro_tokens": 1024,
+        "max_length": 256,
+        "threads": 1,
+    },
+    "prm": {
+        "epochs": 1,
+        "lr": 7e-4,
+        "batch_tokens": 4096,
+        "max_length": 256,
+        "value_weight": 1.0,
+        "margin": 0.3,
+        "edit_distance": 1,
+        "threads": 1,
+    },
+    "evaluation": {
+        "tokens": 200,
+        "rollouts": 8,
+        "exploration": 1.0,
+        "max_tokens": 160,
+        "together": True,
+        "development_system": 15,
+    },
+    "gate": PROMOTE_ANYWAY,
+}
+
+
+def small(**changes: Any) -> dict[str, Any]:
+    """The configuration of a small round; a dict among the changes adds to what is there."""
+    return SMALL | {
+        name: SMALL.get(name, {}) | value if isinstance(value, dict) else value
+        for name, value in changes.items()
+    }
+
+
+@dataclass
+class Rounds:
+    """The trainer of a running stack."""
+
+    stack: Running
+    trainer: httpx.AsyncClient
+
+    async def begin(self, run: str, **changes: Any) -> RoundView:
+        """The next round of a run."""
+        response = await self.trainer.post("/rounds", json={"run": run, "config": small(**changes)})
+        assert response.status_code == 201, response.text
+        return RoundView.model_validate(response.json())
+
+    async def ask(self, view: RoundView, what: str) -> RoundView:
+        """Pause, resume or cancel it."""
+        response = await self.trainer.post(f"/rounds/{view.id}/{what}")
+        assert response.status_code == 200, response.text
+        return RoundView.model_validate(response.json())
+
+    async def until(
+        self, view: RoundView, holds: Callable[[RoundView], bool], seconds: float = 240
+    ) -> RoundView:
+        """The round as soon as `holds` says so of it; a trainer that is away is asked again."""
+        async with asyncio.timeout(seconds):
+            while True:
+                with contextlib.suppress(httpx.TransportError):
+                    response = await self.trainer.get(f"/rounds/{view.id}")
+                    if response.status_code != 503:
+                        assert response.status_code == 200, response.text
+                        view = RoundView.model_validate(response.json())
+                        if holds(view):
+                            return view
+                await asyncio.sleep(0.05)
+
+    async def ended(self, view: RoundView) -> RoundView:
+        """The round at its end."""
+        return await self.until(view, over)
+
+    async def run(self, run: str, **changes: Any) -> RoundView:
+        """A round, up to its end."""
+        return await self.ended(await self.begin(run, **changes))
+
+    async def models(self, kind: ModelKind, state: ModelState) -> list[ModelView]:
+        """Versions in the registry."""
+        response = await self.trainer.get("/models", params={"kind": kind, "state": state})
+        return [ModelView.model_validate(each) for each in response.json()["models"]]
+
+    async def served(self) -> dict[str, str]:
+        """What policy and PRM answer with, as these services say."""
+        found = {}
+        for kind, url in (("policy", self.stack.urls.policy), ("prm", self.stack.urls.prm)):
+            held = (await self.trainer.get(f"{url}/models")).json()["models"]
+            found[kind] = next(each["version"] for each in held if each["serving"])
+        return found
+
+
+def over(view: RoundView) -> bool:
+    """Whether the round has come to an end."""
+    return is_end(ROUND_TRANSITIONS, view.state)
+
+
+@contextlib.asynccontextmanager
+async def running_rounds(data: Path) -> AsyncIterator[Rounds]:
+    """A stack with nano in the folder `data`, once its trainer knows what serves."""
+    async with (
+        running_stack(data, NANO, poll_seconds="0.2", lease_seconds="3") as stack,
+        httpx.AsyncClient(base_url=stack.urls.trainer, timeout=60, trust_env=False) as trainer,
+    ):
+        rounds = Rounds(stack, trainer)
+        async with asyncio.timeout(60):
+            while not await rounds.models(ModelKind.POLICY, ModelState.SERVING):
+                await asyncio.sleep(0.1)
+        yield rounds

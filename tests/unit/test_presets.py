@@ -1,0 +1,106 @@
+"""Presets and their overrides, and what a round's request refuses."""
+
+import pytest
+from pydantic import ValidationError
+
+from ratchet.contracts.rounds import ProblemSource, RoundConfig, RoundRequest, SelectBy
+from ratchet.presets import NANO_TRAIN, OverrideError, Preset, round_config
+
+
+@pytest.mark.parametrize("preset", list(Preset))
+@pytest.mark.parametrize("number", [1, 2, 3, 4, 9])
+def test_every_preset_is_a_round_that_is_accepted(preset: Preset, number: int) -> None:
+    config = round_config(preset, number, seed=7)
+    assert config.seed == config.policy.seed == 7
+    assert RoundRequest(config=config).config == config
+
+
+def test_each_round_of_nano_takes_a_longer_beginning_of_the_same_problems() -> None:
+    sources = [round_config(Preset.NANO, number, seed=3).train for number in (1, 2, 3, 4, 5)]
+    counts = [source.count for source in sources]
+    assert counts == sorted(counts)
+    assert counts[0] < counts[3] == counts[4] <= NANO_TRAIN
+    assert {(source.spec, source.offset) for source in sources} == {(sources[0].spec, 0)}
+
+
+def test_overrides_are_json_where_they_can_be_and_text_otherwise() -> None:
+    config = round_config(
+        Preset.NANO,
+        1,
+        0,
+        [
+            "policy.epochs=5",
+            "label.top_p=0.5",
+            "selection.how=random",
+            "from_current=true",
+            "prm=null",
+            'policy.lora={"r": 4}',
+            "train.spec=file=with.jsonl",
+            "policy.epochs=6",
+        ],
+    )
+    assert config.policy.epochs == 6, "the last one stands"
+    assert config.policy.lr == 5e-4, "what was not named stays"
+    assert config.label.top_p == 0.5
+    assert config.selection.how is SelectBy.RANDOM
+    assert config.from_current
+    assert config.prm is None
+    assert config.policy.lora is not None
+    assert config.policy.lora.r == 4
+    assert config.train.spec == "file=with.jsonl"
+
+
+@pytest.mark.parametrize("override", ["policy.epochs", "=3", ""])
+def test_an_override_without_name_or_value_is_refused(override: str) -> None:
+    with pytest.raises(OverrideError, match=r"is not of the form name=value, like policy\.epochs=2"):
+        round_config(Preset.NANO, 1, 0, [override])
+
+
+def test_an_override_below_a_number_is_refused() -> None:
+    with pytest.raises(OverrideError, match="seed holds no settings of its own"):
+        round_config(Preset.NANO, 1, 0, ["seed.of.what=1"])
+
+
+@pytest.mark.parametrize(
+    ("override", "place"),
+    [
+        ("policy.epoch=2", ("policy", "epoch")),
+        ("policy.epochs=many", ("policy", "epochs")),
+        ("label.rollouts=0", ("label", "rollouts")),
+        ("nonsense=1", ("nonsense",)),
+        (".seed=1", ("",)),
+    ],
+)
+def test_a_setting_that_does_not_exist_or_cannot_be_is_named(override: str, place: tuple[str, ...]) -> None:
+    with pytest.raises(ValidationError) as raised:
+        round_config(Preset.NANO, 1, 0, [override])
+    assert [error["loc"] for error in raised.value.errors()] == [place]
+
+
+def test_overrides_of_one_round_do_not_reach_the_next() -> None:
+    before = round_config(Preset.NANO, 2, 0)
+    round_config(Preset.NANO, 2, 0, ["policy.lora.r=3", "evaluation.tokens=1"])
+    assert round_config(Preset.NANO, 2, 0) == before
+
+
+@pytest.mark.parametrize("other", ["development", "held_out"])
+@pytest.mark.parametrize(("offset", "accepted"), [(0, False), (9, False), (10, True)])
+def test_a_request_that_trains_on_what_it_measures_is_refused(
+    other: str, offset: int, accepted: bool
+) -> None:
+    config = RoundConfig(train=ProblemSource(spec="hub:gsm8k", count=10)).model_copy(
+        update={other: ProblemSource(spec="hub:gsm8k", count=5, offset=offset)}
+    )
+    body = {"config": config.model_dump()}
+    if accepted:
+        assert RoundRequest.model_validate(body).config == config
+        return
+    with pytest.raises(ValidationError, match="train must not overlap development or held_out"):
+        RoundRequest.model_validate(body)
+
+
+@pytest.mark.parametrize("run", ["", "a b", "../up", "-x", "x" * 65, "a/b"])
+def test_a_run_is_named_so_that_it_can_be_a_folder(run: str) -> None:
+    with pytest.raises(ValidationError) as raised:
+        RoundRequest.model_validate({"run": run})
+    assert [error["loc"] for error in raised.value.errors()] == [("run",)]
