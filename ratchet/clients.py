@@ -50,7 +50,7 @@ from ratchet.contracts.sandbox import (
 )
 from ratchet.contracts.search import EventKind, Proof, SearchEvent, SearchRequest, SearchResult, TreeView
 from ratchet.contracts.serving import HeldModel, HeldModels, LoadModel, ServeModel
-from ratchet.contracts.trainer import ModelList, ModelView
+from ratchet.contracts.trainer import Lineage, ModelList, ModelView
 
 log = structlog.get_logger()
 
@@ -536,6 +536,10 @@ class TrainerClient(ServiceClient):
     async def model(self, version: str) -> ModelView:
         """One version."""
         return await self._call(ModelView, "GET", _model(version))
+
+    async def lineage(self, version: str) -> Lineage:
+        """The version, its ancestors, and the data of each."""
+        return await self._call(Lineage, "GET", f"{_model(version)}/lineage")
 
     async def serve(self, version: str) -> ModelView:
         """Promote or roll back to a version."""

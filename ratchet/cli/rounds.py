@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -21,7 +21,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from ratchet.cli.session import Interrupts, complain, connected, run
+from ratchet.cli.session import Interrupts, complain, run, trainer_of
 from ratchet.clients import TrainerClient
 from ratchet.contracts.rounds import RoundConfig, RoundRequest, RoundView
 from ratchet.presets import OverrideError, Preset, round_config
@@ -71,7 +71,7 @@ def run_rounds(
 
     async def command(interrupts: Interrupts) -> int:
         began = time.monotonic()
-        async with _trainer(
+        async with trainer_of(
             url, data, model or (preset.value if preset is Preset.NANO else None), console, workers
         ) as trainer:
             while True:
@@ -106,7 +106,7 @@ def list_rounds(
 
     async def command(_: Interrupts) -> int:
         console = Console()
-        async with _trainer(url, data, None, console) as trainer:
+        async with trainer_of(url, data, None, console) as trainer:
             console.print(_table(await trainer.rounds(name)))
         return 0
 
@@ -120,7 +120,7 @@ def show(
     """One round as JSON."""
 
     async def command(_: Interrupts) -> int:
-        async with _trainer(url, data, None, Console(stderr=True)) as trainer:
+        async with trainer_of(url, data, None, Console(stderr=True)) as trainer:
             found = await trainer.round(round_id)
             print(orjson.dumps(found.model_dump(mode="json"), option=orjson.OPT_INDENT_2).decode())
         return 0
@@ -133,7 +133,7 @@ def _asking(what: Literal["pause", "resume", "cancel"], text: str) -> None:
         round_id: Annotated[str, typer.Argument(help="Id of a round.")], url: Url = None, data: Data = None
     ) -> None:
         async def command(_: Interrupts) -> int:
-            async with _trainer(url, data, None, Console(stderr=True)) as trainer:
+            async with trainer_of(url, data, None, Console(stderr=True)) as trainer:
                 found = await trainer.ask(round_id, what)
                 print(f"round {found.number} of {found.run}: {found.state}, {what} asked for")
             return 0
@@ -158,20 +158,6 @@ def _config(preset: Preset, number: int, seed: int, overrides: Sequence[str]) ->
         wrong = error.errors()[0]
         where = ".".join(map(str, wrong["loc"]))
         raise typer.BadParameter(f"{where}: {wrong['msg']}", param_hint="--set") from None
-
-
-@contextlib.asynccontextmanager
-async def _trainer(
-    url: str | None, data: Path | None, model: str | None, console: Console, workers: int = 1
-) -> AsyncIterator[TrainerClient]:
-    async with contextlib.AsyncExitStack() as stack:
-        if url is None:
-            endpoint = await stack.enter_async_context(
-                connected(url=None, data=data, model=model, console=console, workers=workers)
-            )
-            assert endpoint.trainer is not None
-            url = endpoint.trainer
-        yield await stack.enter_async_context(TrainerClient(url))
 
 
 def _over(view: RoundView) -> bool:

@@ -21,7 +21,7 @@ import typer
 from rich.console import Console
 
 from ratchet.cli.display import clean
-from ratchet.clients import PolicyClient, SearchClient, ServiceError
+from ratchet.clients import PolicyClient, SearchClient, ServiceError, TrainerClient
 from ratchet.stack.errors import StackError
 from ratchet.stack.local import StackConfig, default_data, local_stack, running_stack
 from ratchet.stack.ports import free_ports
@@ -154,6 +154,21 @@ async def connected(
             model=await _serving(urls.policy),
             trainer=urls.trainer,
         )
+
+
+@contextlib.asynccontextmanager
+async def trainer_of(
+    url: str | None, data: Path | None, model: str | None, console: Console, workers: int = 1
+) -> AsyncIterator[TrainerClient]:
+    """The trainer of this session, at `url` or of the local stack. Raises what `connected` raises."""
+    async with contextlib.AsyncExitStack() as stack:
+        if url is None:
+            endpoint = await stack.enter_async_context(
+                connected(url=None, data=data, model=model, console=console, workers=workers)
+            )
+            assert endpoint.trainer is not None
+            url = endpoint.trainer
+        yield await stack.enter_async_context(TrainerClient(url))
 
 
 async def _reached(url: str) -> None:

@@ -59,3 +59,27 @@ class ModelList(Contract):
     """Versions, the newest first."""
 
     models: list[ModelView]
+
+
+class DatasetView(Contract):
+    """A data set that a round has made."""
+
+    id: str
+    name: str
+    round: str | None = Field(description="Id of the round.")
+    uri: str
+    sha256: str = Field(description="Of the file.")
+    rows: int
+
+
+class Ancestor(Contract):
+    """A version, and the data that it was trained on."""
+
+    model: ModelView
+    dataset: DatasetView | None
+
+
+class Lineage(Contract):
+    """Where a version comes from: itself first, then the one that it was trained from, down to the base."""
+
+    versions: list[Ancestor]

@@ -8,7 +8,14 @@ from sqlalchemy import RowMapping, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from ratchet.contracts.trainer import ModelKind, ModelRegistration, ModelView
+from ratchet.contracts.trainer import (
+    Ancestor,
+    DatasetView,
+    Lineage,
+    ModelKind,
+    ModelRegistration,
+    ModelView,
+)
 from ratchet.states import MODEL_TRANSITIONS, ModelState, check_transition
 from ratchet.store import tables as t
 from ratchet.store.engine import retried, transaction
@@ -90,6 +97,29 @@ class Registry:
         return None if row is None else _model(row)
 
     @retried
+    async def lineage(self, version: str) -> Lineage | None:
+        """The version and its ancestors with their data sets, the base last; None: unknown version."""
+        found: list[Ancestor] = []
+        async with transaction(self._engine) as connection:
+            current: str | None = version
+            while current is not None:
+                row = (
+                    (await connection.execute(select(t.models).where(t.models.c.version == current)))
+                    .mappings()
+                    .one_or_none()
+                )
+                if row is None:
+                    break
+                data = (
+                    (await connection.execute(select(t.datasets).where(t.datasets.c.id == row["dataset"])))
+                    .mappings()
+                    .one_or_none()
+                )
+                found.append(Ancestor(model=_model(row), dataset=None if data is None else _dataset(data)))
+                current = row["parent"]
+        return Lineage(versions=found) if found else None
+
+    @retried
     async def models(
         self, kind: ModelKind | None = None, state: ModelState | None = None, limit: int = 100
     ) -> list[ModelView]:
@@ -139,3 +169,14 @@ class Registry:
 def _model(row: RowMapping | dict[Any, Any]) -> ModelView:
     dataset = row["dataset"]
     return ModelView(**{**row, "dataset": None if dataset is None else str(dataset)})
+
+
+def _dataset(row: RowMapping) -> DatasetView:
+    return DatasetView(
+        id=str(row["id"]),
+        name=row["name"],
+        round=None if row["round_id"] is None else str(row["round_id"]),
+        uri=row["uri"],
+        sha256=row["sha256"],
+        rows=row["rows"],
+    )

@@ -15,7 +15,7 @@ from ratchet.clients import ModelServiceClient, PolicyClient, PrmClient, Sandbox
 from ratchet.contracts.base import FieldError, Health
 from ratchet.contracts.rounds import QuarantineList, RoundList, RoundRequest, RoundView, RunName
 from ratchet.contracts.serving import MODEL_VERSION
-from ratchet.contracts.trainer import ModelKind, ModelList, ModelRegistration, ModelView
+from ratchet.contracts.trainer import Lineage, ModelKind, ModelList, ModelRegistration, ModelView
 from ratchet.queue import SearchQueue
 from ratchet.service import ProblemError, create_app
 from ratchet.settings import TrainerSettings
@@ -143,6 +143,20 @@ def _add_models(app: FastAPI, registry: Registry, services: dict[ModelKind, Mode
                 HTTPStatus.CONFLICT, f"The {found.kind} service does not serve {version}: {error}"
             ) from error
         return found.model_copy(update={"state": ModelState.SERVING})
+
+    @app.get(
+        "/models/{version:path}/lineage",
+        tags=["models"],
+        summary="Where a version comes from",
+        responses={**problems(_404="There is no such version."), **_INVALID, **UNAVAILABLE},
+    )
+    async def lineage(version: Version) -> Lineage:
+        """The version, those that it was trained from down to the base, and the data sets of each. A search names its
+        versions in `models`, so this is the way from an answer to the data behind it."""
+        found = await registry.lineage(version)
+        if found is None:
+            raise ProblemError(HTTPStatus.NOT_FOUND, f"There is no model version {version}.")
+        return found
 
     @app.get(
         "/models/{version:path}",
