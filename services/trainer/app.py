@@ -14,7 +14,7 @@ from ratchet import __version__
 from ratchet.clients import ModelServiceClient, PolicyClient, PrmClient, SandboxClient, ServiceError
 from ratchet.contracts.base import FieldError, Health
 from ratchet.contracts.rounds import QuarantineList, RoundList, RoundRequest, RoundView, RunName
-from ratchet.contracts.serving import MODEL_VERSION
+from ratchet.contracts.serving import MODEL_VERSION, LoadModel
 from ratchet.contracts.trainer import Lineage, ModelKind, ModelList, ModelRegistration, ModelView
 from ratchet.queue import SearchQueue
 from ratchet.service import ProblemError, create_app
@@ -25,7 +25,7 @@ from ratchet.store.registry import Registry, UnknownParentError, VersionConflict
 from ratchet.store.rounds import RoundConflictError, RoundStore
 from ratchet.unavailable import UNAVAILABLE, answer_unavailable, problems
 from services.trainer.machine import Machine
-from services.trainer.promotion import keep_serving, serve
+from services.trainer.promotion import keep_serving, let_go, needed_by_rounds, serve
 
 HEALTH_SECONDS = 3.0
 
@@ -94,12 +94,14 @@ def build_app(settings: TrainerSettings) -> FastAPI:
         health=health,
     )
     answer_unavailable(app)
-    _add_models(app, registry, services)
+    _add_models(app, registry, rounds, services)
     _add_rounds(app, rounds)
     return app
 
 
-def _add_models(app: FastAPI, registry: Registry, services: dict[ModelKind, ModelServiceClient]) -> None:
+def _add_models(
+    app: FastAPI, registry: Registry, rounds: RoundStore, services: dict[ModelKind, ModelServiceClient]
+) -> None:
     @app.get(
         "/models",
         tags=["models"],
@@ -136,8 +138,13 @@ def _add_models(app: FastAPI, registry: Registry, services: dict[ModelKind, Mode
             raise ProblemError(
                 HTTPStatus.CONFLICT, f"{version} was rejected by its gate and cannot be served."
             )
+        client = services[found.kind]
         try:
-            await serve(registry, services[found.kind], version)
+            before = {held.version for held in await client.models() if held.serving}
+            # What cannot be held is not promoted, so that the registry says what is true.
+            await client.load(version, LoadModel(uri=found.uri, sha256=found.sha256))
+            await serve(registry, client, version)
+            await let_go(client, before, {version} | await needed_by_rounds(rounds))
         except (ServiceError, IllegalTransitionError) as error:
             raise ProblemError(
                 HTTPStatus.CONFLICT, f"The {found.kind} service does not serve {version}: {error}"

@@ -19,6 +19,7 @@ import structlog
 
 from ratchet.clients import PolicyClient, PrmClient, SandboxClient, ServiceError
 from ratchet.contracts.rounds import RoundProgress
+from ratchet.contracts.trainer import ModelKind
 from ratchet.queue import SearchQueue
 from ratchet.settings import TrainerSettings
 from ratchet.states import ModelState, RoundState
@@ -223,6 +224,11 @@ class Machine:
         log.error("round failed", reason=reason)
         with contextlib.suppress(RoundLostError):
             await self._rounds.advance(claim, RoundState.FAILED, {}, reason)
+        if claim.state is RoundState.EVALUATING:
+            # The candidates were loaded beside what serves, and the next round needs their room.
+            for kind, client in ((ModelKind.POLICY, self._policy), (ModelKind.PRM, self._prm)):
+                if made := claim.metrics.get(kind):
+                    await let_go(client, {made["version"]}, set())
         await self._write_report(claim.run)
 
     async def _write_report(self, run: str) -> None:

@@ -12,9 +12,10 @@ import structlog
 from ratchet.clients import ModelServiceClient, PolicyClient, PrmClient, ServiceError
 from ratchet.contracts.serving import HeldModel, LoadModel
 from ratchet.contracts.trainer import ModelKind, ModelRegistration, ModelView
-from ratchet.states import IllegalTransitionError, ModelState
+from ratchet.states import ROUND_TRANSITIONS, IllegalTransitionError, ModelState, is_end
 from ratchet.store.engine import StoreUnavailableError
 from ratchet.store.registry import Registry, VersionConflictError
+from ratchet.store.rounds import RoundStore
 
 log = structlog.get_logger()
 
@@ -43,6 +44,16 @@ async def let_go(client: ModelServiceClient, versions: set[str], keep: set[str])
     for version in versions - keep:
         with contextlib.suppress(ServiceError):
             await client.unload(version)
+
+
+async def needed_by_rounds(rounds: RoundStore) -> set[str]:
+    """Versions that the rounds under way work with; PRM1 is always held."""
+    needed = {PRM1}
+    for each in await rounds.rounds():
+        if not is_end(ROUND_TRANSITIONS, each.state):
+            needed |= set(each.metrics.get("models", {}).values())
+            needed |= {made["version"] for kind in ModelKind if (made := each.metrics.get(kind))}
+    return needed
 
 
 async def keep_serving(policy: PolicyClient, prm: PrmClient, registry: Registry) -> None:

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -66,6 +67,7 @@ async def train_prm(context: Context) -> dict[str, Any]:
     if config.prm is None:
         return {"prm": None}
     policy = context.metric("policy")
+    await _require_unchanged(context, policy)
     run = run_folder(context.settings, context.claim.run)
     files = [run / f"round-{number}" / TREES_FILE for number in range(1, context.claim.number + 1)]
     job = PrmJob(
@@ -152,6 +154,19 @@ def _reason(out: Path, status: int | None) -> str:
     with contextlib.suppress(OSError, IndexError):
         last = (out / "train.log").read_text(errors="replace").strip().splitlines()[-1][:300]
     return f"The process was {how}. {last}".strip()
+
+
+async def _require_unchanged(context: Context, policy: Mapping[str, Any]) -> None:
+    """Not an hour of training on a policy that will be refused at the end."""
+    try:
+        found = await asyncio.to_thread(local_checkpoint, Path(policy["uri"]), context.settings.cache_dir)
+    except ModelSourceError as error:
+        raise RoundFailedError(f"The new policy cannot be used. {error}") from error
+    if found.sha256 != policy["sha256"]:
+        raise RoundFailedError(
+            f"The new policy was changed after its training: the SHA-256 of {policy['uri']} is {found.sha256}, not "
+            f"{policy['sha256']}. Begin the next round."
+        )
 
 
 class _Error(BaseModel):

@@ -3,23 +3,24 @@
 import asyncio
 import hashlib
 import json
+import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from small_rounds import PROMOTE_ANYWAY, Rounds, over, running_rounds, small
+from small_rounds import Rounds, over, running_rounds, small
 from sqlalchemy import select
 
 from ratchet.contracts.rounds import RoundView
 from ratchet.contracts.trainer import ModelKind
+from ratchet.models.sources import local_checkpoint
 from ratchet.states import ModelState, RoundState
 from ratchet.store import tables as t
 from ratchet.store.engine import make_engine, transaction
 from ratchet.summary import run_summary
 
 BASE = "nano@"
-GREEDY = {"system": False}
 PROBLEM = "There are 7 cups in a box. How many cups are in 9 boxes?"
 
 
@@ -46,7 +47,9 @@ async def promoted(rounds: Rounds, base: dict[str, str]) -> RoundView:
 def problem_file(file: Path, answers: list[str]) -> dict[str, Any]:
     """A JSON Lines file with a problem for each answer, as a source."""
     lines = [
-        json.dumps({"problem": f"Alice has {n} dreams and tells {n + 3} of them. What remains?", "answer": each})
+        json.dumps(
+            {"problem": f"Alice has {n} dreams and tells {n + 3} of them. What remains?", "answer": each}
+        )
         for n, each in enumerate(answers, 11)
     ]
     file.write_text("\n".join(lines) + "\n")
@@ -89,7 +92,10 @@ async def test_a_round_ends_with_every_measurement_and_its_report(
     assert set(metrics["gate"]["comparisons"]) == {"development.greedy", "development.mcts"}
     summary = run_summary([promoted])
     assert summary["held_out"] == 40
-    assert None not in [summary["base"], *(summary["rounds"][0][name] for name in ("policy_pass1", "prm_auc"))]
+    assert None not in [
+        summary["base"],
+        *(summary["rounds"][0][name] for name in ("policy_pass1", "prm_auc")),
+    ]
 
     folder = rounds.stack.data / "rounds" / "first"
     async with asyncio.timeout(10):
@@ -111,15 +117,15 @@ async def test_from_a_promoted_version_one_can_walk_back_to_its_data(
         async with transaction(engine) as connection:
             models = {
                 row.version: row
-                for row in await connection.execute(select(t.models).where(t.models.c.version.in_([policy, prm])))
+                for row in await connection.execute(
+                    select(t.models).where(t.models.c.version.in_([policy, prm]))
+                )
             }
             dataset = (
                 await connection.execute(select(t.datasets).where(t.datasets.c.id == models[policy].dataset))
             ).one()
             evaluations = (
-                await connection.execute(
-                    select(t.evaluations.c.split).where(t.evaluations.c.model == policy)
-                )
+                await connection.execute(select(t.evaluations.c.split).where(t.evaluations.c.model == policy))
             ).scalars()
             searches = (
                 await connection.execute(
@@ -237,7 +243,15 @@ async def test_a_training_that_diverges_fails_the_round(rounds: Rounds) -> None:
 async def test_a_round_that_makes_the_policy_worse_is_rejected(rounds: Rounds, promoted: RoundView) -> None:
     before = await rounds.served()
     gate = {"alpha": 0.1, "tolerance": 0.01}
-    ended = await rounds.run("ruin", policy={"lr": 0.2, "epochs": 1}, prm=None, gate=gate, evaluation=GREEDY)
+    few = {"spec": "nano:train?count=20", "count": 20}
+    ended = await rounds.run(
+        "ruin",
+        train=few,
+        policy={"lr": 0.2, "epochs": 1},
+        prm=None,
+        gate=gate,
+        evaluation={"system": False, "max_tokens": 80},
+    )
     assert ended.state is RoundState.REJECTED, ended.reason
     assert ended.reason is not None
     assert "worse than the serving pair: development.greedy" in ended.reason
@@ -249,6 +263,57 @@ async def test_a_round_that_makes_the_policy_worse_is_rejected(rounds: Rounds, p
     assert "was rejected by its gate" in response.json()["detail"]
 
 
+async def held(rounds: Rounds) -> list[str]:
+    """What the policy service holds, the serving version first."""
+    models = (await rounds.trainer.get(f"{rounds.stack.urls.policy}/models")).json()["models"]
+    return [each["version"] for each in models]
+
+
+async def test_a_round_that_is_cancelled_while_it_evaluates_leaves_no_candidate_behind(
+    rounds: Rounds, promoted: RoundView
+) -> None:
+    before = await held(rounds)
+    few = {"spec": "nano:train?count=20", "count": 20}
+    view = await rounds.begin("ruin", train=few, policy={"lr": 0.2, "epochs": 1}, prm=None)
+    await rounds.until(view, lambda now: over(now) or now.progress.stage == "evaluating")
+    await rounds.ask(view, "cancel")
+    ended = await rounds.ended(view)
+    assert ended.state is RoundState.FAILED
+    async with asyncio.timeout(30):
+        while sorted(await held(rounds)) != sorted({*before, ended.metrics["models"]["base"]}):
+            await asyncio.sleep(0.1)
+
+
+async def test_any_number_of_versions_can_be_served_in_turn_and_a_damaged_one_changes_nothing(
+    rounds: Rounds, promoted: RoundView, tmp_path: Path
+) -> None:
+    now = promoted.metrics["policy"]
+    for number in range(5):
+        copy = Path(shutil.copytree(now["uri"], tmp_path / f"copy-{number}"))
+        (copy / "config.json").write_text((copy / "config.json").read_text() + " " * (number + 1))
+        found = local_checkpoint(copy, tmp_path / "cache")
+        body = {
+            "version": found.version, "kind": "policy", "uri": str(copy), "sha256": found.sha256,
+            "parent": now["version"],
+        }  # fmt: skip
+        assert (await rounds.trainer.post("/models", json=body)).status_code == 201
+        if number == 4:
+            weights = copy / "model.safetensors"
+            weights.write_bytes(weights.read_bytes()[:-100])
+        before = await rounds.served()
+        response = await rounds.trainer.post(f"/models/{found.version}/serve")
+        if number < 4:
+            assert response.status_code == 200, response.text
+            assert await rounds.served() == before | {"policy": found.version}
+    assert response.status_code == 409
+    assert "model.safetensors is damaged" in response.json()["detail"]
+    assert await rounds.served() == before
+    assert [each.version for each in await rounds.models(ModelKind.POLICY, ModelState.SERVING)] == [
+        before["policy"]
+    ]
+    assert (await rounds.trainer.post(f"/models/{now['version']}/serve")).status_code == 200
+
+
 async def test_going_back_and_forward_again_fails_no_search(
     rounds: Rounds, base: dict[str, str], promoted: RoundView
 ) -> None:
@@ -258,7 +323,9 @@ async def test_going_back_and_forward_again_fails_no_search(
 
     async def search(seed: int) -> None:
         while not done.is_set():
-            result = await rounds.stack.solve(PROBLEM, seed=seed, strategy="majority", parameters={"rollouts": 3})
+            result = await rounds.stack.solve(
+                PROBLEM, seed=seed, strategy="majority", parameters={"rollouts": 3}
+            )
             assert result.state in ("solved_verified", "answered_unverified"), result.reason
             used.add(result.models["policy"])
 

@@ -9,7 +9,7 @@ from sandbox_server import Sandbox, sandbox
 
 from ratchet.clients import SandboxClient, ServiceError
 from ratchet.contracts.sandbox import StepStatus
-from services.search.interpreter import Interpreter
+from services.search.interpreter import SESSION_PAYS_SECONDS, Interpreter
 from services.search.together import Together
 
 __all__ = ["sandbox"]
@@ -154,6 +154,26 @@ def sessions(sandbox: Sandbox) -> int:
     return int(sandbox.health()["detail"]["sessions"])
 
 
+async def make_a_session_pay(interpreter: Interpreter) -> None:
+    """Run a step that takes so long that the interpreter will not run it again."""
+    [slow] = await interpreter.run([f"import time\ntime.sleep({1.5 * SESSION_PAYS_SECONDS})"])
+    assert slow.status is StepStatus.OK
+
+
+async def test_quick_trajectories_open_no_session_and_are_run_once(
+    sandbox: Sandbox, client: SandboxClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # On a busy machine nothing is quick.
+    monkeypatch.setattr("services.search.interpreter.SESSION_PAYS_SECONDS", 5.0)
+    before = sessions(sandbox)
+    steps = ["import random", "print(random.random())"]
+    async with Interpreter(client, seed=5) as interpreter:
+        found = await asyncio.gather(*(interpreter.run(steps) for _ in range(3)))
+        assert found[0] == found[1] == found[2]
+        assert await interpreter.run(["x = 1", "print(x +)", "print(x)"]) != found[0]
+        assert sessions(sandbox) == before
+
+
 async def test_simulations_that_begin_one_after_another_share_one_session(
     sandbox: Sandbox, client: SandboxClient
 ) -> None:
@@ -167,6 +187,7 @@ async def test_simulations_that_begin_one_after_another_share_one_session(
         return done[-1].stdout
 
     async with Interpreter(client, seed=1) as interpreter:
+        await make_a_session_pay(interpreter)
         assert await asyncio.gather(*map(simulation, range(6))) == [f"{40 + n}\n" for n in range(6)]
         assert sessions(sandbox) == before + 1
         assert await simulation(9) == "49\n"
@@ -179,6 +200,7 @@ async def test_a_session_that_was_lost_is_made_anew_once_for_all(
 ) -> None:
     before = sessions(sandbox)
     async with Interpreter(client, seed=2) as interpreter:
+        await make_a_session_pay(interpreter)
         await interpreter.run(["x = 1"])
         assert interpreter._session is not None
         await client.end_session(interpreter._session)
@@ -192,11 +214,9 @@ async def test_a_session_that_was_lost_is_made_anew_once_for_all(
     assert sessions(sandbox) == before
 
 
-async def test_a_simulation_that_is_cancelled_leaves_the_session_to_the_others(
-    sandbox: Sandbox, client: SandboxClient
-) -> None:
-    before = sessions(sandbox)
+async def test_a_simulation_that_is_cancelled_harms_no_other_of_its_search(client: SandboxClient) -> None:
     async with Interpreter(client, seed=3) as interpreter:
+        await make_a_session_pay(interpreter)
         first = asyncio.create_task(interpreter.run(["x = 1"]))
         await turns()
         other = asyncio.create_task(interpreter.run(["print(2)"]))
@@ -205,7 +225,6 @@ async def test_a_simulation_that_is_cancelled_leaves_the_session_to_the_others(
         first.cancel()
         assert (await other)[0].stdout == "2\n"
         assert (await interpreter.run(["print(3)"]))[0].stdout == "3\n"
-    assert sessions(sandbox) <= before + 1, "a session that nobody came to know ends by itself"
 
 
 async def test_a_sandbox_that_is_away_is_an_error_for_each_simulation(free_port: int) -> None:

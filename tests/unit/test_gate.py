@@ -90,7 +90,9 @@ def test_an_equal_pair_is_promoted() -> None:
     assert gate(same, same, Gate()) == {
         "promoted": True,
         "lost": [],
-        "comparisons": {name: compare(same[name]["outcomes"], same[name]["outcomes"], Gate()) for name in same},
+        "comparisons": {
+            name: compare(same[name]["outcomes"], same[name]["outcomes"], Gate()) for name in same
+        },
         "alpha": 0.1,
         "tolerance": 0.01,
     }

@@ -32,7 +32,7 @@ def printed(steps: tuple[str, ...]) -> str:
     """What our own worked solution prints; it is no foreign code."""
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
-        exec("\n".join(steps), {})  # noqa: S102
+        exec("\n".join(steps), {})
     return out.getvalue().strip()
 
 
@@ -80,7 +80,11 @@ def test_splits_share_no_text_and_no_numbers_whatever_the_seed() -> None:
         texts[split] = {one.text for one in found}
         numbers[split] = {tuple(sorted(one.numbers)) for one in found}
         assert len(texts[split]) > 1500
-    for one, other in ((Split.TRAIN, Split.DEVELOPMENT), (Split.TRAIN, Split.HELD_OUT), (Split.DEVELOPMENT, Split.HELD_OUT)):
+    for one, other in (
+        (Split.TRAIN, Split.DEVELOPMENT),
+        (Split.TRAIN, Split.HELD_OUT),
+        (Split.DEVELOPMENT, Split.HELD_OUT),
+    ):
         assert not texts[one] & texts[other]
         assert not numbers[one] & numbers[other]
 

@@ -63,7 +63,12 @@ def chosen(
     *trees: Tree, trained_prm: bool = False, seed: int = 0, card: Card | None = None, **rules: Any
 ) -> Chosen:
     return choose(
-        PROBLEM, trees, Selection(**rules), Card() if card is None else card, trained_prm=trained_prm, seed=seed
+        PROBLEM,
+        trees,
+        Selection(**rules),
+        Card() if card is None else card,
+        trained_prm=trained_prm,
+        seed=seed,
     )
 
 
@@ -111,13 +116,20 @@ def test_a_program_that_differs_only_in_names_and_comments_is_a_duplicate_of_the
         a_path(3, "42", q=0.1, code=["# Other.\na = 7 * 6", "# Say it.\nprint(a)"]),
     )
     found = chosen(tree, card=card)
-    assert [each.steps[0] for each in found.trajectories] == ["# Every cup.\ncups = 6 * 7", "# Other.\na = 7 * 6"]
+    assert [each.steps[0] for each in found.trajectories] == [
+        "# Every cup.\ncups = 6 * 7",
+        "# Other.\na = 7 * 6",
+    ]
     assert card.dropped == {Dropped.DUPLICATE: 1, Dropped.WRONG: 0}
 
 
 @pytest.mark.parametrize(
     ("rules", "why"),
-    [({"max_chars": 30}, Dropped.TOO_LONG), ({"max_steps": 1}, Dropped.TOO_LONG), ({"min_mean_q": 0.5}, Dropped.LOW_Q)],
+    [
+        ({"max_chars": 30}, Dropped.TOO_LONG),
+        ({"max_steps": 1}, Dropped.TOO_LONG),
+        ({"min_mean_q": 0.5}, Dropped.LOW_Q),
+    ],
 )
 def test_what_a_limit_excludes_makes_room_for_the_next_one(rules: dict[str, Any], why: Dropped) -> None:
     card = Card()
@@ -214,9 +226,17 @@ def drawn(paths: list[tuple[str | None, float, float, int]]) -> Tree:
 
 
 @FAST
-@given(PATHS, PATHS, st.sampled_from(SelectBy), st.integers(1, 4), st.booleans(), st.floats(-1, 1), st.booleans())
+@given(
+    PATHS, PATHS, st.sampled_from(SelectBy), st.integers(1, 4), st.booleans(), st.floats(-1, 1), st.booleans()
+)
 def test_each_trajectory_is_selected_or_counted_with_the_reason_why_not(
-    one: list[Any], other: list[Any], how: SelectBy, per_problem: int, capped: bool, least: float, trained: bool
+    one: list[Any],
+    other: list[Any],
+    how: SelectBy,
+    per_problem: int,
+    capped: bool,
+    least: float,
+    trained: bool,
 ) -> None:
     card, rules = Card(), {"how": how, "per_problem": per_problem, "min_mean_q": least}
     if capped:
@@ -250,8 +270,10 @@ def test_by_score_the_order_in_which_trees_were_grown_does_not_matter(paths: lis
     shuffled = list(trees)
     rng.shuffle(shuffled)
     one, other = (chosen(*each, per_problem=3, trained_prm=True) for each in (trees, shuffled))
+
     def scores(found: Chosen) -> list[float]:
         return [each.mean_q + each.mean_prm for each in found.trajectories]
+
     assert scores(one) == pytest.approx(scores(other))
     assert one.solved == other.solved
 

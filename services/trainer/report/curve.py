@@ -12,8 +12,6 @@ from dataclasses import dataclass
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from ratchet.contracts.rounds import RoundView
@@ -25,8 +23,8 @@ BRIEF = (0.42, 0.68, 0.78, 0.85, 0.90)
 """Accuracy of base and rounds 1 to 4 that the project's brief asks for."""
 INK, FAINT = "#1c1e22", "#8a8f98"
 """In the SVG these become the page's colours."""
-INCHES = (5.6, 4.1)
-PNG_DPI = 200
+INCHES = (4.7, 3.8)
+PNG_DPI = 240
 CROWD = 12
 """From so many rounds on, the ticks carry numbers alone."""
 
@@ -43,8 +41,8 @@ class Line:
 
 
 LINES = (
-    Line(StrategyName.BEST_OF_N, "best-of-N", "#b0761a", 0.0, thin=True),
     Line(StrategyName.MAJORITY, "majority", "#8d5bbf", 0.0, thin=True),
+    Line(StrategyName.BEST_OF_N, "best-of-N", "#b0761a", 0.0, thin=True),
     Line(StrategyName.MCTS, "whole system (MCTS + PRM)", "#d1495b", 0.05),
     Line(StrategyName.GREEDY, "policy pass@1", "#2f7ed8", -0.05),
 )
@@ -61,23 +59,22 @@ class Point:
 
 def points(rounds: Sequence[RoundView], strategy: StrategyName) -> list[Point]:
     """Of what was measured on held-out problems; rounds in their order."""
-    found: list[Point] = []
     start = start_of(rounds)
-    if start is not None and (estimate := measured(start[0], INCUMBENT, strategy)):
-        found.append(Point(0, estimate, served=True))
-    for view in rounds:
-        if estimate := measured(view, CANDIDATE, strategy):
-            found.append(Point(view.number, estimate, served=view.state is RoundState.PROMOTED))
-    return found
+    before = None if start is None else measured(start[0], INCUMBENT, strategy)
+    first = [] if before is None else [Point(0, before, served=True)]
+    return first + [
+        Point(view.number, estimate, served=view.state is RoundState.PROMOTED)
+        for view in rounds
+        if (estimate := measured(view, CANDIDATE, strategy))
+    ]
 
 
 def svg(rounds: Sequence[RoundView]) -> str:
     """An <svg> element to put into a page: its ink is `var(--ink)` and `var(--faint)`, its text stays text."""
     target = io.StringIO()
-    # Only this thread draws, and what is set here does not change a PNG.
+    # Process-wide while it lasts; nothing else in the trainer draws.
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "ratchet"}):
-        figure = _figure(rounds)
-        FigureCanvasSVG(figure).print_svg(target, metadata={"Date": None, "Creator": None})
+        _figure(rounds).savefig(target, format="svg", metadata={"Date": None, "Creator": None})
     element = target.getvalue()
     element = element[element.index("<svg") :].replace(INK, "var(--ink)").replace(FAINT, "var(--faint)")
     # The page decides how wide it is.
@@ -91,9 +88,8 @@ def svg(rounds: Sequence[RoundView]) -> str:
 
 def png(rounds: Sequence[RoundView], title: str) -> bytes:
     """The same with a title, for a README or a message."""
-    figure = _figure(rounds, title)
     target = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(target)
+    _figure(rounds, title).savefig(target, format="png")
     return target.getvalue()
 
 
@@ -166,12 +162,17 @@ def _draw(axes: Axes, line: Line, drawn: Sequence[Point]) -> None:
                 zorder=5,
             )
         if line.strategy is StrategyName.GREEDY:
+            # Beside the line: a rejected pair lies below it.
+            end, offset, side = (
+                (each.estimate.high, 3, "bottom") if each.served else (each.estimate.low, -3, "top")
+            )
             axes.annotate(
                 f"{y:.1f}",
-                (x, 100 * each.estimate.high),
-                (0, 4),
+                (x, 100 * end),
+                (0, offset),
                 textcoords="offset points",
-                ha="center",
+                ha="right",
+                va=side,
                 color=line.color,
                 fontsize=8.5,
                 fontweight="bold",
@@ -187,7 +188,7 @@ def _frame(axes: Axes, rounds: Sequence[RoundView], lowest: float) -> None:
         if view.state is not RoundState.PROMOTED:
             ticks[view.number] += f"\n{state_name(view).replace(', ', chr(10))}"
     axes.set_xticks(list(ticks), list(ticks.values()), color=INK, fontsize=9)
-    axes.set_xlim(-0.35, last + 0.35)
+    axes.set_xlim(-0.5, last + 0.3)
     floor = 10 * math.floor(10 * max(0.0, lowest - 0.02))
     # Room above 100 % for the label of a point there.
     axes.set_ylim(floor, 104)

@@ -1,0 +1,358 @@
+"""Rounds against a real Postgres: one trainer at a time, writes that can be repeated, one round of a run after another."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from ratchet.contracts.rounds import RoundProgress, RoundRequest, RoundView
+from ratchet.contracts.search import SearchRequest
+from ratchet.problems import Problem, problem_id
+from ratchet.states import ROUND_TRANSITIONS, IllegalTransitionError, RoundState, SearchState
+from ratchet.store import tables as t
+from ratchet.store.engine import make_engine, transaction
+from ratchet.store.ids import new_id
+from ratchet.store.migrate import migrate
+from ratchet.store.rounds import RoundClaim, RoundConflictError, RoundLostError, RoundStore
+from ratchet.store.searches import SearchStore
+
+LEASE = 30.0
+STAGES = list(RoundState)[:6]
+
+
+@pytest.fixture(scope="module")
+async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
+    engine = make_engine(database_url)
+    await migrate(engine)
+    yield engine
+    await engine.dispose()
+
+
+@pytest.fixture
+async def store(engine: AsyncEngine) -> AsyncIterator[RoundStore]:
+    """With no round in it that a trainer could take up."""
+    yield RoundStore(engine)
+    async with transaction(engine) as connection:
+        await connection.execute(t.rounds.update().values(state=RoundState.FAILED))
+
+
+def a_run() -> str:
+    return f"run-{new_id().hex}"
+
+
+async def begin(store: RoundStore, run: str | None = None) -> RoundView:
+    return await store.create(RoundRequest(run=run or a_run()))
+
+
+async def claimed(store: RoundStore, owner: str = "t1", lease: float = LEASE) -> RoundClaim:
+    claim = await store.claim(owner, lease)
+    assert claim is not None
+    return claim
+
+
+async def read(store: RoundStore, claim: RoundClaim) -> RoundView:
+    view = await store.get(claim.id)
+    assert view is not None
+    return view
+
+
+def problems(*texts: str) -> list[Problem]:
+    return [
+        Problem(problem_id(text, "42"), text, "42", f"file:{n}", "packs", n)
+        for n, text in enumerate(texts, 1)
+    ]
+
+
+def requests(texts: list[str], reference: str | None = "42") -> dict[int, SearchRequest]:
+    return {
+        place: SearchRequest(problem=text, reference_answer=reference, seed=place)
+        for place, text in enumerate(texts)
+    }
+
+
+# --- claim, lease, fence ---------------------------------------------------------------------------------------------
+
+
+async def test_the_oldest_round_is_claimed_by_one_trainer_only(store: RoundStore) -> None:
+    first, second = await begin(store), await begin(store)
+    claims = await asyncio.gather(*(store.claim(f"t{number}", LEASE) for number in range(6)))
+    assert sorted(str(claim.id) for claim in claims if claim is not None) == sorted([first.id, second.id])
+    assert await store.claim("late", LEASE) is None
+    one = next(claim for claim in claims if claim is not None)
+    assert (one.state, one.number, one.metrics) == (RoundState.CREATED, 1, {})
+    assert one.config == RoundRequest().config
+
+
+async def test_a_round_whose_lease_ran_out_is_taken_over_and_a_renewed_one_is_not(store: RoundStore) -> None:
+    await begin(store)
+    short = await claimed(store, lease=0.3)
+    assert await store.renew(short, LEASE) == (False, False)
+    await asyncio.sleep(0.4)
+    assert await store.claim("t2", LEASE) is None
+    await store.renew(short, 0.05)
+    await asyncio.sleep(0.1)
+    taken = await claimed(store, "t2")
+    assert (taken.id, taken.fence) == (short.id, short.fence + 1)
+
+
+WRITES: dict[str, Callable[[RoundStore, RoundClaim], Awaitable[Any]]] = {
+    "renew": lambda store, claim: store.renew(claim, LEASE),
+    "advance": lambda store, claim: store.advance(claim, RoundState.SEARCHING, {"x": 1}),
+    "fail": lambda store, claim: store.advance(claim, RoundState.FAILED, {}, "no reason"),
+    "add_problems": lambda store, claim: store.add_problems(claim, "train", problems("Late?")),
+    "quarantine": lambda store, claim: store.quarantine(claim, "train", {0: {"answer": "1"}}),
+    "plan": lambda store, claim: store.plan(claim, "label", 0, requests(["Late?"])),
+    "add_dataset": lambda store, claim: store.add_dataset(claim, new_id(), "d", "/d", "0" * 64, 1),
+    "add_evaluation": lambda store, claim: store.add_evaluation(claim, "m", "development", {}),
+}
+
+
+@pytest.mark.parametrize("over", [False, True], ids=["taken over", "over"])
+@pytest.mark.parametrize("write", WRITES)
+async def test_who_has_lost_a_round_can_write_nothing(
+    store: RoundStore, engine: AsyncEngine, write: str, over: bool
+) -> None:
+    await begin(store)
+    lost = await claimed(store, lease=0.0)
+    current = await claimed(store, "t2")
+    if over:
+        await store.advance(current, RoundState.FAILED, {}, "done with")
+        lost = current
+    before, rows = await read(store, lost), await count_rows(engine, lost.id)
+    with pytest.raises(RoundLostError):
+        await WRITES[write](store, lost)
+    assert await read(store, lost) == before
+    assert await count_rows(engine, lost.id) == rows
+
+
+async def count_rows(engine: AsyncEngine, round_id: UUID) -> list[int]:
+    """Rows that belong to the round, by table."""
+    tables = (t.round_problems, t.round_searches, t.searches, t.datasets, t.evaluations)
+    async with transaction(engine) as connection:
+        return [
+            (await connection.execute(select(func.count()).where(table.c.round_id == round_id))).scalar_one()
+            for table in tables
+        ]
+
+
+async def test_progress_of_one_who_has_lost_the_round_is_not_shown(store: RoundStore) -> None:
+    await begin(store)
+    lost = await claimed(store, lease=0.0)
+    current = await claimed(store, "t2")
+    await store.note_progress(current, RoundProgress(stage="searching", done=3, total=9))
+    await store.note_progress(lost, RoundProgress(stage="searching", done=1, total=9))
+    assert (await read(store, current)).progress.done == 3
+
+
+async def test_a_round_that_is_given_back_is_free_at_once_and_its_claim_is_void(store: RoundStore) -> None:
+    await begin(store)
+    claim = await claimed(store)
+    await store.release(claim)
+    again = await claimed(store, "t2")
+    assert again.id == claim.id
+    with pytest.raises(RoundLostError):
+        await store.renew(claim, LEASE)
+
+
+# --- states ----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_round_goes_through_its_stages_and_keeps_what_each_measured(store: RoundStore) -> None:
+    await begin(store)
+    claim = await claimed(store)
+    for stage in STAGES[1:]:
+        await store.note_progress(claim, RoundProgress(stage="x", done=1))
+        claim = await store.advance(claim, stage, {stage.value: 1})
+        view = await read(store, claim)
+        assert (view.state, view.progress, view.ended_at) == (stage, RoundProgress(), None)
+    claim = await store.advance(claim, RoundState.REJECTED, {"gate": {"promoted": False}}, "worse")
+    view = await read(store, claim)
+    assert view.metrics == {stage.value: 1 for stage in STAGES[1:]} | {"gate": {"promoted": False}}
+    assert (view.state, view.reason) == (RoundState.REJECTED, "worse")
+    assert view.ended_at is not None
+    assert await store.claim("t2", LEASE) is None
+
+
+@pytest.mark.parametrize("state", RoundState)
+async def test_states_move_only_along_the_table(store: RoundStore, state: RoundState) -> None:
+    await begin(store)
+    claim = await claimed(store)
+    for target in RoundState:
+        if target in ROUND_TRANSITIONS[state]:
+            continue
+        with pytest.raises(IllegalTransitionError):
+            await store.advance(replace(claim, state=state), target, {})
+    assert (await read(store, claim)).state is RoundState.CREATED
+
+
+# --- pause, cancel, the next round -----------------------------------------------------------------------------------
+
+
+async def test_a_paused_round_is_nobodys_until_it_is_resumed(store: RoundStore) -> None:
+    view = await begin(store)
+    claim = await claimed(store)
+    asked = await store.ask(UUID(view.id), paused=True)
+    assert asked is not None
+    assert asked.paused
+    assert await store.renew(claim, LEASE) == (True, False)
+    await store.release(claim)
+    assert await store.claim("t2", LEASE) is None
+    await store.ask(UUID(view.id), paused=False)
+    assert (await claimed(store, "t2")).id == claim.id
+
+
+async def test_a_paused_round_can_be_cancelled(store: RoundStore) -> None:
+    view = await begin(store)
+    await store.ask(UUID(view.id), paused=True)
+    assert await store.claim("t1", LEASE) is None
+    asked = await store.ask(UUID(view.id), cancel=True)
+    assert asked is not None
+    assert (asked.cancel_requested, asked.paused) == (True, False)
+    assert await store.renew(await claimed(store), LEASE) == (False, True), "somebody has to end it"
+
+
+async def test_a_round_that_is_over_can_be_asked_for_nothing_and_an_unknown_one_is_none(
+    store: RoundStore,
+) -> None:
+    view = await begin(store)
+    await store.advance(await claimed(store), RoundState.FAILED, {}, "x")
+    for ask in ({"paused": True}, {"paused": False}, {"cancel": True}):
+        with pytest.raises(RoundConflictError, match="The round is over: failed"):
+            await store.ask(UUID(view.id), **ask)
+        assert await store.ask(new_id(), **ask) is None
+
+
+async def test_the_next_round_of_a_run_begins_when_the_last_one_is_over(store: RoundStore) -> None:
+    run = a_run()
+    assert (await begin(store, run)).number == 1
+    with pytest.raises(RoundConflictError, match=f"Round 1 of the run '{run}' is created"):
+        await begin(store, run)
+    claim = await claimed(store)
+    claim = await store.advance(claim, RoundState.SEARCHING, {})
+    with pytest.raises(RoundConflictError, match="is searching"):
+        await begin(store, run)
+    await store.advance(claim, RoundState.FAILED, {}, "x")
+    assert (await begin(store, run)).number == 2
+    assert (await begin(store)).number == 1, "another run"
+    assert [view.number for view in await store.rounds(run)] == [2, 1]
+
+
+async def test_of_many_who_begin_a_round_at_once_one_succeeds(store: RoundStore) -> None:
+    run = a_run()
+    found = await asyncio.gather(*(begin(store, run) for _ in range(8)), return_exceptions=True)
+    assert [type(each) for each in found].count(RoundConflictError) == 7
+    assert [view.number for view in await store.rounds(run)] == [1]
+
+
+# --- problems and searches -------------------------------------------------------------------------------------------
+
+
+async def test_problems_are_kept_in_their_order_and_adding_them_again_changes_nothing(
+    store: RoundStore,
+) -> None:
+    await begin(store)
+    claim = await claimed(store)
+    given = problems("B?", "A?", "C?")
+    for _ in range(2):
+        await store.add_problems(claim, "train", given)
+    await store.add_problems(claim, "held_out", [])
+    found = await store.problems(claim.id, "train")
+    assert [(each.place, each.text, each.answer, each.family, each.difficulty) for each in found] == [
+        (0, "B?", "42", "packs", 1), (1, "A?", "42", "packs", 2), (2, "C?", "42", "packs", 3)
+    ]  # fmt: skip
+    assert await store.problems(claim.id, "held_out") == []
+
+
+async def test_what_is_set_aside_is_listed_for_its_round_and_its_run(store: RoundStore) -> None:
+    run = a_run()
+    await begin(store, run)
+    first = await claimed(store)
+    await store.add_problems(first, "train", problems("Wrong one?", "Good one?"))
+    why = {"answer": "41", "programs": 3, "prm_score": 0.9}
+    for _ in range(2):
+        await store.quarantine(first, "train", {0: why})
+    assert [each.quarantined for each in await store.problems(first.id, "train")] == [True, False]
+    await store.advance(first, RoundState.FAILED, {}, "x")
+    await begin(store, run)
+    second = await claimed(store)
+    await store.add_problems(second, "train", problems("Good one?", "Another?"))
+    await store.quarantine(second, "train", {1: why})
+
+    assert [each.problem for each in await store.quarantined(run=run)] == ["Wrong one?", "Another?"]
+    [aside] = await store.quarantined(round_id=first.id)
+    assert (aside.reference, aside.answer, aside.programs, aside.prm_score, aside.source) == (
+        "42", "41", 3, 0.9, "file:1"
+    )  # fmt: skip
+    assert await store.quarantined(run=a_run()) == []
+
+
+async def test_a_plan_that_is_made_again_adds_only_what_is_missing(
+    store: RoundStore, engine: AsyncEngine
+) -> None:
+    await begin(store)
+    claim = await claimed(store)
+    first = await store.plan(claim, "label", 0, requests(["One?", "Two?"]))
+    assert len(first) == 2
+    assert await store.plan(claim, "label", 0, requests(["One?", "Two?"])) == []
+    third = await store.plan(claim, "label", 0, requests(["One?", "Two?", "Three?"]))
+    assert len(third) == 1
+    again = await store.plan(claim, "label", 1, requests(["One?"]))
+    other = await store.plan(claim, "candidate.greedy", 0, requests(["One?"], reference=None))
+    assert len(again) == len(other) == 1
+    found = await store.results(claim.id, "label")
+    assert [(each.place, each.attempt) for each in found] == [(0, 0), (0, 1), (1, 0), (2, 0)]
+    assert {each.search_id for each in found} == {each.id for each in [*first, *third, *again]}
+    assert {each.state for each in found} == {SearchState.QUEUED}
+    assert await store.ended(claim.id, "label") == (0, 4)
+
+    async with transaction(engine) as connection:
+        known = await connection.execute(
+            select(t.reference_answers.c.search_id)
+            .join(t.searches, t.searches.c.id == t.reference_answers.c.search_id)
+            .where(t.searches.c.round_id == claim.id)
+        )
+        assert set(known.scalars()) == {each.search_id for each in found}, (
+            "an evaluation has no reference answer"
+        )
+
+
+async def test_cancelling_a_rounds_searches_leaves_those_of_others_alone(
+    store: RoundStore, engine: AsyncEngine
+) -> None:
+    searches = SearchStore(engine)
+    await begin(store)
+    claim = await claimed(store)
+    planned = await store.plan(claim, "label", 0, requests(["One?", "Two?", "Three?"]))
+    alone, _ = await searches.create(SearchRequest(problem="Mine?"), None)
+    await searches.request_cancel(planned[0].id)
+    assert await store.ended(claim.id, "label") == (1, 3), "one that nobody had begun is over at once"
+    assert await store.cancel_searches(claim.id) == 2
+    async with transaction(engine) as connection:
+        asked = await connection.execute(select(t.searches.c.id).where(t.searches.c.cancel_requested))
+        assert alone not in set(asked.scalars())
+
+
+async def test_an_evaluation_that_is_made_again_takes_the_place_of_the_first(
+    store: RoundStore, engine: AsyncEngine
+) -> None:
+    await begin(store)
+    claim = await claimed(store)
+    version = f"m@{new_id().hex}"
+    async with transaction(engine) as connection:
+        await connection.execute(
+            t.models.insert().values(
+                version=version, kind="policy", state="candidate", uri="/m", sha256="0" * 64
+            )
+        )
+    for figure in (1, 2):
+        await store.add_evaluation(claim, version, "development", {"n": figure})
+    async with transaction(engine) as connection:
+        rows = await connection.execute(
+            select(t.evaluations.c.metrics).where(t.evaluations.c.model == version)
+        )
+        assert rows.scalars().all() == [{"n": 2}]

@@ -1,0 +1,264 @@
+"""The report of a run: all of it from complete rounds, as much as there is from rounds that ended early, and always written."""
+
+import struct
+from datetime import UTC, datetime, timedelta
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from ratchet.contracts.rounds import RoundConfig, RoundProgress, RoundView
+from ratchet.contracts.search import StrategyName
+from ratchet.evaluation import wilson
+from ratchet.settings import TrainerSettings
+from ratchet.states import RoundState
+from services.trainer.evaluating import gate
+from services.trainer.report.curve import points
+from services.trainer.report.page import page
+from services.trainer.report.sections import Section, sections
+from services.trainer.reporting import write_report
+
+HOSTILE = "Nothing to learn from <script>alert('x')</script> & $\\frac{$ {{ 7 * 7 }}"
+SECTIONS = ["accuracy", "strategies", "coverage", "prm", "gate", "cost", "data", "lineage", "failures"]
+VOID = {"meta", "br", "img", "link", "hr", "input"}
+
+
+def figures(right: int, n: int = 40, tokens: float = 400.0, first: int = 0) -> dict[str, Any]:
+    low, high = wilson(right, n)
+    outcomes = "".join("1" if (place - first) % n < right else "0" for place in range(n))
+    return {
+        "n": n,
+        "right": right,
+        "accuracy": right / n,
+        "ci95": [low, high],
+        "tokens": tokens,
+        "outcomes": outcomes,
+    }
+
+
+def measurements(right: int) -> dict[str, Any]:
+    return {
+        "held_out.greedy": figures(right, tokens=55.0),
+        "held_out.mcts": figures(right - 1, first=2),
+        "held_out.best_of_n": figures(right - 2),
+        "held_out.majority": figures(right - 3),
+        "development.greedy": figures(right, tokens=55.0),
+    }
+
+
+def complete(number: int, before: int, after: int, state: RoundState = RoundState.PROMOTED) -> RoundView:
+    config = RoundConfig(seed=7)
+    old, new = measurements(before), measurements(after)
+    quality = {
+        name: {"value": 0.8, "low": 0.7, "high": 0.9, "n": 481}
+        for name in ("step_auc", "pair_accuracy", "trajectory_auc", "calibration_error_raw")
+    }
+    return view(
+        number,
+        state,
+        {
+            "models": {"base": "nano@19cb7e97", "policy": "nano@19cb7e97", "prm": "prm1-likelihood"},
+            "problems": {"train": {"problems": 30, "refused": 1, "set_aside": 0}},
+            "label": {"problems": 30, "solved": 20, "coverage": 0.6667, "tokens": 156_257},
+            "selection": {
+                "problems": 30,
+                "solved": 20,
+                "rows": 35,
+                "dropped": {"wrong answer": 178, "too long": 2},
+                "coverage": {
+                    "family": {"ages": [11, 12], "<b>bus": [9, 18]},
+                    "difficulty": {"10": [1, 2], "2": [19, 28]},
+                },
+                "sha256": "7d9c11bd5cf8f2ad",
+            },
+            "policy": {"version": f"run-r{number}-policy@7adf", "sha256": "7adfaeff83dc", "tokens": 80_409},
+            "prm": {
+                "version": f"run-r{number}-prm@e357",
+                "sha256": "e357a59760a3",
+                "quality": {
+                    "problems": 30,
+                    **quality,
+                    # All of one kind: there is no such figure.
+                    "calibration_error": {"value": None, "low": None, "high": None, "n": 0},
+                },
+            },
+            "evaluation": {
+                "incumbent": {"pair": "old", "measured": old},
+                "candidate": {"pair": "new", "measured": new},
+            },
+            "gate": gate(old, new, config.gate),
+            "seconds": {"created": 0.2, "searching": 50.0, "evaluating": 149.8},
+        },
+    )
+
+
+def view(number: int, state: RoundState, metrics: dict[str, Any], reason: str | None = None) -> RoundView:
+    began = datetime(2026, 11, 24, 19, 0, tzinfo=UTC) + timedelta(minutes=10 * number)
+    return RoundView(
+        id=f"id-{number}",
+        run="run-seed7",
+        number=number,
+        state=state,
+        paused=False,
+        cancel_requested=False,
+        progress=RoundProgress(),
+        config=RoundConfig(seed=7).model_dump(mode="json"),
+        metrics=metrics,
+        reason=reason,
+        created_at=began,
+        ended_at=began + timedelta(minutes=5),
+    )
+
+
+class Document(HTMLParser):
+    """Fails on a tag that is not closed where it should be; keeps texts by section, tags and links."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: set[str] = set()
+        self.links: list[str] = []
+        self.texts: dict[str, str] = {"": ""}
+        self._section = ""
+        self.feed(text)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.links += [value or "" for name, value in attrs if name in ("href", "src", "xlink:href")]
+        if tag == "section":
+            self._section = dict(attrs)["id"] or ""
+            self.texts[self._section] = ""
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+        if tag == "section":
+            self._section = ""
+
+    def handle_data(self, data: str) -> None:
+        self.texts[self._section] += data
+
+
+def rows(of: Section, table: int = 0) -> dict[str, list[str]]:
+    return {row[0].text: [cell.text for cell in row[1:]] for row in of.tables[table].rows}
+
+
+RUN = [
+    complete(1, 17, 30),
+    complete(2, 30, 25, RoundState.REJECTED),
+    view(3, RoundState.FAILED, {}, HOSTILE),
+    complete(4, 30, 36),
+]
+
+
+async def test_report_is_written_whole(tmp_path: Path) -> None:
+    # The store gives the newest first.
+    await write_report(TrainerSettings(rounds_dir=tmp_path), RUN[::-1])
+    folder = tmp_path / "run-seed7"
+    assert sorted(file.name for file in folder.iterdir()) == ["accuracy.png", "report.html", "report.json"]
+    png = (folder / "accuracy.png").read_bytes()
+    assert png.startswith(b"\x89PNG\r\n\x1a\n")
+    assert min(struct.unpack(">II", png[16:24])) >= 800
+    kept = orjson.loads((folder / "report.json").read_bytes())
+    assert [each["number"] for each in kept["rounds"]] == [1, 2, 3, 4]
+    assert (kept["summary"]["base"], kept["summary"]["rounds"][3]["policy_pass1"]) == (17 / 40, 36 / 40)
+    document = Document((folder / "report.html").read_text())
+    assert [section for section in document.texts if section] == SECTIONS
+    assert "On 40 held-out problems: policy pass@1 from 42.5\xa0% to 90.0\xa0%" in document.texts[""]
+    assert "It knows only the families" in document.texts[""]
+    assert "the brief's curve" in document.texts["accuracy"]
+
+
+def test_page_needs_no_network_and_runs_nothing_foreign() -> None:
+    text = page(RUN)
+    document = Document(text)
+    assert not document.tags & {"script", "link", "iframe", "b"}
+    assert document.links
+    assert all(link.startswith("#") for link in document.links)
+    assert "url(http" not in text
+    assert HOSTILE in document.texts["failures"]
+    assert "<b>bus" in document.texts["coverage"]
+
+
+def test_curve_joins_what_was_served() -> None:
+    drawn = points(RUN, StrategyName.GREEDY)
+    assert [(each.number, each.estimate.value, each.served) for each in drawn] == [
+        (0, 17 / 40, True),
+        (1, 30 / 40, True),
+        (2, 25 / 40, False),
+        (4, 36 / 40, True),
+    ]
+
+
+def test_tables_say_what_was_measured() -> None:
+    found = {each.anchor: each for each in sections(RUN)}
+    assert rows(found["accuracy"])["4"] == ["90.0 %", "87.5 %", "85.0 %", "82.5 %", "40"]
+    assert rows(found["accuracy"])["3"] == ["–"] * 5
+    # 29 right from the third on, against 28 right from the first on: 3 and 2 of them alone.
+    assert rows(found["strategies"])["1"][-1] == "3 : 2"
+    assert rows(found["coverage"])["ages"] == ["91.7 %", "91.7 %", "–", "91.7 %"]
+    assert list(rows(found["coverage"], 1)) == ["2", "10"]
+    assert rows(found["prm"])["1"] == ["0.800", "0.800", "0.800", "0.800", "–", "30"]
+    verdicts = {row[0].text: [cell.text for cell in row[3:]] for row in found["gate"].tables[0].rows}
+    assert verdicts["1"] == ["13", "0", "+32.5", "1.000", "holds"]
+    assert verdicts["2"] == ["0", "5", "-12.5", "0.031", "loses"]
+    assert rows(found["cost"])["all stages"] == ["200.0", "200.0", "–", "200.0"]
+    assert [bar.parts[-1][1] for bar in found["cost"].bars] == [149.8] * 3
+    assert sum(width for *_, width in found["cost"].bars[0].parts) == pytest.approx(100)
+    assert rows(found["data"], 1)["wrong answer"] == ["178", "178", "–", "178"]
+    lineage = [tuple(cell.text for cell in row[1:4]) for row in found["lineage"].tables[0].rows]
+    assert lineage[:2] == [
+        ("policy", "run-r1-policy@7adf", "nano@19cb7e97"),
+        ("PRM", "run-r1-prm@e357", "run-r1-policy@7adf"),
+    ]
+    assert list(rows(found["failures"])) == ["2", "3"]
+
+
+@pytest.mark.parametrize("missing", list(RUN[0].metrics))
+def test_round_without_one_part_is_reported(missing: str) -> None:
+    metrics = {name: value for name, value in RUN[0].metrics.items() if name != missing}
+    document = Document(page([view(1, RoundState.FAILED, metrics, "disk full")]))
+    assert [section for section in document.texts if section] == SECTIONS
+    assert "disk full" in document.texts["failures"]
+
+
+@pytest.mark.parametrize(
+    "part", [None, {}, [], "text", {"measured": None}, {"candidate": {"measured": {"held_out.greedy": 1}}}]
+)
+def test_round_with_parts_of_another_shape_is_reported(part: Any) -> None:
+    metrics = dict.fromkeys(RUN[0].metrics, part)
+    assert "Nothing was measured yet." in page([view(1, RoundState.EVALUATING, metrics)])
+
+
+def test_first_round_failed_before_it_began() -> None:
+    text = page([view(1, RoundState.FAILED, {}, "No policy serves yet.")])
+    assert "No policy serves yet." in text
+    assert 'id="nano"' not in text
+
+
+def test_rounds_on_other_problems_are_not_passed_off_as_comparable() -> None:
+    other = RUN[3].model_copy(update={"config": {**RUN[3].config, "seed": 8}})
+    assert 'id="incomparable"' not in page(RUN)
+    assert 'id="incomparable"' in page([RUN[0], other])
+
+
+async def test_report_that_cannot_be_written_is_an_os_error(tmp_path: Path) -> None:
+    (tmp_path / "run-seed7").write_text("a file where the folder should be")
+    with pytest.raises(OSError, match="run-seed7"):
+        await write_report(TrainerSettings(rounds_dir=tmp_path), RUN)
+
+
+async def test_figures_that_nobody_foresaw_are_an_os_error(tmp_path: Path) -> None:
+    odd = view(1, RoundState.FAILED, {"label": "not a mapping"})
+    with pytest.raises(OSError, match="the report could not be made"):
+        await write_report(TrainerSettings(rounds_dir=tmp_path), [odd])
