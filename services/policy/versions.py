@@ -205,7 +205,15 @@ class Versions:
             )
 
     def _require_room(self, held: Version | None) -> None:
-        if held is None and len(self._held) + len(self._leaving) >= self._settings.max_models:
+        if held is not None:
+            return
+        if len(self._held) < self._settings.max_models <= len(self._held) + len(self._leaving):
+            raise ProblemError(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                "A version is being unloaded, and its last requests are not answered yet.",
+                headers={"Retry-After": "1"},
+            )
+        if len(self._held) >= self._settings.max_models:
             raise ProblemError(
                 HTTPStatus.CONFLICT,
                 f"{self._settings.max_models} versions are held already ({', '.join(self.names())}), as many as may be. "
