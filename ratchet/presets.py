@@ -58,8 +58,9 @@ def nano(number: int, seed: int) -> dict[str, Any]:
         "prm": {
             "epochs": 2,
             "lr": 7e-4,
-            "batch_tokens": 4096,
-            "micro_tokens": 4096,
+            # Many small steps: 4,096 tokens a step cost five points of AUC.
+            "batch_tokens": 1024,
+            "micro_tokens": 1024,
             "max_length": 256,
             "value_weight": 1.0,
             "pair_weight": 1.0,

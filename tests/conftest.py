@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from models import make_memorised_checkpoint
 
+from models import make_memorised_checkpoint
 from ratchet.stack import ports
 from ratchet.stack.postgres import Postgres, drop_database, ensure_database, running_postgres
 from ratchet.stack.valkey import running_valkey

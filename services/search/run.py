@@ -7,12 +7,13 @@ error of estimate at most, not by all that is in flight.
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from http import HTTPStatus
+from typing import Protocol, TypeVar
 
 from ratchet.answers import last_line, same_answer
-from ratchet.clients import PolicyClient, PrmClient, SandboxClient
+from ratchet.clients import PolicyClient, PrmClient, SandboxClient, ServiceError
 from ratchet.contracts.policy import Candidate, GenerateRequest, Prefix, Until
 from ratchet.contracts.prm import ScoreRequest
 from ratchet.contracts.sandbox import StepResult, StepStatus
@@ -33,6 +34,9 @@ from services.search.strategies import (
 from services.search.together import Together
 from services.search.votes import hardly_overtaken, tally
 
+R = TypeVar("R")
+
+PINNED_SECONDS = 60.0
 FIRST_GUESS_TOKENS = 120
 """Tokens reserved for a task before the first one has ended."""
 
@@ -260,17 +264,16 @@ async def _generate(
 
 async def _ask_policy(search: Search, backends: Backends, questions: Sequence[Question]) -> list[Candidate]:
     parameters = search.request.parameters
-    response = await backends.policy.generate(
-        GenerateRequest(
-            prefixes=[Prefix(problem=search.request.problem, steps=each.steps) for each in questions],
-            seeds=[each.seed for each in questions],
-            temperature=0.0 if search.request.strategy is StrategyName.GREEDY else parameters.temperature,
-            top_p=parameters.top_p,
-            max_tokens=min(each.max_tokens for each in questions),
-            until=Until.END,
-            model=search.request.models.policy,
-        )
+    request = GenerateRequest(
+        prefixes=[Prefix(problem=search.request.problem, steps=each.steps) for each in questions],
+        seeds=[each.seed for each in questions],
+        temperature=0.0 if search.request.strategy is StrategyName.GREEDY else parameters.temperature,
+        top_p=parameters.top_p,
+        max_tokens=min(each.max_tokens for each in questions),
+        until=Until.END,
+        model=search.request.models.policy,
     )
+    response = await _when_held(lambda: backends.policy.generate(request), request.model)
     search.models["policy"] = response.model
     return [candidate for [candidate] in response.candidates]
 
@@ -348,17 +351,29 @@ async def _score(
 
 
 async def _ask_prm(search: Search, backends: Backends, trajectories: Sequence[Scored]) -> list[list[float]]:
-    response = await backends.prm.score(
-        ScoreRequest(
-            problem=search.request.problem,
-            steps=[each.steps for each in trajectories],
-            logprobs=[list(each.logprobs) for each in trajectories],
-            model=search.request.models.prm,
-            policy=search.request.models.policy,
-        )
+    request = ScoreRequest(
+        problem=search.request.problem,
+        steps=[each.steps for each in trajectories],
+        logprobs=[list(each.logprobs) for each in trajectories],
+        model=search.request.models.prm,
+        policy=search.request.models.policy,
     )
+    response = await _when_held(lambda: backends.prm.score(request), request.model)
     search.models["prm"] = response.model
     return response.scores
+
+
+async def _when_held(ask: Callable[[], Awaitable[R]], pinned: str | None) -> R:
+    """The answer of a service that may just have been restarted: then it holds its own model alone until whoever pinned the
+    search has it load the version again. Raises ServiceError."""
+    until = time.monotonic() + PINNED_SECONDS
+    while True:
+        try:
+            return await ask()
+        except ServiceError as error:
+            if pinned is None or error.status != HTTPStatus.NOT_FOUND or time.monotonic() > until:
+                raise
+        await asyncio.sleep(1.0)
 
 
 async def _valued(search: Search, backends: Backends, step: StepOutcome, score: float | None) -> StepOutcome:

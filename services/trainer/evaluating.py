@@ -28,23 +28,10 @@ from ratchet.evaluation import wilson
 from ratchet.store.rounds import RoundProblem
 from ratchet.store.searches import NodeRecord
 from services.trainer.context import Context
-from services.trainer.searching import plan, require_sound, wait_for
+from services.trainer.searching import Pair, plan, require_sound, wait_for
 
 SPLITS = ("development", "held_out")
 INCUMBENT, CANDIDATE = "incumbent", "candidate"
-
-
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """A policy with its PRM."""
-
-    policy: str
-    prm: str
-
-    @property
-    def key(self) -> str:
-        """Under which its measurements are kept."""
-        return f"{self.policy} {self.prm}"
 
 
 async def evaluate(context: Context) -> dict[str, Any]:
@@ -69,7 +56,7 @@ async def evaluate(context: Context) -> dict[str, Any]:
         chosen = problems[each.split][: each.limit]
         requests = {one.place: each.request(one, pair, config) for one in chosen}
         await plan(context, purpose, 0, requests)
-    await wait_for(context, list(plans), "evaluating")
+    await wait_for(context, list(plans), "evaluating", list(pairs.values()))
     for purpose, (who, _, each) in plans.items():
         found.setdefault(who, {}).update(await _measure(context, purpose, each, problems[each.split]))
     verdict = gate(found[INCUMBENT], found[CANDIDATE], config.gate)

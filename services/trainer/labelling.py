@@ -21,7 +21,7 @@ from ratchet.states import SearchState
 from ratchet.store.rounds import EndedSearch, RoundProblem
 from services.trainer.context import Context
 from services.trainer.prepare import PRM1
-from services.trainer.searching import plan, require_sound, wait_for
+from services.trainer.searching import Pair, plan, require_sound, wait_for
 
 PURPOSE = "label"
 SEEDS_PER_ATTEMPT = 100_003
@@ -46,7 +46,12 @@ async def label(context: Context) -> dict[str, Any]:
             if problem.place not in solved
         }
         await plan(context, PURPOSE, attempt, requests)
-        await wait_for(context, [PURPOSE], f"searching, attempt {attempt + 1}")
+        await wait_for(
+            context,
+            [PURPOSE],
+            f"searching, attempt {attempt + 1}",
+            [Pair(models["policy"], models["prm"])],
+        )
         rollouts = round(rollouts * config.label.retry_factor)
     results = await context.rounds.results(context.claim.id, PURPOSE)
     require_sound(results, PURPOSE)

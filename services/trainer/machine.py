@@ -30,7 +30,7 @@ from services.trainer.context import Context, RoundFailedError
 from services.trainer.evaluating import evaluate
 from services.trainer.labelling import label
 from services.trainer.prepare import PRM1, prepare
-from services.trainer.promotion import let_go, serve
+from services.trainer.promotion import let_go, needed_by_rounds, serve
 from services.trainer.reporting import write_report
 from services.trainer.selecting import select
 from services.trainer.training import train_policy, train_prm
@@ -161,22 +161,23 @@ class Machine:
         metrics = await self._timed(holder[0], evaluate)
         claim = holder[0]
         policy, prm, models = claim.metrics["policy"], claim.metrics["prm"], claim.metrics["models"]
+        others = await needed_by_rounds(self._rounds, apart=claim.id)
         if metrics["gate"]["promoted"]:
             await _retried(lambda: serve(self._registry, self._policy, policy["version"]))
             if prm:
                 await _retried(lambda: serve(self._registry, self._prm, prm["version"]))
             state = RoundState.PROMOTED
-            await let_go(self._policy, {models["policy"]}, {models["base"], policy["version"]})
+            await let_go(self._policy, {models["policy"]}, {models["base"], policy["version"]} | others)
             if prm:
-                await let_go(self._prm, {models["prm"]}, {PRM1, prm["version"]})
+                await let_go(self._prm, {models["prm"]}, {PRM1, prm["version"]} | others)
         else:
             for made in (policy, prm):
                 if made:
                     await self._reject(made["version"])
             state = RoundState.REJECTED
-            await let_go(self._policy, {policy["version"]}, {models["base"], models["policy"]})
+            await let_go(self._policy, {policy["version"]}, {models["base"], models["policy"]} | others)
             if prm:
-                await let_go(self._prm, {prm["version"]}, {PRM1, models["prm"]})
+                await let_go(self._prm, {prm["version"]}, {PRM1, models["prm"]} | others)
         lost = metrics["gate"]["lost"]
         reason = None if state is RoundState.PROMOTED else f"worse than the serving pair: {', '.join(lost)}"
         holder[0] = await self._rounds.advance(claim, state, metrics, reason)

@@ -6,6 +6,7 @@ service was restarted and came up with its base model) is brought up to date by 
 
 import asyncio
 import contextlib
+from uuid import UUID
 
 import structlog
 
@@ -46,11 +47,11 @@ async def let_go(client: ModelServiceClient, versions: set[str], keep: set[str])
             await client.unload(version)
 
 
-async def needed_by_rounds(rounds: RoundStore) -> set[str]:
-    """Versions that the rounds under way work with; PRM1 is always held."""
+async def needed_by_rounds(rounds: RoundStore, apart: UUID | None = None) -> set[str]:
+    """Versions that the rounds under way work with, one of them set apart; PRM1 is always held."""
     needed = {PRM1}
     for each in await rounds.rounds():
-        if not is_end(ROUND_TRANSITIONS, each.state):
+        if each.id != str(apart) and not is_end(ROUND_TRANSITIONS, each.state):
             needed |= set(each.metrics.get("models", {}).values())
             needed |= {made["version"] for kind in ModelKind if (made := each.metrics.get(kind))}
     return needed

@@ -4,22 +4,54 @@ What is planned stays planned, so a trainer that takes the stage up again goes o
 """
 
 import asyncio
+import contextlib
+import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import structlog
 from redis.exceptions import RedisError
 
+from ratchet.clients import ServiceError
 from ratchet.contracts.rounds import RoundProgress
 from ratchet.contracts.search import SearchRequest
+from ratchet.contracts.serving import LoadModel
 from ratchet.states import SearchState
 from ratchet.store.rounds import EndedSearch
 from services.trainer.context import Context, RoundFailedError
+from services.trainer.prepare import PRM1
 
 log = structlog.get_logger()
 
 POLL_SECONDS = 0.5
+HOLD_SECONDS = 5.0
 FAILED_SHARE = 0.2
 """More failed searches than this share: something is broken, and what came out would be misleading."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A policy with its PRM, by their versions."""
+
+    policy: str
+    prm: str
+
+    @property
+    def key(self) -> str:
+        """Under which its measurements are kept."""
+        return f"{self.policy} {self.prm}"
+
+
+async def hold(context: Context, pairs: Sequence[Pair]) -> None:
+    """Have the services hold these pairs, as one that was restarted does not. Raises ServiceError."""
+    for client, versions in (
+        (context.policy, {pair.policy for pair in pairs}),
+        (context.prm, {pair.prm for pair in pairs} - {PRM1}),
+    ):
+        for version in versions:
+            model = await context.registry.get(version)
+            if model is not None:
+                await client.load(version, LoadModel(uri=model.uri, sha256=model.sha256))
 
 
 async def plan(context: Context, purpose: str, attempt: int, requests: Mapping[int, SearchRequest]) -> None:
@@ -32,9 +64,14 @@ async def plan(context: Context, purpose: str, attempt: int, requests: Mapping[i
         log.warning("searches not put into the queue yet", error=str(error))
 
 
-async def wait_for(context: Context, purposes: Sequence[str], stage: str) -> None:
-    """Until all searches for these purposes are over. Raises RoundFailedError when too many of them failed."""
+async def wait_for(context: Context, purposes: Sequence[str], stage: str, pairs: Sequence[Pair]) -> None:
+    """Until all searches for these purposes are over; meanwhile the services are kept holding the pairs that they use."""
+    held = time.monotonic()
     while True:
+        if time.monotonic() - held > HOLD_SECONDS:
+            held = time.monotonic()
+            with contextlib.suppress(ServiceError):
+                await hold(context, pairs)
         counts = [await context.rounds.ended(context.claim.id, purpose) for purpose in purposes]
         over, planned = sum(over for over, _ in counts), sum(planned for _, planned in counts)
         note = ", ".join(

@@ -11,9 +11,9 @@ from typing import TypeVar
 
 import httpx
 import pytest
-from models import REMEMBERED
 from running_stack import Running, running_stack
 
+from models import REMEMBERED
 from ratchet.contracts.search import SearchResult
 from ratchet.stack.supervisor import ChildState
 from ratchet.states import SEARCH_TRANSITIONS, SearchState, is_end

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from models import CORPUS, HOPELESS
 from running_stack import ROOT, Running, ratchet
+
+from models import CORPUS, HOPELESS
 
 FULL_DISK = """
 import sys

@@ -3,10 +3,10 @@
 import asyncio
 
 import pytest
-from models import REMEMBERED
 from running_stack import Running
 from served_app import generated_requests
 
+from models import REMEMBERED
 from ratchet.stack.local import SERVICES
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from models import ENDLESS, HOPELESS, REMEMBERED
 from running_stack import Running, ratchet
 
+from models import ENDLESS, HOPELESS, REMEMBERED
 from ratchet.contracts.search import EventKind, SearchResult, StrategyName, VerificationLevel
 from ratchet.states import SEARCH_TRANSITIONS, SearchState, is_end
 
