@@ -95,6 +95,10 @@ class Machine:
             except StoreUnavailableError as error:
                 log.warning("the store is away", error=str(error))
                 await asyncio.sleep(self._settings.poll_seconds)
+            except Exception:
+                # A round that this version cannot read, for instance: the others must not wait for it for ever.
+                log.exception("no round taken up")
+                await asyncio.sleep(self._settings.lease_seconds)
 
     async def _work(self, claim: RoundClaim) -> None:
         """Take the round as far as it goes; whatever happens, it is over, given back, or another's afterwards."""
