@@ -20,7 +20,7 @@ from ratchet.states import SEARCH_TRANSITIONS, SearchState, is_end
 
 PARTS = ["policy", "prm", "sandbox", "search", "search-worker-1", "trainer", "postgres", "valkey"]
 FIGS = REMEMBERED[5]
-ROLLOUTS = 60
+ROLLOUTS = 300
 BOUND_SECONDS = 90.0
 
 T = TypeVar("T")
