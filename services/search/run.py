@@ -10,10 +10,14 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from http import HTTPStatus
+from itertools import takewhile
 from typing import Protocol, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
 
 from ratchet.answers import last_line, same_answer
 from ratchet.clients import PolicyClient, PrmClient, SandboxClient, ServiceError
+from ratchet.contracts.base import StepText
 from ratchet.contracts.policy import Candidate, GenerateRequest, Prefix, Until
 from ratchet.contracts.prm import ScoreRequest
 from ratchet.contracts.sandbox import StepResult, StepStatus
@@ -35,6 +39,7 @@ from services.search.together import Together
 from services.search.votes import hardly_overtaken, tally
 
 R = TypeVar("R")
+_STEP_TEXT: TypeAdapter[str] = TypeAdapter(StepText)
 
 PINNED_SECONDS = 60.0
 FIRST_GUESS_TOKENS = 120
@@ -285,9 +290,13 @@ async def _run(
     if not steps:
         return []
     began = time.monotonic()
-    done = await search.interpreter.run(prefix + steps)
+    # A hot or broken model writes what no program can hold (NUL, half a surrogate pair): such a step fails unrun.
+    runnable = list(takewhile(_is_text, steps))
+    done = await search.interpreter.run(prefix + runnable) if runnable else []
     seconds = _charge(search.usage.sandbox, began, 0)
     results: Sequence[StepResult] = done[len(prefix) :]
+    if len(runnable) < len(steps):
+        results = [*results, StepResult(status=StepStatus.ERROR, stderr="the step is no text")]
     if any(result.status is not StepStatus.OK for result in done[: len(prefix)]):
         # The prefix ran before and does not run now: whatever follows it cannot be trusted.
         results = [StepResult(status=StepStatus.ERROR, stderr="an earlier step did not run again")]
@@ -312,6 +321,14 @@ async def _run(
         if not ok or outcomes[-1].answer is not None:
             break
     return outcomes
+
+
+def _is_text(step: str) -> bool:
+    try:
+        _STEP_TEXT.validate_python(step)
+    except ValidationError:
+        return False
+    return True
 
 
 async def _score(

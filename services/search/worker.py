@@ -55,6 +55,7 @@ class _TreeJournal:
     events: Events
     _changed: dict[str, Node] = field(default_factory=dict)
     _seen: set[str] = field(default_factory=set)
+    _flushing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def note(self, nodes: Sequence[Node]) -> None:
         for node in nodes:
@@ -71,6 +72,11 @@ class _TreeJournal:
 
     async def flush(self) -> None:
         """Write what changed since the last flush. Raises LeaseLostError, StoreUnavailableError."""
+        # The last flush of a search has to wait for one that is under way: its nodes may still have to be written again.
+        async with self._flushing:
+            await self._flush()
+
+    async def _flush(self) -> None:
         if not self._changed:
             return
         batch, self._changed = self._changed, {}

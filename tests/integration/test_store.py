@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from pathlib import Path
 from uuid import UUID
 
 import pytest
@@ -28,6 +29,7 @@ from ratchet.contracts.search import (
     VerificationLevel,
 )
 from ratchet.states import IllegalTransitionError, NodeState, SearchState
+from ratchet.store import tables
 from ratchet.store.engine import StoreUnavailableError, make_engine, transaction
 from ratchet.store.ids import new_id
 from ratchet.store.migrate import migrate
@@ -51,6 +53,11 @@ VERIFIED = Verification(
     prm_share=0.8,
     confidence=0.9,
 )
+
+NEWEST = max(
+    file.stem for file in (Path(tables.__file__).parent / "migrations" / "versions").glob("0*.py")
+).partition("_")[0]
+"""Revision of the newest migration."""
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +143,7 @@ async def test_migrating_from_several_processes_at_once_works_and_again_changes_
     async with transaction(engines[0]) as connection:
         assert (
             await connection.execute(text("SELECT version_num FROM alembic_version"))
-        ).scalars().all() == ["0001"]
+        ).scalars().all() == [NEWEST]
     for one in engines:
         await one.dispose()
     async with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
