@@ -16,6 +16,10 @@ from ratchet.formats import END_OF_STEP, Markers
 CONFIG_KEY = "ratchet_prm"
 
 
+class HeadError(Exception):
+    """The checkpoint is no PRM that can be served; the message says why."""
+
+
 @dataclass(frozen=True)
 class Calibration:
     """Platt scaling: slope and intercept, fitted on problems that the PRM was not trained on."""

@@ -23,6 +23,7 @@ from ratchet.contracts.base import FieldError, Health
 from ratchet.contracts.policy import Prefix
 from ratchet.contracts.prm import ScoreRequest, ScoreResponse
 from ratchet.contracts.serving import MODEL_VERSION, HeldModel, HeldModels, LoadModel, ServeModel
+from ratchet.models.prm_head import HeadError
 from ratchet.models.sources import ModelSourceError, resolve
 from ratchet.service import ProblemError, cancelled_on_disconnect, create_app
 from ratchet.settings import PrmSettings
@@ -31,7 +32,6 @@ from services.prm.cache import StepCache
 from services.prm.likelihood import NAME, step_scores
 from services.prm.versions import (
     DigestError,
-    HeadError,
     HeadFailedError,
     TextTooLongError,
     TrainedPrm,

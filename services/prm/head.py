@@ -17,8 +17,7 @@ from typing import Any
 
 import torch
 
-from ratchet.models.prm_head import calibration_of, read_at, rendered
-from services.prm.versions import HeadError
+from ratchet.models.prm_head import HeadError, calibration_of, read_at, rendered
 
 LONG_TOKENS = {"cpu": 16, "cuda": 256}
 """Prefixes from here on are kept. On a CPU that takes half the time for 16 problems of 14 tokens with four candidates each,

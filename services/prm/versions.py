@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ratchet.contracts.serving import HeldModel, LoadModel
+from ratchet.models.prm_head import HeadError
 from ratchet.models.sources import ResolvedModel, resolve
 from services.prm.batcher import MicroBatcher
 from services.prm.cache import StepCache
@@ -24,10 +25,6 @@ if TYPE_CHECKING:
     from services.prm.head import Question, TrainedHead
 
 PRM1_URI = "built-in"
-
-
-class HeadError(Exception):
-    """The checkpoint is no PRM that can be served; the message says why."""
 
 
 class TextTooLongError(Exception):

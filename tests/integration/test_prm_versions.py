@@ -21,13 +21,13 @@ from models import make_checkpoint
 from ratchet.clients import PrmClient, ServiceError
 from ratchet.contracts.prm import ScoreRequest
 from ratchet.contracts.serving import LoadModel
-from ratchet.models.prm_head import CONFIG_KEY, Calibration, rendered
+from ratchet.models.prm_head import CONFIG_KEY, Calibration, HeadError, rendered
 from ratchet.settings import PrmSettings
 from services.prm.app import EXIT_LOAD, build_app
 from services.prm.cache import StepCache
 from services.prm.head import TrainedHead
 from services.prm.likelihood import NAME
-from services.prm.versions import HeadError, TrainedPrm, Versions
+from services.prm.versions import TrainedPrm, Versions
 
 CALIBRATION = Calibration(2.0, -0.5)
 PROBLEM = "A shelf holds 4 boxes of 12 cups. 5 cups are broken. How many are whole?"
