@@ -86,6 +86,14 @@ class Events:
         entries: Any = await self._redis.xrevrange(_key(search_id), count=1)
         return entries[0][0].decode() if entries else START
 
+    async def end(self, search_id: UUID) -> str | None:
+        """Id of the search's last event, if that is `end`; None while there may be more, START when nothing is kept."""
+        entries: Any = await self._redis.xrevrange(_key(search_id), count=1)
+        if not entries:
+            return START
+        id_, fields = entries[0]
+        return id_.decode() if fields[b"kind"].decode() == EventKind.END else None
+
     async def ping(self) -> None:
         """Raise RedisError unless Redis answers."""
         await self._redis.ping()

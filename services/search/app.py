@@ -43,6 +43,8 @@ from services.search.dot import render_dot
 
 log = structlog.get_logger()
 
+END_SECONDS = 2.0
+"""How long the last event of a search that is over is waited for: its worker may have died before it was said."""
 HEALTH_SECONDS = 3.0
 HEARTBEAT_SECONDS = 15
 DOT = "text/vnd.graphviz"
@@ -224,8 +226,9 @@ def _add_routes(app: FastAPI, store: SearchStore, queue: SearchQueue, events: Ev
         if state is None:
             raise _unknown(search_id)
         since = last_event_id or after or START
-        newest = await events.newest(search_id)
-        if is_end(SEARCH_TRANSITIONS, state) and since == newest != START:
+        # Asked in any case: a reader is told 503 now rather than a stream that breaks off.
+        end = await events.end(search_id)
+        if is_end(SEARCH_TRANSITIONS, state) and since == end != START:
             return Response(status_code=204)
         return EventSourceResponse(
             _event_stream(store, events, search_id, since),
@@ -397,7 +400,10 @@ async def _event_stream(
         while True:
             # Asked before the read: when it is over and nothing is left to read, no event was missed.
             over = await _is_over(store, search_id)
-            batch = await events.read(search_id, since, block_seconds=0 if over else BLOCK_SECONDS)
+            # The worker ends a search first in the store, and says so a moment later.
+            said = over and await events.end(search_id) is not None
+            wait = 0 if said else END_SECONDS if over else BLOCK_SECONDS
+            batch = await events.read(search_id, since, block_seconds=wait)
             for event in batch:
                 yield _sse(event.kind, event.data, event.id)
                 if event.kind is EventKind.END:
