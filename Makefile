@@ -49,8 +49,8 @@ eval: $(READY) ## Accuracy on DATA=file.jsonl: [MODEL=] [STRATEGY=] [TOKENS=] [L
 	@$(BIN)/ratchet eval "$(DATA)" $(if $(MODEL),--model "$(MODEL)") $(if $(STRATEGY),--strategy $(STRATEGY)) \
 	    $(if $(TOKENS),--tokens $(TOKENS)) $(if $(LIMIT),--limit $(LIMIT)) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
-rounds: $(READY) ## Let a model improve itself: [MODEL=nano] [SEED=0] [ROUNDS=4] [ARGS="--set policy.epochs=2"]
-	@$(BIN)/ratchet rounds run --rounds $(ROUNDS) --model $(or $(MODEL),nano) --seed $(or $(SEED),0) \
+rounds: $(READY) ## Let a model improve itself: [MODEL=nano] [PRESET=nano] [SEED=0] [ROUNDS=4] [ARGS=]
+	@$(BIN)/ratchet rounds run --rounds $(ROUNDS) --model $(or $(MODEL),nano) --preset $(or $(PRESET),nano) --seed $(or $(SEED),0) \
 	    --data results/rounds/$(or $(MODEL),nano)-seed$(or $(SEED),0) $(ARGS)
 
 nano: $(READY) ## Make nano's tokenizer and base weights again, into models/nano/policy

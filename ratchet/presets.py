@@ -1,7 +1,8 @@
-"""Settings of rounds that were measured to work, by the model that they are for.
+"""Settings of rounds, by the model that they are for.
 
-`nano` is the demonstration: problems from its own families, four rounds, each with more problems. `gsm8k` is for real models:
-LoRA and the paper's schedule on a problem file. Anything can be overridden (`--set policy.epochs=2`).
+`nano` is the demonstration: problems from its own families, four rounds, each with more problems; docs/measurements.md has its
+figures. `gsm8k` is a beginning for real models, LoRA on grade-school problems; it has not been measured yet. Anything can be
+overridden (`--set policy.epochs=2`).
 """
 
 from collections.abc import Sequence

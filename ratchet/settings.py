@@ -47,7 +47,11 @@ class PolicySettings(Settings):
         default=Path("~/.cache/ratchet").expanduser(), description="Where converted checkpoints are kept."
     )
     max_model_len: int = Field(default=4096, ge=128, description="Longest prompt plus completion, tokens.")
-    max_num_seqs: int = Field(default=64, ge=1, description="Most sequences in one batch.")
+    max_num_seqs: int = Field(
+        default=64,
+        ge=1,
+        description="Most sequences in one batch; very small models take four times as many.",
+    )
     max_models: int = Field(default=3, ge=1, description="Most versions of the model held at once.")
     kv_cache_gb: float = Field(default=2.0, gt=0, description="KV cache on CPU, GiB.")
     step_format: Literal["auto", "few_shot", "markers"] = Field(

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-import orjson
 from sqlalchemy import RowMapping, and_, func, or_, select, tuple_
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -29,7 +28,7 @@ from ratchet.states import (
 from ratchet.store import tables as t
 from ratchet.store.engine import retried, transaction
 from ratchet.store.ids import new_id
-from ratchet.store.searches import NODE_COLUMNS, NodeRecord, Waiting, from_now
+from ratchet.store.searches import NODE_COLUMNS, NodeRecord, Waiting, from_now, request_sha256
 
 ENDS = tuple(state for state in RoundState if is_end(ROUND_TRANSITIONS, state))
 SEARCH_ENDS = tuple(state for state in SearchState if is_end(SEARCH_TRANSITIONS, state))
@@ -409,7 +408,7 @@ class RoundStore:
                         "id": search_id,
                         "problem_id": ids[request.problem],
                         "round_id": claim.id,
-                        "request_sha256": _sha256(request),
+                        "request_sha256": request_sha256(request),
                         "strategy": request.strategy,
                         "parameters": request.parameters.model_dump(mode="json"),
                         "budget": request.budget.model_dump(mode="json"),
@@ -602,12 +601,6 @@ async def _problem_ids(connection: AsyncConnection, texts: Sequence[str]) -> dic
         select(t.problems.c.id, t.problems.c.sha256).where(t.problems.c.sha256.in_(list(digests)))
     )
     return {digests[row.sha256]: row.id for row in rows}
-
-
-def _sha256(request: SearchRequest) -> str:
-    return hashlib.sha256(
-        orjson.dumps(request.model_dump(mode="json"), option=orjson.OPT_SORT_KEYS)
-    ).hexdigest()
 
 
 def _view(row: RowMapping) -> RoundView:

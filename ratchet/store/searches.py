@@ -228,7 +228,8 @@ def _storable_json(value: Any) -> Any:
     return value
 
 
-def _sha256(request: SearchRequest) -> str:
+def request_sha256(request: SearchRequest) -> str:
+    """Of what is asked, as canonical JSON."""
     # `wait` says how the caller wants to be answered, not what is asked.
     body = request.model_dump(mode="json", exclude={"wait"})
     return hashlib.sha256(orjson.dumps(body, option=orjson.OPT_SORT_KEYS)).hexdigest()
@@ -257,7 +258,7 @@ class SearchStore:
     async def _create(
         self, search_id: UUID, request: SearchRequest, idempotency_key: str | None, round_id: UUID | None
     ) -> tuple[UUID, bool]:
-        digest = _sha256(request)
+        digest = request_sha256(request)
         async with transaction(self._engine) as connection:
             if idempotency_key is not None:
                 # Two retries at the same moment: the second waits here for the first.

@@ -71,22 +71,29 @@ class Interpreter:
         return [self._known[steps] for steps in asked]
 
     async def _from_nothing(self, new: Sequence[tuple[str, ...]]) -> list[list[StepResult]]:
-        runs = [
-            RunStepsRequest(
-                steps=list(steps),
-                seed=self._seed,
-                run_timeout=STEP_SECONDS,
-                memory_limit_MB=STEP_MEMORY_MB,
-            )
-            for steps in new
-        ]
-        results = (await self._sandbox.run_steps_batch(RunStepsBatchRequest(runs=runs))).results
-        for result in results:
-            if result.status is RunStatus.SANDBOX_ERROR:
-                raise SandboxFailedError(result.message)
-            if result.measured.wall_seconds > SESSION_PAYS_SECONDS:
-                self._session_pays = True
-        return [result.steps for result in results]
+        done: dict[tuple[str, ...], list[StepResult]] = {}
+        for attempt in range(1, ATTEMPTS + 1):
+            left = [steps for steps in new if steps not in done]
+            runs = [self._from_first(steps) for steps in left]
+            results = (await self._sandbox.run_steps_batch(RunStepsBatchRequest(runs=runs))).results
+            for steps, result in zip(left, results, strict=True):
+                if result.status is not RunStatus.SANDBOX_ERROR:
+                    done[steps] = result.steps
+                    self._session_pays |= result.measured.wall_seconds > SESSION_PAYS_SECONDS
+                elif attempt == ATTEMPTS:
+                    # Three times no room, or no process: it says nothing of the steps.
+                    raise SandboxFailedError(result.message)
+            if len(done) == len(new):
+                break
+        return [done[steps] for steps in new]
+
+    def _from_first(self, steps: tuple[str, ...]) -> RunStepsRequest:
+        return RunStepsRequest(
+            steps=list(steps),
+            seed=self._seed,
+            run_timeout=STEP_SECONDS,
+            memory_limit_MB=STEP_MEMORY_MB,
+        )
 
     async def _in_session(self, new: Sequence[tuple[str, ...]]) -> list[list[StepResult]]:
         batch = SessionBatchRequest(chains=[Chain(steps=list(steps)) for steps in new])

@@ -17,11 +17,11 @@ from ratchet.states import ROUND_TRANSITIONS, IllegalTransitionError, ModelState
 from ratchet.store.engine import StoreUnavailableError
 from ratchet.store.registry import Registry, VersionConflictError
 from ratchet.store.rounds import RoundStore
+from services.trainer.prepare import PRM1
 
 log = structlog.get_logger()
 
 EVERY_SECONDS = 3.0
-PRM1 = "prm1-likelihood"
 
 
 async def serve(registry: Registry, client: ModelServiceClient, version: str) -> None:
