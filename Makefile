@@ -29,11 +29,11 @@ env: $(READY) ## Make the environment (.venv); does nothing if it is up to date
 dev: $(READY_DEV) ## The same, with what tests and lint need
 
 $(READY): pyproject.toml scripts/install
-	@scripts/install $(VENV) $(EXTRA)
+	@scripts/install $(VENV) local $(EXTRA)
 	@touch $@
 
 $(READY_DEV): pyproject.toml scripts/install
-	@scripts/install $(VENV) $(EXTRA) dev
+	@scripts/install $(VENV) local $(EXTRA) dev
 	@touch $(READY) $@
 
 # The problem travels in the environment and as it is: neither make nor the shell reads the "$" in it.

@@ -57,6 +57,7 @@ log = structlog.get_logger()
 _R = TypeVar("_R", bound=Contract)
 
 RETRIED_STATUSES: Final = frozenset({429, 502, 503, 504})
+UNIX_SCHEME: Final = "unix://"
 CONNECT_SECONDS: Final = 5.0
 """Services are near; a connection that takes longer will not come."""
 EVENT_SILENCE_SECONDS: Final = 60.0
@@ -126,14 +127,18 @@ class ServiceClient:
         trust_environment: bool = False,
     ) -> None:
         self.url = url.rstrip("/")
+        limits = httpx.Limits(
+            max_connections=max_connections, max_keepalive_connections=32, keepalive_expiry=30
+        )
+        # A service may listen on a Unix socket, unix:///path: it then needs no network at all.
+        path = self.url.removeprefix(UNIX_SCHEME) if self.url.startswith(UNIX_SCHEME) else None
         self._attempt_seconds = attempt_seconds
         self._retry_seconds = retry_seconds
         self._http = httpx.AsyncClient(
-            base_url=self.url,
+            base_url=self.url if path is None else f"http://{self.service}",
+            transport=None if path is None else httpx.AsyncHTTPTransport(uds=path, limits=limits),
             timeout=httpx.Timeout(attempt_seconds, connect=CONNECT_SECONDS),
-            limits=httpx.Limits(
-                max_connections=max_connections, max_keepalive_connections=32, keepalive_expiry=30
-            ),
+            limits=limits,
             # A proxy of the user's environment has no way to the services on this host or network.
             trust_env=trust_environment,
         )

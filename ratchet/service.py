@@ -13,6 +13,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -228,7 +229,9 @@ def _document_problems(app: FastAPI) -> None:
 
 
 def bind(settings: Settings) -> socket.socket:
-    """A listening socket; a port of 0 takes a free one."""
+    """A listening socket; a port of 0 takes a free one. Exits with a message where it cannot be had."""
+    if settings.socket is not None:
+        return _bind_path(settings.socket)
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     # Named TCP, or asyncio leaves Nagle's algorithm on, and every small answer waits 40 ms for an acknowledgement.
     sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
@@ -239,6 +242,21 @@ def bind(settings: Settings) -> socket.socket:
         sys.exit(
             f"ratchet: cannot listen on {settings.host}:{settings.port}: {error.strerror}. Choose another RATCHET_PORT."
         )
+    return sock
+
+
+def _bind_path(path: Path) -> socket.socket:
+    """A Unix socket for this user alone; one that a service which was killed has left is replaced."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe, contextlib.suppress(OSError):
+            probe.connect(str(path))
+            sys.exit(f"ratchet: {path} is in use by another service. Choose another RATCHET_SOCKET.")
+        path.unlink(missing_ok=True)
+        sock.bind(str(path))
+        path.chmod(0o600)
+    except OSError as error:
+        sys.exit(f"ratchet: cannot listen on {path}: {error}. Choose another RATCHET_SOCKET.")
     return sock
 
 
@@ -254,7 +272,10 @@ def serve(app: FastAPI, settings: Settings) -> None:
         lifespan="on",
     )
     sock = bind(settings)
-    log.info("listening", host=settings.host, port=sock.getsockname()[1], pid=os.getpid())
+    if settings.socket is not None:
+        log.info("listening", socket=str(settings.socket), pid=os.getpid())
+    else:
+        log.info("listening", host=settings.host, port=sock.getsockname()[1], pid=os.getpid())
     server = uvicorn.Server(config)
     asyncio.run(server.serve(sockets=[sock]))
     if not server.started:

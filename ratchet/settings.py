@@ -3,11 +3,15 @@
 Only what differs between deployments is a setting. What belongs to a request (budget, strategy) is in the request.
 """
 
+import sys
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
+from urllib.parse import quote, urlsplit
 
-from pydantic import Field
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+_S = TypeVar("_S", bound="Settings")
 
 
 class Settings(BaseSettings):
@@ -21,7 +25,13 @@ class Settings(BaseSettings):
     port: int = Field(
         default=0, ge=0, le=65535, description="Port that the service binds; 0 takes a free one."
     )
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    socket: Path | None = Field(
+        default=None,
+        description="Unix socket that the service binds instead of host and port; callers name it unix:///path.",
+    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        default="INFO", description="Less urgent lines are left out of the log."
+    )
     log_json: bool = Field(default=True, description="One JSON object a line; off: lines for people.")
     max_body_bytes: int = Field(default=4 * 2**20, ge=1024, description="Larger request bodies get 413.")
 
@@ -29,10 +39,31 @@ class Settings(BaseSettings):
 class StoreSettings(Settings):
     """A process that talks to Postgres and Redis."""
 
+    # Before the URLs, whose validator reads them.
+    database_password_file: Path | None = Field(
+        default=None, description="File with the password that the database URL leaves out."
+    )
+    redis_password_file: Path | None = Field(
+        default=None, description="File with the password that the Redis URL leaves out."
+    )
     database_url: str = Field(
         default="postgresql+asyncpg://ratchet@127.0.0.1:5432/ratchet", description="SQLAlchemy URL (asyncpg)."
     )
-    redis_url: str = "redis://127.0.0.1:6379/0"
+    redis_url: str = Field(default="redis://127.0.0.1:6379/0", description="Redis or Valkey.")
+
+    @field_validator("database_url", "redis_url")
+    @classmethod
+    def _with_password(cls, url: str, info: ValidationInfo) -> str:
+        file: Path | None = info.data.get(f"{str(info.field_name).removesuffix('_url')}_password_file")
+        if file is None:
+            return url
+        try:
+            password = file.read_text().strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(f"its password file {file} cannot be read: {error}") from error
+        parts = urlsplit(url)
+        user, _, host = parts.netloc.rpartition("@")
+        return parts._replace(netloc=f"{user.partition(':')[0]}:{quote(password, safe='')}@{host}").geturl()
 
 
 class PolicySettings(Settings):
@@ -111,14 +142,20 @@ class SandboxSettings(Settings):
 class SearchSettings(StoreSettings):
     """The search API and its worker."""
 
-    policy_url: str = "http://127.0.0.1:8001"
-    prm_url: str = "http://127.0.0.1:8002"
-    sandbox_url: str = "http://127.0.0.1:8003"
+    policy_url: str = Field(default="http://127.0.0.1:8001", description="The policy service.")
+    prm_url: str = Field(default="http://127.0.0.1:8002", description="The PRM service.")
+    sandbox_url: str = Field(
+        default="http://127.0.0.1:8003",
+        description="The sandbox service; `unix:///path` where it listens on a socket.",
+    )
     concurrency: int = Field(default=32, ge=1, description="Searches that one worker runs at once.")
     lease_seconds: float = Field(
         default=15.0, ge=1.0, description="A worker that is silent for this long has lost its searches."
     )
-    queue_name: str = "search"
+    queue_name: str = Field(default="search", description="Queue of the searches.")
+    ready_file: Path | None = Field(
+        default=None, description="The worker touches it every few seconds as long as it takes searches."
+    )
     max_attempts: int = Field(
         default=5, ge=1, description="Workers that may take up one search before it fails."
     )
@@ -127,10 +164,13 @@ class SearchSettings(StoreSettings):
 class TrainerSettings(StoreSettings):
     """The trainer service."""
 
-    policy_url: str = "http://127.0.0.1:8001"
-    prm_url: str = "http://127.0.0.1:8002"
-    sandbox_url: str = "http://127.0.0.1:8003"
-    queue_name: str = "search"
+    policy_url: str = Field(default="http://127.0.0.1:8001", description="The policy service.")
+    prm_url: str = Field(default="http://127.0.0.1:8002", description="The PRM service.")
+    sandbox_url: str = Field(
+        default="http://127.0.0.1:8003",
+        description="The sandbox service; `unix:///path` where it listens on a socket.",
+    )
+    queue_name: str = Field(default="search", description="Queue of the searches.")
     rounds_dir: Path = Field(
         default=Path(".ratchet/rounds"),
         description="Data sets, checkpoints and reports of rounds; policy and PRM read checkpoints from here.",
@@ -142,3 +182,12 @@ class TrainerSettings(StoreSettings):
         default=15.0, ge=1.0, description="A trainer that is silent for this long has lost its round."
     )
     poll_seconds: float = Field(default=1.0, gt=0, description="How often to look for a round to work on.")
+
+
+def load(kind: type[_S]) -> _S:
+    """The settings from the environment. Exits with a message that names the variable where one is wrong."""
+    try:
+        return kind()
+    except ValidationError as error:
+        first = error.errors()[0]
+        sys.exit(f"ratchet: RATCHET_{str(first['loc'][0]).upper()}: {first['msg']}")

@@ -19,6 +19,7 @@ from typing import Any, Self
 import httpx
 import psutil
 
+from ratchet.clients import UNIX_SCHEME
 from ratchet.contracts.sandbox import ROOT_NODE
 from ratchet.stack.ports import free_port
 from services.sandbox.layers import NONE, Layer
@@ -131,7 +132,12 @@ class Session:
 @contextlib.contextmanager
 def at(url: str) -> Iterator[Service]:
     """A service that somebody else runs."""
-    with httpx.Client(base_url=url, timeout=ANSWER_SECONDS) as http:
+    path = url.removeprefix(UNIX_SCHEME) if url.startswith(UNIX_SCHEME) else None
+    transport = (
+        None if path is None else httpx.HTTPTransport(uds=path, limits=httpx.Limits(max_connections=100))
+    )
+    base = url if path is None else "http://sandbox"
+    with httpx.Client(base_url=base, transport=transport, timeout=ANSWER_SECONDS) as http:
         http.get("/health").raise_for_status()
         yield Service(http, None)
 

@@ -7,7 +7,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -45,6 +45,10 @@ def up(
         str | None, typer.Option(help="Only these, comma-separated; an empty list: the databases alone.")
     ] = None,
     workers: Annotated[int, typer.Option(min=1, max=64, help="Search workers.")] = 1,
+    sandbox: Annotated[
+        Literal["process", "docker"],
+        typer.Option(help="Sandbox: a process here, or a container of the Docker engine that is here."),
+    ] = "process",
 ) -> None:
     """Start everything on this machine: databases, the five services, search workers. Ctrl-C stops it."""
     from ratchet.stack.errors import StackError
@@ -62,6 +66,7 @@ def up(
         ports={"search": port} if port else {},
         host=host,
         search_workers=workers,
+        sandbox=sandbox,
         services=SERVICES if services is None else tuple(name for name in services.split(",") if name),
     )
     try:

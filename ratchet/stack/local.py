@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+from ratchet.clients import UNIX_SCHEME, SandboxClient, ServiceError
 from ratchet.stack import ports, postgres, valkey
 from ratchet.stack.errors import StackError
 from ratchet.stack.logs import rotate
@@ -33,6 +34,7 @@ POLICY_READY_SECONDS = 20 * 60.0
 # What a killed stack's children may take to end before the folder is free again.
 ORPHAN_SECONDS = 20.0
 STATUS_SECONDS = 1.0
+LONGEST_SOCKET = 107
 
 OnStatus = Callable[[Sequence[ChildStatus]], None]
 
@@ -47,9 +49,10 @@ class StackConfig:
     """What may differ between local stacks. `ports`: by part (see PORTS), a free one where none is given.
 
     `model` and `engine` go to the policy service (None: its defaults); `host` is the address that the search
-    API binds, everything else stays on loopback. `env` is added to the environment of every service.
-    `services` may name fewer than all: then workers run only where all that they need does, and with none the
-    databases stand alone.
+    API binds, everything else stays on loopback. `sandbox`: a process of this machine, or a container of its Docker
+    engine (image `ratchet-sandbox:local`, unless RATCHET_SANDBOX_IMAGE says otherwise). `env` is added to the
+    environment of every service. `services` may name fewer than all: then workers run only where all
+    that they need does, and with none the databases stand alone.
     """
 
     data: Path = field(default_factory=default_data)
@@ -58,6 +61,7 @@ class StackConfig:
     ports: Mapping[str, int] = field(default_factory=dict)
     host: str = "127.0.0.1"
     search_workers: int = 1
+    sandbox: Literal["process", "docker"] = "process"
     services: tuple[str, ...] = SERVICES
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     env: Mapping[str, str] = field(default_factory=dict)
@@ -187,6 +191,16 @@ def _choose_ports(config: StackConfig) -> dict[str, int]:
     return chosen | dict(zip(missing, ports.free_ports(len(missing)), strict=True))
 
 
+def _socket(data: Path) -> Path:
+    """Where the sandbox in a container listens: a folder of its own, which the container sees."""
+    path = data / "sandbox" / "sandbox.sock"
+    if len(os.fsencode(path)) > LONGEST_SOCKET:
+        raise StackError(
+            f"{path} is too long for a Unix socket: choose a shorter data folder with --data or RATCHET_DATA."
+        )
+    return path
+
+
 def _reachable(host: str) -> str:
     """The host part of a URL under which we reach a server that binds `host`."""
     if host in ("0.0.0.0", "", "::"):  # noqa: S104
@@ -235,6 +249,23 @@ def _children(
             after=after,
             log=log(name),
             ready_timeout=ready_timeout,
+        )
+
+    def sandbox_container() -> ChildSpec:
+        async def ready() -> bool:
+            async with SandboxClient(urls.sandbox, retry_seconds=0.0) as client:
+                try:
+                    return (await client.health()).ready
+                except ServiceError:
+                    return False
+
+        path = urls.sandbox.removeprefix(UNIX_SCHEME)
+        return replace(
+            service("sandbox"),
+            argv=[sys.executable, "-m", "services.sandbox.container"],
+            env={**common, "RATCHET_SOCKET": path, **config.env},
+            ready=ready,
+            port=None,
         )
 
     def worker(number: int) -> ChildSpec:
@@ -291,7 +322,7 @@ def _children(
         ),
     ]
     services = {
-        "sandbox": service("sandbox"),
+        "sandbox": sandbox_container() if config.sandbox == "docker" else service("sandbox"),
         "policy": service("policy", env=policy, ready_timeout=POLICY_READY_SECONDS),
         "prm": service("prm", "policy"),
         "search": service("search", "migrate", "valkey", env={**store, "RATCHET_HOST": config.host}),
@@ -341,6 +372,8 @@ async def local_stack(config: StackConfig, on_status: OnStatus | None = None) ->
             database=database.url(),
             redis=queue.url(),
         )
+        if config.sandbox == "docker":
+            urls = replace(urls, sandbox=f"{UNIX_SCHEME}{_socket(data)}")
         children = _children(config, data, chosen, urls, database, queue)
         async with _supervised(children, mark=mark, keep_open=[lock], on_status=on_status):
             entry = {"pid": os.getpid(), "start_ticks": _start_ticks(os.getpid()), "urls": asdict(urls)}

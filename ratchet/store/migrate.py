@@ -16,7 +16,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
-from ratchet.settings import StoreSettings
+from ratchet.settings import StoreSettings, load
 from ratchet.store.engine import StoreUnavailableError, make_engine, ping, transaction
 
 _LOCK = 0x7261746368657431  # "ratchet1": any number that nobody else locks.
@@ -53,7 +53,7 @@ async def migrate(engine: AsyncEngine, wait_seconds: float = 60.0) -> None:
 
 
 async def _main() -> None:
-    url = StoreSettings().database_url
+    url = load(StoreSettings).database_url
     try:
         shown = make_url(url).render_as_string(hide_password=True)
         engine = make_engine(url)

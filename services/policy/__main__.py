@@ -5,7 +5,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from ratchet.settings import PolicySettings
+from ratchet.settings import PolicySettings, load
 
 if TYPE_CHECKING:
     from ratchet.models.sources import Progress, ResolvedModel
@@ -48,13 +48,7 @@ def choose_engine(settings: PolicySettings, model: "ResolvedModel") -> "Engine":
 
 def main() -> None:
     """Run the service until it is told to stop. The exit status is not 0 when model or engine fail."""
-    from pydantic import ValidationError
-
-    try:
-        settings = PolicySettings()
-    except ValidationError as error:
-        first = error.errors()[0]
-        sys.exit(f"ratchet: RATCHET_{str(first['loc'][0]).upper()}: {first['msg']}")
+    settings = load(PolicySettings)
 
     import structlog
 

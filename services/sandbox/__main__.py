@@ -3,18 +3,12 @@
 import resource
 import sys
 
-from pydantic import ValidationError
-
-from ratchet.settings import SandboxSettings
+from ratchet.settings import SandboxSettings, load
 
 
 def main() -> None:
     """Run the service until it is told to stop. Exits with a message where the isolation is too weak."""
-    try:
-        settings = SandboxSettings()
-    except ValidationError as error:
-        first = error.errors()[0]
-        sys.exit(f"ratchet: RATCHET_{str(first['loc'][0]).upper()}: {first['msg']}")
+    settings = load(SandboxSettings)
 
     from ratchet.service import serve
     from services.sandbox.app import build_app, required_isolation

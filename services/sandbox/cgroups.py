@@ -12,6 +12,8 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
+
 PREFIX = "ratchet-sandbox-"
 UNLIMITED = 2**62
 
@@ -139,6 +141,31 @@ def _remove_stale(folder: Path) -> None:
     if pid.isdigit() and not Path(f"/proc/{pid}").exists():
         with contextlib.suppress(OSError):
             folder.rmdir()
+
+
+def memory_left() -> float:
+    """Share of the memory that is still to be had: of the machine's, or of this container's limit where that is less."""
+    machine = psutil.virtual_memory()
+    shares = [machine.available / machine.total]
+    mounts = _hierarchies()
+    folder = mounts.get("memory") or mounts.get("v2")
+    if folder is not None:
+        version_1 = "memory" in mounts
+        limit_name, used_name = (
+            ("memory.limit_in_bytes", "memory.usage_in_bytes")
+            if version_1
+            else ("memory.max", "memory.current")
+        )
+        with contextlib.suppress(OSError, ValueError):
+            # "max" is no number, and version 1 says an absurdly large one, where there is no limit.
+            limit = int((folder / limit_name).read_text())
+            cached = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+            used = int((folder / used_name).read_text()) - int(
+                cached.get("total_inactive_file", cached["inactive_file"])
+            )
+            if limit <= machine.total:
+                shares.append(1 - used / limit)
+    return min(shares)
 
 
 def _hierarchies() -> dict[str, Path]:

@@ -7,6 +7,7 @@ init is told of its end and the pid namespace's end takes it along. A process th
 
 import asyncio
 import contextlib
+import errno
 import json
 import os
 import select
@@ -21,7 +22,8 @@ from typing import Any
 
 from ratchet.contracts.sandbox import Limit, Measured, StepStatus
 from services.sandbox.cgroups import Cgroup
-from services.sandbox.inside import interpret
+from services.sandbox.inside import confine, interpret
+from services.sandbox.inside.kernel import copied_descriptor
 from services.sandbox.jail import zygote_pid
 from services.sandbox.output import Capture
 from services.sandbox.runs import (
@@ -49,6 +51,8 @@ ANSWER_SECONDS = 10.0
 FORK_SECONDS = 2.0
 """For a node to fork. One that takes longer is given up, and its state made anew."""
 NULL_DEVICE = os.makedev(1, 3)
+GIVEN_FILES = 4
+"""Descriptors of a node: /dev/null, stdout, stderr, its control socket."""
 _CREDENTIALS = struct.Struct("iII")
 
 
@@ -415,10 +419,14 @@ async def start_processes(
     seed: int,
     memory_bytes: int,
     seconds: float,
-    processes: int | None,
+    processes: int,
+    own_user: bool,
     max_output_bytes: int,
 ) -> Processes:
-    """Start a session's init and its root node. Raises ZygoteDiedError."""
+    """Start a session's init and its root node. Raises ZygoteDiedError.
+
+    `processes` are those of its user; with `own_user` those of a user namespace of its own.
+    """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     control, roots = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     for sock in (ours, control):
@@ -429,6 +437,7 @@ async def start_processes(
         "memory": address_space(zygote, memory_bytes, counted=counted),
         "cpu": cpu_limit(seconds),
         "processes": processes,
+        "own_user": own_user,
         "seed": seed,
     }
     init = Killable(-1)
@@ -482,16 +491,41 @@ def _has_only_its_own_files(process: Process) -> bool:
         return False
     folder = Path(f"/proc/{process.pid}/fd")
     try:
-        # Where they may not be looked at, the harness's own word has to do.
         if sorted(entry.name for entry in folder.iterdir()) != ["0", "1", "2", "3"]:
             return False
         found = [(folder / str(number)).stat() for number in range(4)]
     except PermissionError:
-        return True
+        # /proc shows them to root alone. Whoever made the user namespace may still ask for one after the other.
+        return _copies_are_its_own(process)
     except OSError:
+        return False
+    return _are_its_own(process, found)
+
+
+def _are_its_own(process: Process, found: list[os.stat_result]) -> bool:
+    if process.output is None:
         return False
     inodes = [*(capture.inode for capture in process.output), process.sockets_inode]
     return found[0].st_rdev == NULL_DEVICE and [each.st_ino for each in found[1:]] == inodes
+
+
+def _copies_are_its_own(process: Process) -> bool:
+    """The same question, answered from copies of the descriptors. False where none can be had: then it is not forked."""
+    found = []
+    for number in range(confine.OPEN_FILES):
+        try:
+            copy = copied_descriptor(process.pidfd, number)
+        except OSError as error:
+            if error.errno != errno.EBADF or number < GIVEN_FILES:
+                return False
+            continue
+        try:
+            if number >= GIVEN_FILES:
+                return False
+            found.append(os.fstat(copy))
+        finally:
+            os.close(copy)
+    return _are_its_own(process, found)
 
 
 def _peak_and_threads(pid: int) -> tuple[float, int]:

@@ -10,6 +10,7 @@ import structlog
 from services.sandbox.jail import Purpose
 from services.sandbox.runs import Outcome, Run, run_in_zygote
 from services.sandbox.zygotes import (
+    MAX_TASKS,
     START_SECONDS,
     Level,
     Zygote,
@@ -24,8 +25,6 @@ log = structlog.get_logger()
 RECYCLE_AFTER = 10_000
 """Requests that one zygote serves; a new one costs about as much as a hundred of them."""
 ATTEMPTS = 3
-MAX_TASKS = 64
-"""Processes and threads of one run, the zygote's own included."""
 RESTART_SECONDS = (0.1, 10.0)
 """First and longest wait after a zygote that did not start."""
 

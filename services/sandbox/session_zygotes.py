@@ -8,7 +8,7 @@ import asyncio
 import structlog
 
 from ratchet.contracts.sandbox import SessionRequest
-from services.sandbox.jail import Purpose
+from services.sandbox.jail import Isolation, Purpose
 from services.sandbox.layers import Layer
 from services.sandbox.nodes import Processes, start_processes
 from services.sandbox.pool import ATTEMPTS
@@ -53,7 +53,6 @@ class SessionZygotes:
         request: SessionRequest,
         *,
         tasks: int,
-        tasks_of_user: int,
         memory_bytes: int,
         max_output_bytes: int,
     ) -> Processes:
@@ -72,7 +71,8 @@ class SessionZygotes:
                         seed=request.seed,
                         memory_bytes=request.memory_limit_MB * 2**20,
                         seconds=request.run_timeout,
-                        processes=tasks_of_user,
+                        processes=tasks,
+                        own_user=self._level.isolation is Isolation.NAMESPACES,
                         max_output_bytes=max_output_bytes,
                     )
                 except ZygoteDiedError as error:

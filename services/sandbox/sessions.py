@@ -23,7 +23,6 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import psutil
 import structlog
 
 from ratchet.contracts.sandbox import (
@@ -38,6 +37,7 @@ from ratchet.contracts.sandbox import (
     StepStatus,
 )
 from services.sandbox.admission import Admission
+from services.sandbox.cgroups import memory_left
 from services.sandbox.jail import Isolation
 from services.sandbox.nodes import CannotForkError, Process, Processes, Step
 from services.sandbox.pool import ATTEMPTS, Pool
@@ -457,8 +457,6 @@ class Sessions:
                 tree.id,
                 tree.request,
                 tasks=SESSION_SNAPSHOTS + SPARE_TASKS,
-                # The kernel counts them for all sessions together.
-                tasks_of_user=self._max_snapshots + self._max_sessions * SPARE_TASKS,
                 memory_bytes=self._memory_bytes,
                 max_output_bytes=self._max_output_bytes,
             )
@@ -534,8 +532,7 @@ class Sessions:
                     with contextlib.suppress(UnknownSessionError):
                         await self.close(tree.id)
             await self._zygotes.retire()
-            memory = psutil.virtual_memory()
-            if memory.available < LEAST_AVAILABLE * memory.total:
+            if memory_left() < LEAST_AVAILABLE:
                 for node in list(self._snapshots)[: max(1, len(self._snapshots) // 4)]:
                     self._give_up(node)
 

@@ -61,6 +61,10 @@ class IsolationError(Exception):
     """The isolation that was asked for cannot be had; the message says what is missing and how to get it."""
 
 
+MAX_TASKS = 64
+"""Processes and threads of a zygote and its run together."""
+
+
 @dataclass(frozen=True)
 class Level:
     """The isolation that this machine allows."""
@@ -158,6 +162,8 @@ async def start_zygote(level: Level, purpose: Purpose) -> Zygote:
                 "symbolic": purpose is Purpose.GRADE,
                 "sessions": purpose is Purpose.SESSION,
                 "layers": sorted(level.layers),
+                # Without a user namespace of its own, all that the user runs would count.
+                "tasks": MAX_TASKS if level.isolation is Isolation.NAMESPACES else None,
                 "filters": filters,
             }
             ours.send(json.dumps(config).encode())

@@ -27,7 +27,7 @@ from ratchet.clients import PolicyClient, PrmClient, SandboxClient, ServiceError
 from ratchet.contracts.search import EventKind, Priority
 from ratchet.events import Event, Events
 from ratchet.queue import make_worker
-from ratchet.settings import SearchSettings
+from ratchet.settings import SearchSettings, load
 from ratchet.states import SearchState
 from ratchet.store.engine import StoreUnavailableError, make_engine
 from ratchet.store.searches import Claim, LeaseLostError, NodeRecord, Outcome, SearchStore
@@ -42,6 +42,7 @@ log = structlog.get_logger()
 JOURNAL_SECONDS = {Priority.HIGH: 0.5, Priority.NORMAL: 0.5, Priority.LOW: 5.0}
 """Nodes are written in batches; a crash costs at most this much of the tree. Nobody watches a search of low priority."""
 STORE_SECONDS = 120.0
+BEAT_SECONDS = 5.0
 ORDINALS_PER_TASK = 10_000
 
 
@@ -301,6 +302,13 @@ async def _when_store_is_there(write: Callable[[], Awaitable[None]]) -> None:
             await write()
 
 
+async def _keep_touching(file: Path) -> None:
+    """Say to whoever watches the file that this loop turns."""
+    while True:
+        file.touch()  # noqa: ASYNC240 - one system call
+        await asyncio.sleep(BEAT_SECONDS)
+
+
 async def main(settings: SearchSettings) -> None:
     """Run the worker until SIGTERM or SIGINT."""
     engine: AsyncEngine = make_engine(settings.database_url)
@@ -313,18 +321,18 @@ async def main(settings: SearchSettings) -> None:
     ):
         worker = Worker(settings, name, SearchStore(engine), events, Backends(policy, prm, sandbox))
         consumer = make_worker(settings, worker.run_search)
-        ready_file = os.environ.get("RATCHET_READY_FILE")
-        if ready_file:
-            Path(ready_file).touch()  # noqa: ASYNC240 - once, before any work
+        beat = asyncio.create_task(_keep_touching(settings.ready_file)) if settings.ready_file else None
         log.info("worker ready", name=name, concurrency=settings.concurrency)
         try:
             await consumer.run()
         finally:
+            if beat is not None:
+                beat.cancel()
             await events.aclose()
             await engine.dispose()
 
 
 if __name__ == "__main__":
-    _settings = SearchSettings()
+    _settings = load(SearchSettings)
     configure_logging(_settings)
     uvloop.run(main(_settings))

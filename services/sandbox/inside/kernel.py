@@ -9,7 +9,7 @@ import signal
 from collections.abc import Iterable
 from typing import Any
 
-CLONE_NEWNS, CLONE_NEWPID = 0x00020000, 0x20000000
+CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWPID = 0x00020000, 0x10000000, 0x20000000
 CLONE_PARENT, CLONE_CHILD_CLEARTID, CLONE_CHILD_SETTID = 0x00008000, 0x00200000, 0x01000000
 MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REC, MS_PRIVATE = 2, 4, 8, 16384, 1 << 18
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_SET_NO_NEW_PRIVS = 1, 4, 22, 38
@@ -20,6 +20,7 @@ MADV_COLLAPSE, HUGE_PAGE_BITS = 25, 21
 CAPABILITY_VERSION_3 = 0x20080522
 SYS_CLONE = 56 if os.uname().machine == "x86_64" else 220
 # The same numbers on every architecture.
+SYS_PIDFD_GETFD = 438
 SYS_LANDLOCK_CREATE, SYS_LANDLOCK_ADD, SYS_LANDLOCK_RESTRICT = 444, 445, 446
 
 # Without the GIL let go: nothing else of this process may run between a fork and what follows it.
@@ -47,6 +48,13 @@ def install_filter(program: bytes) -> None:
     instructions = ctypes.create_string_buffer(program, len(program))
     header = SockFprog(len(program) // 8, ctypes.addressof(instructions))
     call("prctl", PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.byref(header), 0, 0)
+
+
+def copied_descriptor(pidfd: int, number: int) -> int:
+    """A copy of another process's descriptor. Raises OSError: EBADF where it has none of that number."""
+    copy = call("syscall", SYS_PIDFD_GETFD, pidfd, number, 0)
+    os.set_inheritable(copy, False)
+    return copy
 
 
 def thread_id_address() -> int:

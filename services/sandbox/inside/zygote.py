@@ -44,6 +44,7 @@ sys.path.append(os.path.abspath(os.path.join(os.path.dirname(__file__), *[os.par
 from services.sandbox.inside import confine, interpret
 from services.sandbox.inside.kernel import (
     CLONE_NEWPID,
+    CLONE_NEWUSER,
     PR_SET_DUMPABLE,
     PR_SET_PDEATHSIG,
     call,
@@ -65,6 +66,8 @@ class Zygote:
     symbolic: ModuleType | None
     own: int
     """Handle of its own pid namespace, to come back to."""
+    tasks: int | None
+    """Most processes and threads of its user in its user namespace while a run goes on; None: they are not its own."""
 
 
 def life(body: Callable[[], int]) -> NoReturn:
@@ -144,7 +147,7 @@ def run_child(zygote: Zygote, control: socket.socket) -> int:
         memory=request["memory"],
         cpu=request["cpu"],
         file_bytes=FILE_BYTES,
-        processes=None,
+        processes=zygote.tasks,
         writable=task == "program",
         system_calls=zygote.filters["program" if task == "program" else "steps"],
     )
@@ -182,6 +185,9 @@ def init(zygote: Zygote, request: dict[str, Any], fds: list[int]) -> int:
     """The first process of a session: starts the root node, then tells how each node ended. It runs no foreign code."""
     null = os.open(os.devnull, os.O_RDWR)
     place({0: null, 1: null, 2: null, 3: fds[1], 4: fds[0]})
+    if request["own_user"]:
+        # The kernel counts a user's processes in each user namespace apart: the limit is then this session's own.
+        call("unshare", CLONE_NEWUSER)
     confine.enter(zygote.layers, None)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, 4)
@@ -256,7 +262,7 @@ def main() -> None:
     gc.freeze()
     own = os.pidfd_open(os.getpid())
     filters = {name: base64.b64decode(text) for name, text in config["filters"].items()}
-    zygote = Zygote(sock, frozenset(config["layers"]), filters, symbolic, own)
+    zygote = Zygote(sock, frozenset(config["layers"]), filters, symbolic, own, config["tasks"])
     socket.send_fds(sock, [b'{"ready": true}'], [own])
     if config["sessions"]:
         serve_sessions(zygote)

@@ -1,0 +1,86 @@
+"""Settings: passwords from files, messages, and a documentation that has all of them."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from ratchet.secret_files import NAMES, make
+from ratchet.settings import SearchSettings, StoreSettings, load
+from tests.settings_table import rows
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_documentation_has_every_setting_with_its_default() -> None:
+    documented = (ROOT / "docs/configuration.md").read_text().splitlines()
+    assert [row for row in rows() if row not in documented] == []
+
+
+def test_every_variable_of_the_compose_file_is_in_the_example() -> None:
+    text = (ROOT / "docker-compose.yml").read_text()
+    used = dict(re.findall(r"\$\{([A-Z_]+):?-([^}]*)\}", text))
+    example = dict(re.findall(r"^# ([A-Z_]+)=(.*)$", (ROOT / ".env.example").read_text(), re.MULTILINE))
+    assert used.keys() <= example.keys()
+    # SECRETS and PROBLEMS show a folder in place of the volume.
+    assert {
+        name: value for name, value in used.items() if name not in ("SECRETS", "PROBLEMS")
+    }.items() <= example.items()
+
+
+def test_password_comes_from_its_file(tmp_path: Path) -> None:
+    file = tmp_path / "password"
+    file.write_text("a/b@c:d\n")
+    settings = StoreSettings(
+        database_password_file=file,
+        redis_password_file=file,
+        database_url="postgresql+asyncpg://ratchet:old@postgres:5432/ratchet",
+        redis_url="redis://redis:6379/0",
+    )
+    assert settings.database_url == "postgresql+asyncpg://ratchet:a%2Fb%40c%3Ad@postgres:5432/ratchet"
+    assert settings.redis_url == "redis://:a%2Fb%40c%3Ad@redis:6379/0"
+
+
+def test_missing_password_file_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("RATCHET_DATABASE_PASSWORD_FILE", str(tmp_path / "nowhere"))
+    with pytest.raises(SystemExit, match=r"RATCHET_DATABASE_URL.*nowhere"):
+        load(SearchSettings)
+
+
+def test_wrong_value_is_a_message_and_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RATCHET_CONCURRENCY", "none")
+    with pytest.raises(SystemExit, match="RATCHET_CONCURRENCY"):
+        load(SearchSettings)
+
+
+def test_passwords_are_made_once(tmp_path: Path) -> None:
+    (tmp_path / "redis_password").write_text("mine")
+    assert make(tmp_path) == ["postgres_password"]
+    first = (tmp_path / "postgres_password").read_text()
+    assert len(first.strip()) >= 32
+    assert make(tmp_path) == []
+    assert (tmp_path / "postgres_password").read_text() == first
+    assert (tmp_path / "redis_password").read_text() == "mine"
+    assert sorted(file.name for file in tmp_path.iterdir()) == sorted(NAMES)
+
+
+def test_sandbox_profile_allows_no_network_and_no_kernel_interfaces() -> None:
+    profile = json.loads((ROOT / "services/sandbox/seccomp-container.json").read_text())
+    assert profile["defaultAction"] == "SCMP_ACT_ERRNO"
+    plain = {name for rule in profile["syscalls"] if "args" not in rule for name in rule["names"]}
+    forbidden = {
+        "bpf",
+        "ptrace",
+        "perf_event_open",
+        "keyctl",
+        "add_key",
+        "io_uring_setup",
+        "init_module",
+        "kexec_load",
+    }
+    assert not plain & (
+        forbidden | {"socket", "userfaultfd", "process_vm_readv", "open_by_handle_at", "reboot"}
+    )
+    families = {rule["args"][0]["value"] for rule in profile["syscalls"] if rule["names"] == ["socket"]}
+    assert families == {1, 16}
