@@ -36,9 +36,9 @@ RUN python -m venv /tmp/build && /tmp/build/bin/pip install --no-deps --target /
 FROM base AS skeleton
 ENV PIP_CONSTRAINT=/src/constraints.txt
 WORKDIR /src
-COPY pyproject.toml README.md LICENSE deploy/constraints.txt ./
+COPY pyproject.toml deploy/constraints.txt ./
 COPY scripts/install scripts/install
-RUN mkdir -p ratchet services models/nano/policy
+RUN mkdir -p ratchet services models/nano/policy && touch README.md LICENSE
 
 FROM skeleton AS store
 RUN scripts/install /opt/ratchet store && pip uninstall --yes ratchet-solver

@@ -17,7 +17,7 @@ ROUNDS   ?= 4
 ARGS     ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help env dev demo up eval rounds nano attack bench-sandbox soak test lint format clean
+.PHONY: help env dev demo up eval rounds nano attack bench-sandbox soak compose-test test lint format clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -64,6 +64,9 @@ bench-sandbox: $(READY) ## Speed and memory of the sandbox beside its baselines:
 
 soak: $(READY) ## Does the sandbox leak under random load, floods and kills? [ARGS="--minutes 10"]
 	@$(BIN)/python -m benchmarks.sandbox_soak $(ARGS)
+
+compose-test: $(READY) ## Bring docker-compose.yml up for real and treat it badly: [ARGS=--keep]
+	@$(BIN)/python -m tests.compose $(ARGS)
 
 test: $(READY_DEV) ## Run all tests: [ARGS=tests/unit]
 	@$(BIN)/python -m pytest $(ARGS)

@@ -39,12 +39,21 @@ def _round(view: RoundView) -> dict[str, Any]:
         "ci95": {name: measured.get(key, {}).get("ci95") for name, key in MEASURED.items()},
         "coverage": view.metrics.get("label", {}).get("coverage"),
         "prm_auc": quality.get("step_auc", {}).get("value"),
+        "prm_promoted": _prm_promoted(view),
         "promoted": view.state is RoundState.PROMOTED,
         "state": view.state.value,
         "reason": view.reason,
         "seconds": None if taken is None else round(taken, 1),
         "stages": view.metrics.get("seconds", {}),
     }
+
+
+def _prm_promoted(view: RoundView) -> bool | None:
+    """Whether the round's PRM serves after it; None where none was trained."""
+    if not view.metrics.get("prm"):
+        return None
+    judged = view.metrics.get("gate", {}).get("prm") or {}
+    return view.state is RoundState.PROMOTED and not judged.get("loses", False)
 
 
 def _measured(view: RoundView, who: str) -> dict[str, Any]:

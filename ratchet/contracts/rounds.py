@@ -104,7 +104,9 @@ class Evaluation(Contract):
 class Gate(Contract):
     """When the new pair is promoted: it must not lose against the one that serves, on development problems.
 
-    It loses when an exact one-sided McNemar test of the paired outcomes says so, or when it is more than `tolerance` worse.
+    The new PRM is judged by the same rules first, beside the serving one and under the new policy; if it loses, the new
+    policy is paired with the serving PRM. A pair loses when an exact one-sided McNemar test of the paired outcomes says
+    so, or when it is more than `tolerance` worse.
     """
 
     alpha: float = Field(default=0.1, gt=0, lt=1)

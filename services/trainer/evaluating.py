@@ -31,11 +31,16 @@ from services.trainer.context import Context
 from services.trainer.searching import Pair, plan, require_sound, wait_for
 
 SPLITS = ("development", "held_out")
-INCUMBENT, CANDIDATE = "incumbent", "candidate"
+INCUMBENT, CANDIDATE, SERVING_PRM = "incumbent", "candidate", "serving_prm"
+SYSTEM = f"development.{StrategyName.MCTS}"
 
 
 async def evaluate(context: Context) -> dict[str, Any]:
-    """Measurements of both pairs, and the gate's verdict."""
+    """Measurements of both pairs, and the gate's verdicts.
+
+    The PRM is judged first, beside the one that serves and under the same new policy; where it loses, the new policy goes
+    on with the one that serves.
+    """
     config, models = context.claim.config, context.metric("models")
     policy, prm = context.metric("policy"), context.metric("prm")
     incumbent = Pair(models["policy"], models["prm"])
@@ -44,32 +49,52 @@ async def evaluate(context: Context) -> dict[str, Any]:
     if prm:
         await context.prm.load(candidate.prm, LoadModel(uri=prm["uri"], sha256=prm["sha256"]))
     problems = {split: await context.rounds.problems(context.claim.id, split) for split in SPLITS}
-    known = await _measured_before(context, incumbent)
-    found = {INCUMBENT: known or {}}
-    pairs = {CANDIDATE: candidate} if known else {CANDIDATE: candidate, INCUMBENT: incumbent}
-    plans = {
-        f"{who}.{each.name}": (who, pair, each)
-        for who, pair in pairs.items()
-        for each in _plans(config.evaluation)
-    }
-    for purpose, (_, pair, each) in plans.items():
-        chosen = problems[each.split][: each.limit]
-        requests = {one.place: each.request(one, pair, config) for one in chosen}
-        await plan(context, purpose, 0, requests)
-    await wait_for(context, list(plans), "evaluating", list(pairs.values()))
-    for purpose, (who, _, each) in plans.items():
-        found.setdefault(who, {}).update(await _measure(context, purpose, each, problems[each.split]))
-    verdict = gate(found[INCUMBENT], found[CANDIDATE], config.gate)
+    development, held_out = (
+        [each for each in _plans(config.evaluation) if each.split == split] for split in SPLITS
+    )
+    measured = await _measured(context, CANDIDATE, candidate, development, problems)
+    of_prm = None
+    if prm and SYSTEM in measured:
+        serving = Pair(candidate.policy, models["prm"])
+        system = [each for each in development if each.name == SYSTEM]
+        with_serving = await _measured(context, SERVING_PRM, serving, system, problems)
+        of_prm = compare(with_serving[SYSTEM]["outcomes"], measured[SYSTEM]["outcomes"], config.gate)
+        if of_prm["loses"]:
+            candidate, measured = serving, measured | with_serving
+    measured |= await _measured(context, CANDIDATE, candidate, held_out, problems)
+    before = await _measured_before(context, incumbent)
+    if before is None:
+        before = await _measured(context, INCUMBENT, incumbent, [*development, *held_out], problems)
     for split in SPLITS:
-        of_split = {name: figures for name, figures in found[CANDIDATE].items() if name.startswith(split)}
+        of_split = {name: figures for name, figures in measured.items() if name.startswith(split)}
         await context.rounds.add_evaluation(context.claim, candidate.policy, split, of_split)
     return {
         "evaluation": {
-            INCUMBENT: {"pair": incumbent.key, "measured": found[INCUMBENT]},
-            CANDIDATE: {"pair": candidate.key, "measured": found[CANDIDATE]},
+            INCUMBENT: {"pair": incumbent.key, "measured": before},
+            CANDIDATE: {"pair": candidate.key, "measured": measured},
         },
-        "gate": verdict,
+        "gate": gate(before, measured, config.gate) | {"prm": of_prm},
     }
+
+
+async def _measured(
+    context: Context,
+    who: str,
+    pair: Pair,
+    plans: Sequence["_Plan"],
+    problems: Mapping[str, Sequence[RoundProblem]],
+) -> dict[str, Any]:
+    """Figures of these plans with a pair. One pair at a time: engines of two policies would take each other's cores."""
+    purposes = {f"{who}.{each.name}": each for each in plans}
+    for purpose, each in purposes.items():
+        chosen = problems[each.split][: each.limit]
+        requests = {one.place: each.request(one, pair, context.claim.config) for one in chosen}
+        await plan(context, purpose, 0, requests)
+    await wait_for(context, list(purposes), "evaluating", [pair])
+    found: dict[str, Any] = {}
+    for purpose, each in purposes.items():
+        found |= await _measure(context, purpose, each, problems[each.split])
+    return found
 
 
 async def _measured_before(context: Context, pair: Pair) -> dict[str, Any] | None:
@@ -200,11 +225,17 @@ async def _figures(
 def gate(incumbent: Mapping[str, Any], candidate: Mapping[str, Any], rules: Gate) -> dict[str, Any]:
     """Whether the candidate is promoted: it must not lose on development problems, neither alone nor as a system."""
     comparisons = {}
-    for name in (f"development.{StrategyName.GREEDY}", f"development.{StrategyName.MCTS}"):
+    for name in (f"development.{StrategyName.GREEDY}", SYSTEM):
         if name in incumbent and name in candidate:
             comparisons[name] = compare(incumbent[name]["outcomes"], candidate[name]["outcomes"], rules)
     lost = [name for name, each in comparisons.items() if each["loses"]]
     return {"promoted": not lost, "lost": lost, "comparisons": comparisons, **rules.model_dump()}
+
+
+def accepted(verdicts: Mapping[str, Any]) -> tuple[bool, bool]:
+    """Whether the new policy is to serve, and whether the new PRM is: one that loses alone is rejected alone."""
+    promoted = bool(verdicts["promoted"])
+    return promoted, promoted and not (verdicts["prm"] or {}).get("loses", False)
 
 
 def compare(old: str, new: str, rules: Gate) -> dict[str, Any]:

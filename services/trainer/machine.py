@@ -13,6 +13,7 @@ import socket
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any
 
 import structlog
@@ -27,7 +28,7 @@ from ratchet.store.engine import StoreUnavailableError
 from ratchet.store.registry import Registry
 from ratchet.store.rounds import RoundClaim, RoundLostError, RoundStore
 from services.trainer.context import Context, RoundFailedError
-from services.trainer.evaluating import evaluate
+from services.trainer.evaluating import accepted, evaluate
 from services.trainer.labelling import label
 from services.trainer.prepare import PRM1, prepare
 from services.trainer.promotion import let_go, needed_by_rounds, serve
@@ -166,22 +167,20 @@ class Machine:
         claim = holder[0]
         policy, prm, models = claim.metrics["policy"], claim.metrics["prm"], claim.metrics["models"]
         others = await needed_by_rounds(self._rounds, apart=claim.id)
-        if metrics["gate"]["promoted"]:
-            await _retried(lambda: serve(self._registry, self._policy, policy["version"]))
-            if prm:
-                await _retried(lambda: serve(self._registry, self._prm, prm["version"]))
-            state = RoundState.PROMOTED
-            await let_go(self._policy, {models["policy"]}, {models["base"], policy["version"]} | others)
-            if prm:
-                await let_go(self._prm, {models["prm"]}, {PRM1, prm["version"]} | others)
-        else:
-            for made in (policy, prm):
-                if made:
-                    await self._reject(made["version"])
-            state = RoundState.REJECTED
-            await let_go(self._policy, {policy["version"]}, {models["base"], models["policy"]} | others)
-            if prm:
-                await let_go(self._prm, {prm["version"]}, {PRM1, models["prm"]} | others)
+        promoted, with_prm = accepted(metrics["gate"])
+        for made, client, serving, base, taken in (
+            (policy, self._policy, models["policy"], models["base"], promoted),
+            (prm, self._prm, models["prm"], PRM1, with_prm),
+        ):
+            if not made:
+                continue
+            if taken:
+                await _retried(partial(serve, self._registry, client, made["version"]))
+            else:
+                await self._reject(made["version"])
+            stays, goes = (made["version"], serving) if taken else (serving, made["version"])
+            await let_go(client, {goes}, {base, stays} | others)
+        state = RoundState.PROMOTED if promoted else RoundState.REJECTED
         lost = metrics["gate"]["lost"]
         reason = None if state is RoundState.PROMOTED else f"worse than the serving pair: {', '.join(lost)}"
         holder[0] = await self._rounds.advance(claim, state, metrics, reason)

@@ -246,6 +246,33 @@ def attack(stack: Stack) -> dict[str, Any]:
     return result
 
 
+def container_backend(stack: Stack, folder: Path) -> bool:
+    """Whether the sandbox that one starts without compose runs code in a container, and takes it along when it is stopped."""
+    path = folder / "own-sandbox" / "sandbox.sock"
+    env = {
+        **stack.env,
+        "RATCHET_SOCKET": str(path),
+        "RATCHET_SANDBOX_IMAGE": f"ratchet-sandbox:{stack.env['RATCHET_VERSION']}",
+    }
+    process = subprocess.Popen([sys.executable, "-m", "services.sandbox.container"], cwd=ROOT, env=env)
+    try:
+        with httpx.Client(transport=httpx.HTTPTransport(uds=str(path)), base_url="http://sandbox") as http:
+            for _ in wait(60):
+                with contextlib.suppress(httpx.TransportError):
+                    if http.get("/health").status_code == 200:
+                        break
+            answer = http.post("/run_code", json={"code": "import sympy\nprint(sympy.factorint(360))"}).json()
+            isolation = http.get("/health").json()["detail"]["isolation"]
+    finally:
+        process.terminate()
+        code = process.wait(60)
+    left = stack.engine.docker("ps", "--quiet", "--filter", "label=ratchet.sandbox").split()
+    say(
+        f"container backend: {isolation}, {answer['run_result']['stdout'].strip()}, exit status {code}, {len(left)} left"
+    )
+    return answer["run_result"]["stdout"].startswith("{2: 3") and isolation == "namespaces" and not left
+
+
 def train(stack: Stack) -> dict[str, Any]:
     """A round on nano, to its end; what serves then."""
     response = stack.trainer.post("/rounds", json={"run": "compose", "config": ROUND})
@@ -342,6 +369,9 @@ def exercise(stack: Stack, report: dict[str, Any], *, attacks: bool) -> None:
     if attacks:
         say("attacks")
         report["attacks"] = attack(stack)
+
+    say("the sandbox in a container without compose")
+    report["container_backend"] = container_backend(stack, stack.engine.folder)
 
     say("solve")
     solved = solve(stack)

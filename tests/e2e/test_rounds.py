@@ -90,6 +90,11 @@ async def test_a_round_ends_with_every_measurement_and_its_report(
             assert low <= figures["accuracy"] <= high
             assert figures["outcomes"].count("1") == figures["right"]
     assert set(metrics["gate"]["comparisons"]) == {"development.greedy", "development.mcts"}
+    assert metrics["gate"]["prm"]["n"] == 15
+    assert (
+        metrics["evaluation"]["candidate"]["pair"]
+        == f"{metrics['policy']['version']} {metrics['prm']['version']}"
+    )
     summary = run_summary([promoted])
     assert summary["held_out"] == 40
     assert None not in [

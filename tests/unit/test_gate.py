@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ratchet.contracts.rounds import Gate
-from services.trainer.evaluating import compare, gate
+from services.trainer.evaluating import accepted, compare, gate
 
 GREEDY, SYSTEM = "development.greedy", "development.mcts"
 OUTCOMES = st.lists(st.sampled_from(["00", "01", "10", "11"]), max_size=60)
@@ -112,3 +112,19 @@ def test_held_out_problems_are_not_the_gates() -> None:
     incumbent = measured(greedy="11") | {"held_out.greedy": {"outcomes": old}}
     candidate = measured(greedy="11") | {"held_out.greedy": {"outcomes": new}}
     assert gate(incumbent, candidate, Gate())["promoted"]
+
+
+@pytest.mark.parametrize(
+    ("promoted", "prm", "serve"),
+    [
+        (True, None, (True, True)),
+        (True, {"loses": False}, (True, True)),
+        (True, {"loses": True}, (True, False)),
+        (False, {"loses": False}, (False, False)),
+        (False, {"loses": True}, (False, False)),
+    ],
+)
+def test_a_prm_that_loses_is_rejected_alone(
+    promoted: bool, prm: dict[str, Any] | None, serve: tuple[bool, bool]
+) -> None:
+    assert accepted({"promoted": promoted, "prm": prm}) == serve

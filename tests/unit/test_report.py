@@ -14,7 +14,7 @@ from ratchet.contracts.search import StrategyName
 from ratchet.evaluation import wilson
 from ratchet.settings import TrainerSettings
 from ratchet.states import RoundState
-from services.trainer.evaluating import gate
+from services.trainer.evaluating import compare, gate
 from services.trainer.report.curve import points
 from services.trainer.report.page import page
 from services.trainer.report.sections import Section, sections
@@ -88,7 +88,7 @@ def complete(number: int, before: int, after: int, state: RoundState = RoundStat
                 "incumbent": {"pair": "old", "measured": old},
                 "candidate": {"pair": "new", "measured": new},
             },
-            "gate": gate(old, new, config.gate),
+            "gate": gate(old, new, config.gate) | {"prm": compare("1100", "1000", config.gate)},
             "seconds": {"created": 0.2, "searching": 50.0, "evaluating": 149.8},
         },
     )
@@ -209,9 +209,12 @@ def test_tables_say_what_was_measured() -> None:
     assert rows(found["coverage"])["ages"] == ["91.7 %", "91.7 %", "–", "91.7 %"]
     assert list(rows(found["coverage"], 1)) == ["2", "10"]
     assert rows(found["prm"])["1"] == ["0.800", "0.800", "0.800", "0.800", "–", "30"]
-    verdicts = {row[0].text: [cell.text for cell in row[3:]] for row in found["gate"].tables[0].rows}
-    assert verdicts["1"] == ["13", "0", "+32.5", "1.000", "holds"]
-    assert verdicts["2"] == ["0", "5", "-12.5", "0.031", "loses"]
+    verdicts = {
+        (row[0].text, row[1].text): [cell.text for cell in row[3:]] for row in found["gate"].tables[0].rows
+    }
+    assert verdicts["1", "PRM, under the new policy"] == ["0", "1", "-25.0", "0.500", "loses"]
+    assert verdicts["1", "policy pass@1"] == ["13", "0", "+32.5", "1.000", "holds"]
+    assert verdicts["2", "policy pass@1"] == ["0", "5", "-12.5", "0.031", "loses"]
     assert rows(found["cost"])["all stages"] == ["200.0", "200.0", "–", "200.0"]
     assert [bar.parts[-1][1] for bar in found["cost"].bars] == [149.8] * 3
     assert sum(width for *_, width in found["cost"].bars[0].parts) == pytest.approx(100)

@@ -213,6 +213,9 @@ def _prm(rounds: Sequence[RoundView]) -> Section:
     )
 
 
+_COMPARED = {f"development.{StrategyName.GREEDY}": "policy pass@1", "prm": "PRM, under the new policy"}
+
+
 def _gate(rounds: Sequence[RoundView]) -> Section:
     rows = []
     rules = set()
@@ -220,13 +223,15 @@ def _gate(rounds: Sequence[RoundView]) -> Section:
         alpha, tolerance = number(view.metrics, "gate", "alpha"), number(view.metrics, "gate", "tolerance")
         if alpha is not None and tolerance is not None:
             rules.add((alpha, tolerance))
-        for name, found in sorted(entries(view.metrics, "gate", "comparisons").items()):
+        comparisons = sorted(entries(view.metrics, "gate", "comparisons").items())
+        of_prm = at(view.metrics, "gate", "prm")
+        for name, found in [*comparisons, *([("prm", of_prm)] if of_prm else [])]:
             loses = at(found, "loses")
             difference, p = number(found, "difference"), number(found, "p_worse")
             rows.append(
                 (
                     _round(view),
-                    Cell("policy pass@1" if name.endswith(f".{StrategyName.GREEDY}") else "whole system"),
+                    Cell(_COMPARED.get(name, "whole system")),
                     Cell(count(number(found, "n"))),
                     Cell(count(number(found, "better"))),
                     Cell(count(number(found, "worse"))),
@@ -245,7 +250,8 @@ def _gate(rounds: Sequence[RoundView]) -> Section:
         (
             "The new pair against the one that served, on the same development problems: how many only the new one "
             "solves, how many only the old one, and p of an exact one-sided McNemar test of “the new one is worse”. "
-            + rule,
+            "The PRM is judged apart, beside the one that served and under the same new policy; one that loses is not "
+            "taken, and the new policy goes on with the old one. " + rule,
         ),
         (
             Table(
