@@ -57,6 +57,7 @@ log = structlog.get_logger()
 _R = TypeVar("_R", bound=Contract)
 
 RETRIED_STATUSES: Final = frozenset({429, 502, 503, 504})
+VERSIONS_SECONDS: Final = 60.0
 UNIX_SCHEME: Final = "unix://"
 CONNECT_SECONDS: Final = 5.0
 """Services are near; a connection that takes longer will not come."""
@@ -351,6 +352,20 @@ class SandboxClient(ServiceClient):
         super().__init__(
             url, attempt_seconds=attempt_seconds, retry_seconds=retry_seconds, max_connections=max_connections
         )
+        self._versions: tuple[float, dict[str, str]] = -math.inf, {}
+
+    async def versions(self) -> dict[str, str]:
+        """Of Python and the libraries on which programs run there; empty where it does not say."""
+        asked, versions = self._versions
+        if time.monotonic() - asked > VERSIONS_SECONDS:
+            try:
+                detail = (await self.health()).detail
+            except ServiceError as error:
+                log.warning("the sandbox does not say its versions", error=str(error))
+                return versions
+            versions = {name: str(detail[name]) for name in ("python", "numpy", "sympy") if name in detail}
+            self._versions = time.monotonic(), versions
+        return versions
 
     async def run_code(self, request: RunCodeRequest) -> RunCodeResponse:
         """Run a program from nothing in a fresh jail. Raises ServiceError."""

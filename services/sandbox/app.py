@@ -6,8 +6,11 @@ whose isolation is weaker than configured.
 
 import asyncio
 import contextlib
+import functools
+import platform
 from collections.abc import AsyncIterator, Coroutine, Iterable
 from http import HTTPStatus
+from importlib.metadata import version
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Header, Request
@@ -153,8 +156,15 @@ class Sandbox:
                 "snapshots": self.sessions.snapshots,
                 "snapshots_given_up": self.sessions.evicted,
                 "stray_processes_killed": self.sessions.strays,
+                **library_versions(),
             },
         )
+
+
+@functools.cache
+def library_versions() -> dict[str, str]:
+    """Of what programs run on; looking them up takes some milliseconds."""
+    return {"python": platform.python_version(), "numpy": version("numpy"), "sympy": version("sympy")}
 
 
 def build_app(settings: SandboxSettings, level: Level) -> FastAPI:

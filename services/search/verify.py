@@ -6,12 +6,9 @@ differ in more than names give it again and no other answer has more PRM score b
 """
 
 import asyncio
-import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cache
-from importlib.metadata import version
 
 from ratchet import __version__
 from ratchet.answers import same_answer
@@ -72,7 +69,8 @@ async def conclude(
     state = SearchState.CANCELLED if cancelled else found
     proof = None
     if confirmed:
-        proof = _proof(search, search_id, created_at, chosen.answer, verification, confirmed)
+        versions = await sandbox.versions()
+        proof = _proof(search, search_id, created_at, chosen.answer, verification, confirmed, versions)
     return state, Outcome(
         answer=chosen.answer,
         program=program_of(best.trajectory.texts),
@@ -164,17 +162,6 @@ async def _verification(
     )
 
 
-@cache
-def _versions() -> dict[str, str]:
-    """Of what took part; looking them up takes longer than a search's own work."""
-    return {
-        "ratchet": __version__,
-        "python": platform.python_version(),
-        "numpy": version("numpy"),
-        "sympy": version("sympy"),
-    }
-
-
 def _proof(
     search: Search,
     search_id: str,
@@ -182,6 +169,7 @@ def _proof(
     answer: str,
     verification: Verification,
     confirmed: Sequence[_Confirmed],
+    versions: dict[str, str],
 ) -> Proof:
     return sealed(
         Proof(
@@ -194,7 +182,7 @@ def _proof(
             strategy=search.request.strategy,
             parameters=search.request.parameters,
             models=search.models,
-            versions=_versions(),
+            versions={"ratchet": __version__, **versions},
             usage=search.usage,
             created_at=created_at if created_at.tzinfo else datetime.now(UTC),
             sha256="",
