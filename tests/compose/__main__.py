@@ -26,7 +26,8 @@ from tests.compose.engine import Engine, EngineError, base_images, compose_comma
 ROOT = Path(__file__).parents[2]
 PROJECT = "ratchet-test"
 FILES = ("docker-compose.yml",)
-PROBLEM = "A shop has 34 apples. It sells 15 and buys 8 more. How many apples does the shop have now?"
+PROBLEM, ANSWER = "There are 8 pens in a box. How many pens are in 27 boxes?", "216"
+"""One of nano's held-out problems: it knows no others."""
 IMAGES = ("search", "sandbox", "policy", "prm", "trainer")
 ROUND = {
     "train": {"spec": "nano:train", "count": 60},
@@ -172,7 +173,7 @@ def ends(stack: Stack, ids: Sequence[str], seconds: float) -> list[str]:
 
 def solve(stack: Stack) -> dict[str, Any]:
     """One problem, followed by its events. The `end` event's result."""
-    id_ = begin(stack, 1, strategy="mcts", reference_answer="27", budget={"tokens": 4000})[0]
+    id_ = begin(stack, 1, strategy="mcts", reference_answer=ANSWER, budget={"tokens": 4000})[0]
     kinds: dict[str, int] = {}
     kind = ""
     with stack.search.stream("GET", f"/search/{id_}/events") as response:
@@ -359,6 +360,7 @@ def exercise(stack: Stack, report: dict[str, Any], *, attacks: bool) -> None:
     say("isolation")
     seen = isolation(stack)
     report["sandbox_reaches"] = seen["sandbox_reaches"]
+    report["isolation_tried"] = seen["tried"]
     report["isolation_controls"] = seen["controls"]
     with httpx.Client(
         transport=httpx.HTTPTransport(uds=sandbox_socket(stack).removeprefix("unix://"))
