@@ -145,8 +145,8 @@ async def test_from_a_promoted_version_one_can_walk_back_to_its_data(
     assert models[policy].parent == promoted.metrics["models"]["base"]
     assert models[prm].dataset == models[policy].dataset
     assert sorted(evaluations) == ["development", "held_out"]
-    # Label searches, and of both pairs two greedy ones, MCTS twice and best-of-N.
-    assert len(searches) == 60 + 2 * (30 + 40 + 15 + 40 + 40)
+    # Label searches; of both pairs two greedy ones, MCTS twice and best-of-N; the new policy's MCTS with the serving PRM.
+    assert len(searches) == 60 + 2 * (30 + 40 + 15 + 40 + 40) + 15
 
 
 async def test_what_was_promoted_answers_a_plain_search(rounds: Rounds, promoted: RoundView) -> None:
