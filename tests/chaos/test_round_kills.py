@@ -1,8 +1,9 @@
-"""`kill -9` of the trainer in each stage of a round, and a checkpoint that is damaged between two stages."""
+"""`kill -9` of the trainer in each stage of a round, a checkpoint that is damaged between two stages, and a full disk."""
 
 import asyncio
 import os
 import signal
+import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -119,3 +120,34 @@ async def test_a_checkpoint_that_is_damaged_after_its_training_is_never_served(
     ] in ended.reason
     assert "Traceback" not in ended.reason
     assert await rounds.served() == before
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a disk of its own has to be mounted")
+@pytest.mark.parametrize(
+    ("size", "stage"), [("8k", RoundState.SELECTING), ("1m", RoundState.TRAINING_POLICY)]
+)
+async def test_a_disk_that_fills_up_fails_the_round_and_the_next_one_works(
+    rounds: Rounds, size: str, stage: RoundState
+) -> None:
+    before = await rounds.served()
+    run = f"full-{size}"
+    folder = rounds.stack.data / "rounds" / run
+    folder.mkdir(parents=True)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], capture_output=True, check=False
+    )
+    if mounted.returncode != 0:
+        pytest.skip("nothing may be mounted here")
+    few = {"spec": "nano:train?count=20", "count": 20}
+    try:
+        ended = await rounds.run(run, train=few, evaluation=GREEDY)
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+    assert ended.state is RoundState.FAILED
+    assert ended.reason is not None
+    assert "No space left" in ended.reason
+    assert "Traceback" not in ended.reason
+    assert str(stage) not in ended.metrics["seconds"], "it failed in this stage"
+    assert await rounds.served() == before
+    again = await rounds.run(run, train=few, evaluation=GREEDY)
+    assert again.state is RoundState.PROMOTED, again.reason
