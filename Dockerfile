@@ -69,10 +69,10 @@ CMD ["python", "-m", "services.prm"]
 FROM models AS policy
 # cpu or gpu: vLLM's build.
 ARG ACCELERATOR=cpu
-# vLLM compiles kernels when it starts on CUDA.
-RUN if [ "$ACCELERATOR" = gpu ]; then \
-      apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*; \
-    fi
+# vLLM's CPU build loads libnuma; on CUDA vLLM compiles kernels when it starts.
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends libnuma1 $(if [ "$ACCELERATOR" = gpu ]; then echo gcc libc6-dev; fi) \
+    && rm -rf /var/lib/apt/lists/*
 RUN scripts/install /opt/ratchet "$ACCELERATOR" && pip uninstall --yes ratchet-solver
 COPY --from=code /opt/code /opt/code
 USER ratchet

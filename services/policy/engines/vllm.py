@@ -15,6 +15,7 @@ import contextlib
 import itertools
 import math
 import os
+import shutil
 import sys
 import threading
 from collections.abc import Coroutine, Iterable
@@ -131,6 +132,9 @@ class VllmEngine:
         use_every_core()
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
         os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+        if not any(shutil.which(name) for name in (os.environ.get("CXX"), "g++", "clang++") if name):
+            # Some of vLLM's small functions are compiled by torch, eager mode or not, and die without a compiler.
+            os.environ.setdefault("TORCH_COMPILE_DISABLE", "1")
         # The core must start clean: a fork of a process that has threads and CUDA may hang.
         os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
         os.environ[SERVICE_PID] = str(os.getpid())
