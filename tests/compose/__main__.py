@@ -393,11 +393,12 @@ def exercise(stack: Stack, report: dict[str, Any], *, attacks: bool) -> None:
         stack.kill("search-worker")
         stack.kill("sandbox")
 
+    def restart() -> None:
+        stack.compose("restart", "postgres", "redis")
+
     report["recovered_after_kill"] = survives(stack, "worker and sandbox killed", crash)
     stack.wait_healthy("search-worker", "sandbox")
-    report["recovered_after_restart"] = survives(
-        stack, "Postgres and Redis restarted", lambda: void(stack.compose("restart", "postgres", "redis"))
-    )
+    report["recovered_after_restart"] = survives(stack, "Postgres and Redis restarted", restart)
 
     say("down and up")
     stack.compose("down")
@@ -418,10 +419,6 @@ def exercise(stack: Stack, report: dict[str, Any], *, attacks: bool) -> None:
     report["worker_scaling_1_to_4"] = round(four / one, 2)
 
 
-def void(_: object) -> None:
-    """Nothing."""
-
-
 def _megabytes(engine: Engine, image: str) -> int:
     return round(int(engine.docker("image", "inspect", "--format", "{{.Size}}", image)) / 1e6)
 
@@ -435,6 +432,7 @@ def good(report: dict[str, Any]) -> bool:
         "recovered_after_kill",
         "recovered_after_restart",
         "state_kept",
+        "container_backend",
     )
     contained = report.get("attacks", {"attacks": 0, "contained": 0})
     return (
@@ -487,7 +485,7 @@ def main(
             finally:
                 if not keep:
                     stack.compose("down", "--volumes")
-                elif found.started:
+                else:
                     say("up until Enter is pressed")
                     sys.stdin.readline()
     except EngineError as error:

@@ -46,10 +46,9 @@ def run(
 class Engine:
     """An engine, and the environment in which the docker command reaches it."""
 
-    def __init__(self, env: dict[str, str], folder: Path, *, started: bool) -> None:
+    def __init__(self, env: dict[str, str], folder: Path) -> None:
         self.env = env
         self.folder = folder
-        self.started = started
 
     @property
     def has_bridge(self) -> bool:
@@ -66,13 +65,21 @@ class Engine:
         return found
 
 
+def _answers(env: dict[str, str]) -> bool:
+    try:
+        run("docker", "info", seconds=20, env=env)
+    except EngineError:
+        return False
+    return True
+
+
 @contextlib.contextmanager
 def engine(folder: Path) -> Iterator[Engine]:
     """The engine that `docker` reaches; otherwise one that keeps its data in the folder and ends with the block."""
     env = dict(os.environ)
-    with contextlib.suppress(EngineError):
-        run("docker", "info", seconds=20, env=env)
-        yield Engine(env, folder, started=False)
+    if _answers(env):
+        # Not within a `suppress`: it would swallow what goes wrong in the block.
+        yield Engine(env, folder)
         return
     if os.geteuid() != 0 or shutil.which("dockerd") is None:
         raise EngineError(
@@ -96,13 +103,12 @@ def engine(folder: Path) -> Iterator[Engine]:
     env |= {"DOCKER_HOST": socket, "DOCKER_BUILDKIT": "0"}
     try:
         for _ in range(60):
-            with contextlib.suppress(EngineError):
-                run("docker", "info", seconds=20, env=env)
+            if _answers(env):
                 break
             time.sleep(0.5)
         else:
             raise EngineError(f"dockerd did not start: {(folder / 'dockerd.log').read_text()[-2000:]}")
-        yield Engine(env, folder, started=True)
+        yield Engine(env, folder)
     finally:
         process.terminate()
         process.wait(60)
