@@ -21,7 +21,10 @@ class TrainingConfig(Contract):
     max_length: int = Field(default=4096, ge=2, description="Longer examples are dropped, and counted.")
     weight_decay: float = Field(default=0.0, ge=0, description="Of matrices; vectors are not decayed.")
     max_grad_norm: float = Field(default=1.0, gt=0)
-    dtype: Literal["bf16", "fp32"] = Field(default="bf16", description="Of the computation.")
+    dtype: Literal["auto", "bf16", "fp32"] = Field(
+        default="auto",
+        description="Of the computation; auto: bf16 where the machine multiplies it, otherwise fp32.",
+    )
     gradient_checkpointing: bool = False
     seed: int = 0
     save_every_steps: int = Field(default=200, ge=1)

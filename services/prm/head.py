@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from ratchet.models.precision import serving_dtype
 from ratchet.models.prm_head import HeadError, calibration_of, read_at, rendered
 
 LONG_TOKENS = {"cpu": 16, "cuda": 256}
@@ -160,7 +161,7 @@ def _load(checkpoint: Path, device: str) -> tuple[Any, Any]:
         tokenizer = AutoTokenizer.from_pretrained(checkpoint, local_files_only=True)
         model, report = AutoModelForTokenClassification.from_pretrained(
             checkpoint,
-            dtype=torch.float32 if config.dtype == torch.float32 else torch.bfloat16,
+            dtype=serving_dtype(checkpoint, config.dtype, device),
             local_files_only=True,
             use_safetensors=True,
             output_loading_info=True,

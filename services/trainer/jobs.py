@@ -19,6 +19,7 @@ from typing import TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ratchet.contracts.training import PrmTraining, SftConfig, TrainingConfig
+from ratchet.models.precision import computes_bf16
 from ratchet.models.prm_head import Calibration
 from services.trainer.prm_quality import Quality
 
@@ -124,6 +125,16 @@ class ProgressWriter:
             opened.write(progress.model_dump_json() + "\n")
         if self._on_progress is not None:
             self._on_progress(progress)
+
+
+C = TypeVar("C", bound=TrainingConfig)
+
+
+def computed(config: C, device: str) -> C:
+    """The config with the number format that `dtype` "auto" means on this device."""
+    if config.dtype != "auto":
+        return config
+    return config.model_copy(update={"dtype": "bf16" if computes_bf16(device) else "fp32"})
 
 
 def sampled(losses: list[float]) -> list[float]:

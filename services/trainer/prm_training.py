@@ -24,6 +24,7 @@ from pydantic import ValidationError
 from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
 
 from ratchet.contracts.training import PrmTraining
+from ratchet.models.precision import serving_dtype
 from ratchet.models.prm_head import CONFIG_KEY, Calibration
 from services.trainer.checkpoints import (
     checkpoint_sha256,
@@ -39,6 +40,7 @@ from services.trainer.jobs import (
     Progress,
     ProgressWriter,
     TrainingFailedError,
+    computed,
     job_folder,
     named_failures,
     run_job,
@@ -292,12 +294,12 @@ def plan(data: Sequence[Piece], config: PrmTraining) -> list[list[list[Piece]]]:
 
 
 def _train(job: PrmJob, digest: str) -> PrmResult:
-    config = job.config
     began = time.monotonic()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    config = computed(job.config, device)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     trees = list(read_trees(job.data))
     model, tokenizer = load_policy(job.base, config, device)
     data = dataset(trees, tokenizer, config)
@@ -345,11 +347,12 @@ def _train(job: PrmJob, digest: str) -> PrmResult:
                 notes={"losses": losses, "tokens": tokens, "seconds": seconds},
             )
     seconds = before + time.monotonic() - began
-    # Judged and calibrated as it will be served: in the policy's own precision.
-    model = model.to(_served_dtype(job.base)).eval()
+    # Judged and calibrated as it will be served: rounded to the policy's own format, computed in that of the service.
+    stored = _stored_dtype(job.base)
+    model = model.to(stored).to(serving_dtype(job.base, stored, device)).eval()
     readings = read(model, data.held_out, config)
     calibration = platt(readings.logits, readings.targets, readings.weights)
-    _save(model, calibration, job)
+    _save(model.to(stored), calibration, job)
     return PrmResult(
         steps=len(steps),
         tokens=tokens,
@@ -439,7 +442,7 @@ def _read_all(model: Any, data: Sequence[Piece], config: PrmTraining) -> dict[in
     return found
 
 
-def _served_dtype(base: Path) -> torch.dtype:
+def _stored_dtype(base: Path) -> torch.dtype:
     from transformers import AutoConfig
 
     dtype = AutoConfig.from_pretrained(base, local_files_only=True).dtype

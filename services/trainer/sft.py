@@ -44,6 +44,7 @@ from services.trainer.jobs import (
     SftJob,
     SftResult,
     TrainingFailedError,
+    computed,
     job_folder,
     named_failures,
     run_job,
@@ -214,7 +215,7 @@ def _train(
     accelerator: Accelerator,
     on_progress: Callable[[Progress], None] | None,
 ) -> SftResult:
-    config, main = job.config, accelerator.is_main_process
+    config, main = computed(job.config, accelerator.device.type), accelerator.is_main_process
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)

@@ -28,6 +28,7 @@ import torch
 from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
 
+from ratchet.models.precision import serving_dtype
 from services.policy.engines.base import (
     COLDEST,
     GREEDY_BELOW,
@@ -164,9 +165,7 @@ class TransformersEngine:
         dtype: torch.dtype | None = None,
         device: str | None = None,
     ) -> None:
-        """`dtype` None: bf16; fp32 for a checkpoint in fp32, and for a very small model on a CPU without bf16.
-
-        `device` None: CUDA where there is one."""
+        """`dtype` None: see `serving_dtype`; `device` None: CUDA where there is one."""
         self.checkpoint = checkpoint
         self.model_version = model_version
         self.max_model_len = max_model_len
@@ -270,7 +269,7 @@ class TransformersEngine:
 
         try:
             config = AutoConfig.from_pretrained(self.checkpoint, local_files_only=True)
-            dtype = self._dtype or (torch.float32 if config.dtype == torch.float32 else torch.bfloat16)
+            dtype = self._dtype or serving_dtype(self.checkpoint, config.dtype, self.device)
             tokenizer = AutoTokenizer.from_pretrained(self.checkpoint, local_files_only=True)
             model: Any = AutoModelForCausalLM.from_pretrained(
                 self.checkpoint, dtype=dtype, local_files_only=True, use_safetensors=True
@@ -292,8 +291,6 @@ class TransformersEngine:
         if SmallDecoder.fits(self._model, self.device):
             # A second thread would wait for the first, and for the other processes of the machine, at every operation.
             self._threads = 1
-            if self._dtype is None and not _computes_bf16():
-                self._model = self._model.float()
             with torch.inference_mode():
                 self._decoder = SmallDecoder(self._model, self.max_model_len)
         else:
@@ -426,15 +423,6 @@ class TransformersEngine:
                 gone.append(row)
         self._settle(done)
         return gone
-
-
-def _computes_bf16() -> bool:
-    """Whether the CPU multiplies bf16 itself: then the small decoder is 1.3 to 2 times as fast as in fp32 (measured).
-
-    Otherwise every product converts its numbers first, and a very small model has the memory for fp32.
-    """
-    able = torch.cpu.get_capabilities()
-    return any(able.get(name) for name in ("avx512_bf16", "amx_bf16", "arm_bf16", "bf16"))
 
 
 def _draw(

@@ -25,6 +25,7 @@ from typing import Any, Literal, TypeVar
 
 import structlog
 
+from ratchet.models.precision import serving_dtype
 from services.policy.engines.base import (
     COLDEST,
     GREEDY_BELOW,
@@ -67,9 +68,9 @@ class VllmEngine:
         max_model_len: int = 4096,
         max_num_seqs: int = 64,
         kv_cache_gb: float = 2.0,
-        dtype: Literal["bfloat16", "float32"] = "bfloat16",
+        dtype: Literal["bfloat16", "float32"] | None = None,
     ) -> None:
-        """`kv_cache_gb` counts on the CPU only, rounded up to whole GiB (vLLM's unit)."""
+        """`kv_cache_gb` counts on the CPU only, rounded up to whole GiB (vLLM's unit); `dtype` None: see `serving_dtype`."""
         self.checkpoint = checkpoint
         self.model_version = model_version
         self.max_model_len = context_length(checkpoint, max_model_len)
@@ -151,7 +152,7 @@ class VllmEngine:
         worker = "services.policy.engines.vllm_worker"
         arguments = AsyncEngineArgs(
             model=str(self.checkpoint),
-            dtype=self.dtype,
+            dtype=self.dtype or _dtype_here(self.checkpoint, self.device),
             max_model_len=self.max_model_len,
             max_num_seqs=self.max_num_seqs,
             enable_prefix_caching=True,
@@ -296,6 +297,13 @@ def use_every_core() -> None:
     library = Path(sys.prefix) / "lib" / "libiomp5.so"
     if library.is_file() and "LD_PRELOAD" not in os.environ:
         os.environ["LD_PRELOAD"] = str(library)
+
+
+def _dtype_here(checkpoint: Path, device: str) -> Literal["bfloat16", "float32"]:
+    from transformers import AutoConfig
+
+    stored = AutoConfig.from_pretrained(checkpoint, local_files_only=True).dtype
+    return "float32" if serving_dtype(checkpoint, stored, device).itemsize == 4 else "bfloat16"
 
 
 def _first_line(error: BaseException) -> str:
