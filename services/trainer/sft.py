@@ -343,7 +343,7 @@ def _optimizer(
     ]
     optimizer = torch.optim.AdamW(groups, lr=config.lr, fused=True)
     name = "constant_with_warmup" if config.schedule == "constant" else config.schedule
-    warmup = math.ceil(config.warmup_ratio * steps)
+    warmup = int(config.warmup_ratio * steps)
     return optimizer, get_scheduler(name, optimizer, num_warmup_steps=warmup, num_training_steps=steps)
 
 

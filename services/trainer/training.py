@@ -7,6 +7,7 @@ stopped; a folder that holds a result is not trained again. The service itself n
 import asyncio
 import contextlib
 import os
+import signal
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -147,6 +148,11 @@ def _last_progress(file: Path) -> Progress | None:
 def _reason(out: Path, status: int | None) -> str:
     with contextlib.suppress(OSError, ValidationError):
         return _Error.model_validate_json((out / ERROR_FILE).read_bytes()).reason
+    if status == -signal.SIGKILL:
+        return (
+            "The process was killed by signal 9, as a machine does that runs out of memory: lower micro_tokens, turn on "
+            "gradient_checkpointing, or train with LoRA."
+        )
     how = (
         f"killed by signal {-status}" if status is not None and status < 0 else f"ended with status {status}"
     )
