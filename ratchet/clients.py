@@ -60,6 +60,9 @@ RETRIED_STATUSES: Final = frozenset({429, 502, 503, 504})
 VERSIONS_SECONDS: Final = 60.0
 UNIX_SCHEME: Final = "unix://"
 CONNECT_SECONDS: Final = 5.0
+QUEUED_SECONDS: Final = 1800.0
+"""For what waits its turn in a model service. On a slow engine with many searches that takes minutes, and a request that is
+given up and sent again has cost its tokens and stands at the end. What is gone is noticed sooner: its connections break."""
 """Services are near; a connection that takes longer will not come."""
 EVENT_SILENCE_SECONDS: Final = 60.0
 """An event stream is kept alive by comments every 15 s; after four missed ones the reader connects anew."""
@@ -307,11 +310,15 @@ class PolicyClient(ModelServiceClient):
 
     async def generate(self, request: GenerateRequest) -> GenerateResponse:
         """Candidates after each prefix. Raises ServiceError."""
-        return await self._call(GenerateResponse, "POST", "/generate", request)
+        return await self._call(
+            GenerateResponse, "POST", "/generate", request, attempt_seconds=QUEUED_SECONDS
+        )
 
     async def likelihood(self, request: LikelihoodRequest) -> LikelihoodResponse:
         """Log-probabilities of given steps. Raises ServiceError."""
-        return await self._call(LikelihoodResponse, "POST", "/likelihood", request)
+        return await self._call(
+            LikelihoodResponse, "POST", "/likelihood", request, attempt_seconds=QUEUED_SECONDS
+        )
 
 
 class PrmClient(ModelServiceClient):
@@ -333,7 +340,7 @@ class PrmClient(ModelServiceClient):
 
     async def score(self, request: ScoreRequest) -> ScoreResponse:
         """A score in [0, 1] for every step of every trajectory. Raises ServiceError."""
-        return await self._call(ScoreResponse, "POST", "/score", request)
+        return await self._call(ScoreResponse, "POST", "/score", request, attempt_seconds=QUEUED_SECONDS)
 
 
 class SandboxClient(ServiceClient):
