@@ -33,7 +33,14 @@ from ratchet.contracts.policy import (
     LikelihoodResponse,
 )
 from ratchet.contracts.prm import ScoreRequest, ScoreResponse
-from ratchet.contracts.rounds import QuarantineList, RoundList, RoundRequest, RoundView
+from ratchet.contracts.rounds import (
+    QuarantineList,
+    RoundConfig,
+    RoundList,
+    RoundRequest,
+    RoundRetry,
+    RoundView,
+)
 from ratchet.contracts.sandbox import (
     GradeRequest,
     GradeResponse,
@@ -300,7 +307,7 @@ class PolicyClient(ModelServiceClient):
         self,
         url: str,
         *,
-        attempt_seconds: float = 300.0,
+        attempt_seconds: float = QUEUED_SECONDS,
         retry_seconds: float = 180.0,
         max_connections: int = 128,
     ) -> None:
@@ -310,15 +317,11 @@ class PolicyClient(ModelServiceClient):
 
     async def generate(self, request: GenerateRequest) -> GenerateResponse:
         """Candidates after each prefix. Raises ServiceError."""
-        return await self._call(
-            GenerateResponse, "POST", "/generate", request, attempt_seconds=QUEUED_SECONDS
-        )
+        return await self._call(GenerateResponse, "POST", "/generate", request)
 
     async def likelihood(self, request: LikelihoodRequest) -> LikelihoodResponse:
         """Log-probabilities of given steps. Raises ServiceError."""
-        return await self._call(
-            LikelihoodResponse, "POST", "/likelihood", request, attempt_seconds=QUEUED_SECONDS
-        )
+        return await self._call(LikelihoodResponse, "POST", "/likelihood", request)
 
 
 class PrmClient(ModelServiceClient):
@@ -330,7 +333,7 @@ class PrmClient(ModelServiceClient):
         self,
         url: str,
         *,
-        attempt_seconds: float = 300.0,
+        attempt_seconds: float = QUEUED_SECONDS,
         retry_seconds: float = 180.0,
         max_connections: int = 128,
     ) -> None:
@@ -340,7 +343,7 @@ class PrmClient(ModelServiceClient):
 
     async def score(self, request: ScoreRequest) -> ScoreResponse:
         """A score in [0, 1] for every step of every trajectory. Raises ServiceError."""
-        return await self._call(ScoreResponse, "POST", "/score", request, attempt_seconds=QUEUED_SECONDS)
+        return await self._call(ScoreResponse, "POST", "/score", request)
 
 
 class SandboxClient(ServiceClient):
@@ -555,6 +558,12 @@ class TrainerClient(ServiceClient):
     async def ask(self, round_id: str, what: Literal["pause", "resume", "cancel"]) -> RoundView:
         """Pause, resume or cancel a round."""
         return await self._call(RoundView, "POST", f"/rounds/{quote(round_id, safe='')}/{what}")
+
+    async def retry_round(self, round_id: str, config: RoundConfig | None = None) -> RoundView:
+        """Have a failed round taken up again, where it failed."""
+        return await self._call(
+            RoundView, "POST", f"/rounds/{quote(round_id, safe='')}/retry", RoundRetry(config=config)
+        )
 
     async def models(self) -> list[ModelView]:
         """All versions in the registry, the newest first."""

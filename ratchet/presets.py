@@ -5,7 +5,8 @@ figures. `gsm8k` is a beginning for real models, LoRA on grade-school problems; 
 overridden (`--set policy.epochs=2`).
 """
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Any
 
@@ -114,11 +115,16 @@ class OverrideError(ValueError):
 
 
 def round_config(preset: Preset, number: int, seed: int, overrides: Sequence[str] = ()) -> RoundConfig:
-    """The configuration of a run's round. An override is `dotted.name=value`, the value JSON or plain text.
+    """The configuration of a run's round. Raises OverrideError, pydantic's ValidationError."""
+    return overridden(PRESETS[preset](number, seed), overrides)
+
+
+def overridden(settings: Mapping[str, Any], overrides: Sequence[str]) -> RoundConfig:
+    """The settings with the overrides, each `dotted.name=value`, the value JSON or plain text.
 
     Raises OverrideError, pydantic's ValidationError.
     """
-    config = PRESETS[preset](number, seed)
+    config = copy.deepcopy(dict(settings))
     for override in overrides:
         name, equals, text = override.partition("=")
         if not equals or not name:

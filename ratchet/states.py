@@ -92,7 +92,7 @@ NODE_TRANSITIONS: Transitions[NodeState] = {
     NodeState.FAILED: frozenset(),
 }
 
-_ROUND_STAGES = (
+ROUND_STAGES = (
     RoundState.CREATED,
     RoundState.SEARCHING,
     RoundState.SELECTING,
@@ -100,14 +100,19 @@ _ROUND_STAGES = (
     RoundState.TRAINING_PRM,
     RoundState.EVALUATING,
 )
+"""What a round goes through, in this order."""
 
 ROUND_TRANSITIONS: Transitions[RoundState] = {
-    **{stage: frozenset({following, RoundState.FAILED}) for stage, following in pairwise(_ROUND_STAGES)},
+    **{stage: frozenset({following, RoundState.FAILED}) for stage, following in pairwise(ROUND_STAGES)},
     RoundState.EVALUATING: frozenset({RoundState.PROMOTED, RoundState.REJECTED, RoundState.FAILED}),
     RoundState.PROMOTED: frozenset(),
     RoundState.REJECTED: frozenset(),
-    RoundState.FAILED: frozenset(),
+    # A retry goes on with the stage that failed.
+    RoundState.FAILED: frozenset(ROUND_STAGES),
 }
+
+ROUND_ENDS = frozenset({RoundState.PROMOTED, RoundState.REJECTED, RoundState.FAILED})
+"""No trainer works on a round in these; a failed one waits for a person to retry it, or for nothing."""
 
 MODEL_TRANSITIONS: Transitions[ModelState] = {
     ModelState.CANDIDATE: frozenset({ModelState.SERVING, ModelState.REJECTED}),

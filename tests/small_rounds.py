@@ -12,7 +12,7 @@ from running_stack import Running, running_stack
 
 from ratchet.contracts.rounds import RoundView
 from ratchet.contracts.trainer import ModelKind, ModelView
-from ratchet.states import ROUND_TRANSITIONS, ModelState, is_end
+from ratchet.states import ROUND_ENDS, ModelState
 
 NANO = Path("nano")
 PROMOTE_ANYWAY = {"alpha": 1e-9, "tolerance": 1.0}
@@ -124,7 +124,7 @@ class Rounds:
 
 def over(view: RoundView) -> bool:
     """Whether the round has come to an end."""
-    return is_end(ROUND_TRANSITIONS, view.state)
+    return view.state in ROUND_ENDS
 
 
 @contextlib.asynccontextmanager

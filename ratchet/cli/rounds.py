@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -24,8 +24,8 @@ from rich.table import Table
 from ratchet.cli.session import Interrupts, complain, run, trainer_of
 from ratchet.clients import TrainerClient
 from ratchet.contracts.rounds import RoundConfig, RoundRequest, RoundView
-from ratchet.presets import OverrideError, Preset, round_config
-from ratchet.states import ROUND_TRANSITIONS, RoundState, is_end
+from ratchet.presets import OverrideError, Preset, overridden, round_config
+from ratchet.states import ROUND_ENDS, RoundState
 from ratchet.summary import run_summary
 
 POLL_SECONDS = 0.5
@@ -34,6 +34,9 @@ EXIT_FAILED = 1
 app = typer.Typer(help="Self-evolution rounds.", no_args_is_help=True)
 
 Url = Annotated[str | None, typer.Option(help="A trainer service; otherwise the local stack.")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", help="Override a setting, like policy.epochs=2. Repeatable.")
+]
 Data = Annotated[Path | None, typer.Option(help="Data folder of the local stack.", envvar="RATCHET_DATA")]
 
 
@@ -54,16 +57,15 @@ def run_rounds(
         str | None, typer.Option("--run", help="Name of the run; its rounds follow one another.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of problems, searches and training.")] = 0,
-    override: Annotated[
-        list[str] | None, typer.Option("--set", help="Override a setting, like policy.epochs=2. Repeatable.")
-    ] = None,
+    override: Overrides = None,
     workers: Annotated[
         int, typer.Option(min=1, max=64, help="Search workers of a stack that is started here.")
     ] = 2,
     url: Url = None,
     data: Data = None,
 ) -> None:
-    """Run rounds to their ends. The last line on stdout is one JSON object; interrupted, the same command goes on."""
+    """Run rounds to their ends. The last line on stdout is one JSON object; interrupted or failed, the same command goes
+    on."""
     console = Console(stderr=True)
     chosen_run = name or f"{preset}-seed{seed}"
     overrides = override or []
@@ -74,6 +76,9 @@ def run_rounds(
         async with trainer_of(
             url, data, model or (preset.value if preset is Preset.NANO else None), console, workers
         ) as trainer:
+            known = await trainer.rounds(chosen_run)
+            if known and known[0].state is RoundState.FAILED:
+                await _retry(trainer, known[0], overrides, console)
             while True:
                 known = await trainer.rounds(chosen_run)
                 last = known[0] if known else None
@@ -149,9 +154,44 @@ _asking("resume", "Go on with a paused round.")
 _asking("cancel", "End a round as failed; what it has gathered stays.")
 
 
+@app.command()
+def retry(
+    round_id: Annotated[str, typer.Argument(help="Id of a failed round.")],
+    override: Overrides = None,
+    url: Url = None,
+    data: Data = None,
+) -> None:
+    """Have a failed round taken up again, in the stage that failed; --set changes what no finished stage has used."""
+
+    async def command(_: Interrupts) -> int:
+        console = Console(stderr=True)
+        async with trainer_of(url, data, None, console) as trainer:
+            await _retry(trainer, await trainer.round(round_id), override or [], console)
+        return 0
+
+    run(command)
+
+
+async def _retry(
+    trainer: TrainerClient, failed: RoundView, overrides: Sequence[str], console: Console
+) -> None:
+    config = _named(lambda: overridden(failed.config, overrides)) if overrides else None
+    again = await trainer.retry_round(failed.id, config)
+    console.print(
+        f"round {again.number} of {again.run}: taken up again in {again.state}",
+        markup=False,
+        highlight=False,
+    )
+
+
 def _config(preset: Preset, number: int, seed: int, overrides: Sequence[str]) -> RoundConfig:
+    return _named(lambda: round_config(preset, number, seed, overrides))
+
+
+def _named(make: Callable[[], RoundConfig]) -> RoundConfig:
+    """What `make` gives; a mistake in an override is told as one of the option."""
     try:
-        return round_config(preset, number, seed, overrides)
+        return make()
     except OverrideError as error:
         raise typer.BadParameter(str(error), param_hint="--set") from None
     except ValidationError as error:
@@ -161,7 +201,7 @@ def _config(preset: Preset, number: int, seed: int, overrides: Sequence[str]) ->
 
 
 def _over(view: RoundView) -> bool:
-    return is_end(ROUND_TRANSITIONS, view.state)
+    return view.state in ROUND_ENDS
 
 
 async def _follow(trainer: TrainerClient, view: RoundView, console: Console) -> RoundView:
@@ -208,7 +248,10 @@ def _bar(console: Console, view: RoundView) -> Iterator[Any]:
 
 def _tell(view: RoundView, console: Console) -> None:
     if view.state is RoundState.FAILED:
-        complain(f"round {view.number} failed: {view.reason}")
+        complain(
+            f"round {view.number} failed: {view.reason} The same command, or `ratchet rounds retry {view.id}`, goes on with "
+            f"{view.failed_in}; --set changes what it has not used yet."
+        )
         return
     console.print(
         f"round {view.number}: {view.state}. {view.reason or ''}".strip(), markup=False, highlight=False

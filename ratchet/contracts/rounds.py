@@ -1,5 +1,6 @@
 """A self-evolution round: what it is to do, and how it stands."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any, Self
@@ -135,6 +136,17 @@ class RoundConfig(Contract):
     gate: Gate = Field(default_factory=Gate)
 
 
+READ_IN: Mapping[str, RoundState] = {
+    **dict.fromkeys(("train", "development", "held_out", "seed"), RoundState.CREATED),
+    "label": RoundState.SEARCHING,
+    "selection": RoundState.SELECTING,
+    **dict.fromkeys(("policy", "from_current"), RoundState.TRAINING_POLICY),
+    "prm": RoundState.TRAINING_PRM,
+    **dict.fromkeys(("evaluation", "gate"), RoundState.EVALUATING),
+}
+"""The first stage that works with each part of a RoundConfig."""
+
+
 class RoundRequest(Contract):
     """Body of `POST /rounds`: the next round of a run. Rounds of a run follow one another, each from where the last ended."""
 
@@ -154,6 +166,16 @@ class RoundRequest(Contract):
 def _overlap(one: ProblemSource, other: ProblemSource) -> bool:
     return one.spec == other.spec and (
         one.offset < other.offset + other.count and other.offset < one.offset + one.count
+    )
+
+
+class RoundRetry(Contract):
+    """Body of `POST /rounds/{id}/retry`."""
+
+    config: RoundConfig | None = Field(
+        default=None,
+        description="The whole configuration from here on; it may differ in what no finished stage has worked with. "
+        "None: as it was.",
     )
 
 
@@ -179,6 +201,7 @@ class RoundView(Contract):
     config: dict[str, Any]
     metrics: dict[str, Any]
     reason: str | None
+    failed_in: RoundState | None = Field(description="The stage that failed; a retry goes on there.")
     created_at: datetime
     ended_at: datetime | None
 

@@ -327,7 +327,12 @@ def _ask_hub(hub_id: str, address: str) -> None:
 
 def _from_hub(hub_id: str, progress: ProgressCallback, hub: str | None) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import (  # type: ignore[attr-defined]
+        HfHubHTTPError,
+        # Of the HTTP client that this version of the library uses: httpx, or since 2.0 httpx2.
+        HTTPError,
+        LocalEntryNotFoundError,
+    )
 
     address = _hub_address(hub)
     progress(Progress(f"asking the hub for {hub_id}"))
@@ -343,7 +348,7 @@ def _from_hub(hub_id: str, progress: ProgressCallback, hub: str | None) -> Path:
             )
         except _HubUnreachableError as error:
             unreachable = str(error)
-        except (HfHubHTTPError, httpx.HTTPError, LocalEntryNotFoundError) as error:
+        except (HTTPError, LocalEntryNotFoundError) as error:
             raise ModelSourceError(
                 f"Downloading {hub_id} from the hub failed ({type(error).__name__}): {error}. Run it again: what is "
                 "there already is kept."

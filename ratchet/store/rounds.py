@@ -14,10 +14,12 @@ from sqlalchemy import RowMapping, and_, func, or_, select, tuple_
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from ratchet.contracts.rounds import Quarantined, RoundConfig, RoundProgress, RoundRequest, RoundView
+from ratchet.contracts.rounds import READ_IN, Quarantined, RoundConfig, RoundProgress, RoundRequest, RoundView
 from ratchet.contracts.search import SearchRequest, Usage
 from ratchet.problems import Problem
 from ratchet.states import (
+    ROUND_ENDS,
+    ROUND_STAGES,
     ROUND_TRANSITIONS,
     SEARCH_TRANSITIONS,
     RoundState,
@@ -30,7 +32,6 @@ from ratchet.store.engine import retried, transaction
 from ratchet.store.ids import new_id
 from ratchet.store.searches import NODE_COLUMNS, NodeRecord, Waiting, from_now, request_sha256
 
-ENDS = tuple(state for state in RoundState if is_end(ROUND_TRANSITIONS, state))
 SEARCH_ENDS = tuple(state for state in SearchState if is_end(SEARCH_TRANSITIONS, state))
 TREES_AT_ONCE = 100
 
@@ -41,6 +42,17 @@ class RoundLostError(Exception):
 
 class RoundConflictError(Exception):
     """What was asked for does not fit the round's state, or the run's last round is not over."""
+
+
+class ConfigInUseError(Exception):
+    """Parts of a configuration that finished stages have worked with cannot be changed any more."""
+
+    def __init__(self, parts: Sequence[str], stage: RoundState) -> None:
+        super().__init__(
+            f"{', '.join(parts)} cannot be changed: the round has worked with it, and goes on with {stage}. Begin a new "
+            "run for that."
+        )
+        self.parts = tuple(parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +119,7 @@ class RoundStore:
     @retried
     async def _create(self, round_id: UUID, request: RoundRequest) -> RoundView:
         async with transaction(self._engine) as connection:
-            await connection.execute(
-                select(func.pg_advisory_xact_lock(func.hashtextextended(f"round/{request.run}", 0)))
-            )
+            await _lock_run(connection, request.run)
             last = (
                 await connection.execute(
                     select(t.rounds.c.id, t.rounds.c.number, t.rounds.c.state)
@@ -119,7 +129,7 @@ class RoundStore:
                 )
             ).one_or_none()
             if last is None or last.id != round_id:
-                if last is not None and last.state not in ENDS:
+                if last is not None and last.state not in ROUND_ENDS:
                     raise RoundConflictError(
                         f"Round {last.number} of the run {request.run!r} is {last.state}. The next one begins when it is over."
                     )
@@ -166,7 +176,7 @@ class RoundStore:
                     await connection.execute(
                         select(t.rounds)
                         .where(
-                            t.rounds.c.state.not_in(ENDS),
+                            t.rounds.c.state.not_in(ROUND_ENDS),
                             t.rounds.c.paused.is_(False),
                             or_(
                                 t.rounds.c.lease_until.is_(None),
@@ -235,7 +245,7 @@ class RoundStore:
         """Move on to the state that follows, adding to the metrics. Raises RoundLostError, IllegalTransitionError."""
         check_transition(ROUND_TRANSITIONS, claim.state, state)
         merged = {**claim.metrics, **metrics}
-        over = state in ENDS
+        over = state in ROUND_ENDS
         async with transaction(self._engine) as connection:
             moved = await connection.execute(
                 t.rounds.update()
@@ -244,6 +254,7 @@ class RoundStore:
                     state=state,
                     metrics=merged,
                     reason=reason,
+                    failed_in=claim.state if state is RoundState.FAILED else None,
                     progress={},
                     **(
                         {"ended_at": func.clock_timestamp(), "lease_until": None, "owner": None}
@@ -284,7 +295,7 @@ class RoundStore:
             )
             if row is None:
                 return None
-            if row["state"] in ENDS:
+            if row["state"] in ROUND_ENDS:
                 raise RoundConflictError(f"The round is over: {row['state']}.")
             values: dict[str, Any] = {}
             if paused is not None:
@@ -294,6 +305,66 @@ class RoundStore:
                 values.update(cancel_requested=True, paused=False)
             changed = await connection.execute(
                 t.rounds.update().where(t.rounds.c.id == round_id).values(**values).returning(*t.rounds.c)
+            )
+            return _view(changed.mappings().one())
+
+    @retried
+    async def retry(self, round_id: UUID, config: RoundConfig | None = None) -> RoundView | None:
+        """Have a failed round taken up again, in the stage that failed; None: unknown.
+
+        What it has gathered is kept, except for searches that failed or were cancelled: they are planned anew. `config`
+        may differ in what no finished stage has read. Raises RoundConflictError, ConfigInUseError.
+        """
+        async with transaction(self._engine) as connection:
+            found = select(t.rounds).where(t.rounds.c.id == round_id).with_for_update()
+            row = (await connection.execute(found)).mappings().one_or_none()
+            if row is None:
+                return None
+            if row["state"] is not RoundState.FAILED:
+                raise RoundConflictError(f"Only a failed round can be retried; this one is {row['state']}.")
+            await _lock_run(connection, row["run"])
+            last = await connection.scalar(
+                select(func.max(t.rounds.c.number)).where(t.rounds.c.run == row["run"])
+            )
+            if last != row["number"]:
+                raise RoundConflictError(f"The run has gone on without this round, to round {last}.")
+            stage = row["failed_in"] or RoundState.CREATED
+            check_transition(ROUND_TRANSITIONS, row["state"], stage)
+            if config is not None:
+                _require_unread(RoundConfig.model_validate(row["config"]), config, stage)
+            if stage is RoundState.CREATED:
+                await connection.execute(
+                    t.round_problems.delete().where(t.round_problems.c.round_id == round_id)
+                )
+            await connection.execute(
+                t.round_searches.delete().where(
+                    t.round_searches.c.round_id == round_id,
+                    t.round_searches.c.search_id.in_(
+                        select(t.searches.c.id).where(
+                            t.searches.c.round_id == round_id,
+                            or_(
+                                t.searches.c.state.in_((SearchState.FAILED, SearchState.CANCELLED)),
+                                t.searches.c.cancel_requested,
+                            ),
+                        )
+                    ),
+                )
+            )
+            values = {} if config is None else {"config": config.model_dump(mode="json")}
+            changed = await connection.execute(
+                t.rounds.update()
+                .where(t.rounds.c.id == round_id)
+                .values(
+                    state=stage,
+                    failed_in=None,
+                    reason=None,
+                    ended_at=None,
+                    paused=False,
+                    cancel_requested=False,
+                    progress={},
+                    **values,
+                )
+                .returning(*t.rounds.c)
             )
             return _view(changed.mappings().one())
 
@@ -575,10 +646,26 @@ class RoundStore:
             )
 
 
+async def _lock_run(connection: AsyncConnection, run: str) -> None:
+    """One at a time may say what the run's last round is."""
+    await connection.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(f"round/{run}", 0))))
+
+
+def _require_unread(old: RoundConfig, new: RoundConfig, stage: RoundState) -> None:
+    finished = ROUND_STAGES[: ROUND_STAGES.index(stage)]
+    used = [
+        part
+        for part, reader in READ_IN.items()
+        if reader in finished and getattr(old, part) != getattr(new, part)
+    ]
+    if used:
+        raise ConfigInUseError(used, stage)
+
+
 def _held(claim: RoundClaim) -> Any:
     return and_(
         tuple_(t.rounds.c.id, t.rounds.c.fence) == tuple_(claim.id, claim.fence),
-        t.rounds.c.state.not_in(ENDS),
+        t.rounds.c.state.not_in(ROUND_ENDS),
     )
 
 
@@ -615,6 +702,7 @@ def _view(row: RowMapping) -> RoundView:
         config=row["config"],
         metrics=row["metrics"],
         reason=row["reason"],
+        failed_in=row["failed_in"],
         created_at=row["created_at"],
         ended_at=row["ended_at"],
     )

@@ -83,6 +83,7 @@ rounds = Table(
     Column("reason", Text),
     _created_at(),
     Column("ended_at", DateTime(timezone=True)),
+    Column("failed_in", _one_of(RoundState, "failed_in")),
     Column("run", Text, nullable=False, server_default="default"),
     Column("paused", Boolean, nullable=False, server_default=text("false")),
     Column("cancel_requested", Boolean, nullable=False, server_default=text("false")),

@@ -13,7 +13,14 @@ from fastapi.responses import Response
 from ratchet import __version__
 from ratchet.clients import ModelServiceClient, PolicyClient, PrmClient, SandboxClient, ServiceError
 from ratchet.contracts.base import FieldError, Health
-from ratchet.contracts.rounds import QuarantineList, RoundList, RoundRequest, RoundView, RunName
+from ratchet.contracts.rounds import (
+    QuarantineList,
+    RoundList,
+    RoundRequest,
+    RoundRetry,
+    RoundView,
+    RunName,
+)
 from ratchet.contracts.serving import MODEL_VERSION, LoadModel
 from ratchet.contracts.trainer import Lineage, ModelKind, ModelList, ModelRegistration, ModelView
 from ratchet.queue import SearchQueue
@@ -22,7 +29,7 @@ from ratchet.settings import TrainerSettings
 from ratchet.states import IllegalTransitionError, ModelState
 from ratchet.store.engine import StoreUnavailableError, make_engine, ready
 from ratchet.store.registry import Registry, UnknownParentError, VersionConflictError
-from ratchet.store.rounds import RoundConflictError, RoundStore
+from ratchet.store.rounds import ConfigInUseError, RoundConflictError, RoundStore
 from ratchet.unavailable import UNAVAILABLE, answer_unavailable, problems
 from services.trainer.machine import Machine
 from services.trainer.promotion import keep_serving, let_go, needed_by_rounds, serve
@@ -285,6 +292,32 @@ def _add_rounds(app: FastAPI, rounds: RoundStore) -> None:
     async def cancel(round_id: UUID) -> RoundView:
         """End it as failed. What it has gathered stays; what is served does not change."""
         return await ask(round_id, cancel=True)
+
+    @app.post(
+        "/rounds/{round_id}/retry",
+        tags=["rounds"],
+        summary="Retry a failed round",
+        responses={
+            **problems(
+                _404="There is no such round.", _409="The round has not failed, or its run has gone on."
+            ),
+            **_INVALID,
+            **UNAVAILABLE,
+        },
+    )
+    async def retry(round_id: UUID, body: RoundRetry | None = None) -> RoundView:
+        """Go on with the stage that failed, or was cancelled, with all that was gathered before it. The configuration
+        may be changed in what no finished stage has worked with."""
+        try:
+            return _known(await rounds.retry(round_id, body.config if body else None), round_id)
+        except RoundConflictError as error:
+            raise ProblemError(HTTPStatus.CONFLICT, str(error)) from error
+        except ConfigInUseError as error:
+            raise ProblemError(
+                HTTPStatus.UNPROCESSABLE_ENTITY,
+                str(error),
+                errors=[FieldError(field=f"config.{part}", message=str(error)) for part in error.parts],
+            ) from error
 
 
 def _known(found: RoundView | None, round_id: UUID) -> RoundView:

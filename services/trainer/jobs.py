@@ -163,7 +163,7 @@ def named_failures(job: Job, config: TrainingConfig) -> Iterator[None]:
     except Exception as error:
         if _errno(error) in DISK_FULL:
             raise TrainingFailedError(
-                f"The disk is full: {job.out} cannot be written. Free some space and start the job again; it goes on "
+                f"The disk is full: {job.out} cannot be written. Free some space and retry; it goes on "
                 "from its last checkpoint."
             ) from error
         if isinstance(error, MemoryError) or re.search(r"out of memory|can't allocate memory", str(error)):

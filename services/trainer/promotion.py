@@ -13,7 +13,7 @@ import structlog
 from ratchet.clients import ModelServiceClient, PolicyClient, PrmClient, ServiceError
 from ratchet.contracts.serving import HeldModel, LoadModel
 from ratchet.contracts.trainer import ModelKind, ModelRegistration, ModelView
-from ratchet.states import ROUND_TRANSITIONS, IllegalTransitionError, ModelState, is_end
+from ratchet.states import ROUND_ENDS, IllegalTransitionError, ModelState
 from ratchet.store.engine import StoreUnavailableError
 from ratchet.store.registry import Registry, VersionConflictError
 from ratchet.store.rounds import RoundStore
@@ -51,7 +51,7 @@ async def needed_by_rounds(rounds: RoundStore, apart: UUID | None = None) -> set
     """Versions that the rounds under way work with, one of them set apart; PRM1 is always held."""
     needed = {PRM1}
     for each in await rounds.rounds():
-        if each.id != str(apart) and not is_end(ROUND_TRANSITIONS, each.state):
+        if each.id != str(apart) and each.state not in ROUND_ENDS:
             needed |= set(each.metrics.get("models", {}).values())
             needed |= {made["version"] for kind in ModelKind if (made := each.metrics.get(kind))}
     return needed

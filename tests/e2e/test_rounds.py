@@ -239,10 +239,32 @@ async def test_a_round_in_which_nothing_is_solved_fails_and_keeps_its_searches(
     assert ended.metrics["label"]["searches"] == 8
 
 
-async def test_a_training_that_diverges_fails_the_round(rounds: Rounds) -> None:
-    ended = await fails_and_changes_nothing(rounds, "nan", "diverged. Lower lr", policy={"lr": 1e30})
-    assert "policy" not in ended.metrics
-    assert ended.metrics["selection"]["rows"] > 0
+async def test_a_training_that_diverges_fails_the_round_which_goes_on_with_another_rate(
+    rounds: Rounds, promoted: RoundView
+) -> None:
+    failed = await fails_and_changes_nothing(rounds, "nan", "diverged. Lower lr", policy={"lr": 1e30})
+    assert "policy" not in failed.metrics
+    assert failed.metrics["selection"]["rows"] > 0
+    assert failed.failed_in is RoundState.TRAINING_POLICY
+
+    used = {"config": small(label={"rollouts": 5})}
+    refused = await rounds.trainer.post(f"/rounds/{failed.id}/retry", json=used)
+    assert refused.status_code == 422
+    assert [error["field"] for error in refused.json()["errors"]] == ["config.label"]
+    # A rate that ruins the model: whatever serves, this is no better, and the tests after this one find what they knew.
+    config = small(policy={"lr": 0.2}, prm=None, evaluation={"system": False}, gate={"tolerance": 0.01})
+    before = await rounds.served()
+    response = await rounds.trainer.post(f"/rounds/{failed.id}/retry", json={"config": config})
+    assert response.status_code == 200, response.text
+    ended = await rounds.ended(failed)
+    assert ended.state is RoundState.REJECTED, ended.reason
+    assert ended.config["policy"]["lr"] == 0.2
+    for stage in ("problems", "label", "selection"):
+        assert ended.metrics[stage] == failed.metrics[stage], "it was not done again"
+    assert await rounds.served() == before
+    again = await rounds.trainer.post(f"/rounds/{failed.id}/retry")
+    assert again.status_code == 409
+    assert "Only a failed round can be retried; this one is rejected" in again.json()["detail"]
 
 
 async def test_a_round_that_makes_the_policy_worse_is_rejected(rounds: Rounds, promoted: RoundView) -> None:

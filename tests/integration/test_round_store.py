@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from ratchet.contracts.rounds import RoundProgress, RoundRequest, RoundView
+from ratchet.contracts.rounds import READ_IN, RoundConfig, RoundProgress, RoundRequest, RoundView
 from ratchet.contracts.search import SearchRequest
 from ratchet.problems import Problem, problem_id
 from ratchet.states import ROUND_TRANSITIONS, IllegalTransitionError, RoundState, SearchState
@@ -18,7 +18,13 @@ from ratchet.store import tables as t
 from ratchet.store.engine import make_engine, transaction
 from ratchet.store.ids import new_id
 from ratchet.store.migrate import migrate
-from ratchet.store.rounds import RoundClaim, RoundConflictError, RoundLostError, RoundStore
+from ratchet.store.rounds import (
+    ConfigInUseError,
+    RoundClaim,
+    RoundConflictError,
+    RoundLostError,
+    RoundStore,
+)
 from ratchet.store.searches import SearchStore
 
 LEASE = 30.0
@@ -246,6 +252,113 @@ async def test_of_many_who_begin_a_round_at_once_one_succeeds(store: RoundStore)
     found = await asyncio.gather(*(begin(store, run) for _ in range(8)), return_exceptions=True)
     assert [type(each) for each in found].count(RoundConflictError) == 7
     assert [view.number for view in await store.rounds(run)] == [1]
+
+
+# --- retries ---------------------------------------------------------------------------------------------------------
+
+
+async def failed_in(store: RoundStore, stage: RoundState, run: str | None = None) -> RoundClaim:
+    """A round whose stages up to this one are finished, which failed."""
+    await begin(store, run)
+    claim = await claimed(store)
+    for following in STAGES[1 : STAGES.index(stage) + 1]:
+        claim = await store.advance(claim, following, {following.value: 1})
+    await store.advance(claim, RoundState.FAILED, {}, "x")
+    return claim
+
+
+@pytest.mark.parametrize("stage", STAGES)
+async def test_a_failed_round_goes_on_with_the_stage_that_failed(
+    store: RoundStore, stage: RoundState
+) -> None:
+    claim = await failed_in(store, stage)
+    before = await read(store, claim)
+    assert (before.state, before.failed_in) == (RoundState.FAILED, stage)
+    again = await store.retry(claim.id)
+    assert again is not None
+    assert (again.state, again.failed_in, again.reason, again.ended_at) == (stage, None, None, None)
+    assert (again.metrics, again.config) == (before.metrics, before.config)
+    assert (await claimed(store, "t2")).state is stage
+    with pytest.raises(RoundLostError):
+        await store.advance(claim, RoundState.FAILED, {}, "by the one that held it before")
+
+
+async def test_a_cancelled_round_is_not_cancelled_again_when_it_is_retried(store: RoundStore) -> None:
+    view = await begin(store)
+    await store.ask(UUID(view.id), cancel=True)
+    await store.advance(await claimed(store), RoundState.FAILED, {}, "cancelled on request")
+    await store.retry(UUID(view.id))
+    assert await store.renew(await claimed(store), LEASE) == (False, False)
+
+
+async def test_only_the_last_round_of_a_run_is_retried_and_only_when_it_failed(store: RoundStore) -> None:
+    run = a_run()
+    first = await failed_in(store, RoundState.SEARCHING, run)
+    second = await begin(store, run)
+    with pytest.raises(RoundConflictError, match="gone on without this round, to round 2"):
+        await store.retry(first.id)
+    with pytest.raises(RoundConflictError, match="Only a failed round can be retried; this one is created"):
+        await store.retry(UUID(second.id))
+    assert await store.retry(new_id()) is None
+
+
+async def test_a_retry_changes_what_no_finished_stage_has_used_and_nothing_else(store: RoundStore) -> None:
+    claim = await failed_in(store, RoundState.TRAINING_PRM)
+    assert claim.config.prm is not None
+    config = claim.config.model_copy(
+        update={
+            "prm": claim.config.prm.model_copy(update={"micro_tokens": 512}),
+            "gate": claim.config.gate.model_copy(update={"tolerance": 0.5}),
+        }
+    )
+    used = config.model_copy(update={"seed": 7, "from_current": True})
+    with pytest.raises(ConfigInUseError, match="goes on with training_prm") as refused:
+        await store.retry(claim.id, used)
+    assert refused.value.parts == ("seed", "from_current")
+    assert (await read(store, claim)).state is RoundState.FAILED
+    again = await store.retry(claim.id, config)
+    assert again is not None
+    assert again.config == config.model_dump(mode="json")
+    assert (await claimed(store)).config == config
+
+
+async def test_what_a_stage_works_with_is_known_of_every_part_of_a_configuration() -> None:
+    assert set(READ_IN) == set(RoundConfig.model_fields)
+
+
+async def test_a_retry_plans_failed_and_cancelled_searches_anew_and_keeps_the_others(
+    store: RoundStore, engine: AsyncEngine
+) -> None:
+    await begin(store)
+    claim = await store.advance(await claimed(store), RoundState.SEARCHING, {})
+    texts = ["Solved?", "Failed?", "Cancelled?", "Being cancelled?"]
+    planned = await store.plan(claim, "label", 0, requests(texts))
+    ends = (SearchState.SOLVED_VERIFIED, SearchState.FAILED, SearchState.CANCELLED, SearchState.RUNNING)
+    async with transaction(engine) as connection:
+        for each, state in zip(planned, ends, strict=True):
+            await connection.execute(
+                t.searches.update()
+                .where(t.searches.c.id == each.id)
+                .values(state=state, cancel_requested=state is SearchState.RUNNING)
+            )
+    await store.advance(claim, RoundState.FAILED, {}, "x")
+    await store.retry(claim.id)
+    claim = await claimed(store)
+    anew = await store.plan(claim, "label", 0, requests(texts))
+    assert len(anew) == 3
+    found = await store.results(claim.id, "label")
+    assert [each.search_id for each in found] == [planned[0].id, *(each.id for each in anew)]
+
+
+async def test_problems_of_a_round_that_failed_at_its_beginning_are_chosen_anew(store: RoundStore) -> None:
+    await begin(store)
+    claim = await claimed(store)
+    await store.add_problems(claim, "train", problems("Old?"))
+    await store.advance(claim, RoundState.FAILED, {}, "x")
+    await store.retry(claim.id)
+    claim = await claimed(store)
+    await store.add_problems(claim, "train", problems("New?"))
+    assert [each.text for each in await store.problems(claim.id, "train")] == ["New?"]
 
 
 # --- problems and searches -------------------------------------------------------------------------------------------

@@ -264,7 +264,7 @@ def test_a_word_that_means_nothing_is_refused_with_the_names_there_are(word: str
 
 
 @contextlib.contextmanager
-def hub_of(folder: Path, hub_id: str) -> Iterator[str]:
+def hub_of(folder: Path, hub_id: str, *, breaks_off: bool = False) -> Iterator[str]:
     """As much of the hub's HTTP protocol as a download needs. A stand-in: tests have no hub."""
     commit = "a" * 40
     files = {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
@@ -276,7 +276,8 @@ def hub_of(folder: Path, hub_id: str) -> Iterator[str]:
                 self.send_header(key.replace("_", "-"), value)
             self.end_headers()
             if self.command != "HEAD":
-                self.wfile.write(body)
+                weights = self.path.split("?")[0].endswith(".safetensors")
+                self.wfile.write(body[: len(body) // 2] if breaks_off and weights else body)
 
         def do_GET(self) -> None:
             path = self.path.split("?")[0]
@@ -350,6 +351,18 @@ def test_a_hub_id_is_downloaded_and_then_found_without_the_hub(
     # A name is taken from the hub as well where it can be had, so its mirror is not touched.
     assert resolve_elsewhere("named", tmp_path, NOWHERE) == f"{version.replace('tiny@', 'named@')} hub"
     assert "cannot be reached" in resolve_elsewhere("org/third", tmp_path, NOWHERE)
+
+
+def test_a_download_that_breaks_off_is_told_and_goes_on_the_next_time(
+    folder: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    with hub_of(folder, "org/tiny", breaks_off=True) as hub:
+        said = resolve_elsewhere("org/tiny", tmp_path, hub)
+    assert "Downloading org/tiny from the hub failed" in said
+    assert "Run it again: what is there already is kept." in said
+    version = resolve(str(checkpoint), tmp_path / "cache").version
+    with hub_of(folder, "org/tiny") as hub:
+        assert resolve_elsewhere("org/tiny", tmp_path, hub) == f"{version} hub"
 
 
 # --- the mirror ------------------------------------------------------------------------------------------------------

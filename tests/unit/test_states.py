@@ -42,7 +42,7 @@ MACHINES: list[tuple[type[StrEnum], Table, set[StrEnum], set[StrEnum]]] = [
         RoundState,
         ROUND_TRANSITIONS,
         {RoundState.CREATED},
-        {RoundState.PROMOTED, RoundState.REJECTED, RoundState.FAILED},
+        {RoundState.PROMOTED, RoundState.REJECTED},
     ),
     (ModelState, MODEL_TRANSITIONS, {ModelState.CANDIDATE}, {ModelState.REJECTED}),
 ]

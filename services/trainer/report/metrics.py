@@ -7,7 +7,7 @@ from typing import Any
 
 from ratchet.contracts.rounds import RoundView
 from ratchet.contracts.search import StrategyName
-from ratchet.states import ROUND_TRANSITIONS, is_end
+from ratchet.states import ROUND_ENDS
 
 DASH = "–"
 INCUMBENT, CANDIDATE = "incumbent", "candidate"
@@ -87,7 +87,7 @@ def start_of(rounds: Sequence[RoundView]) -> tuple[RoundView, str] | None:
 def state_name(view: RoundView) -> str:
     """For people."""
     named = view.state.value.replace("_", " ")
-    return f"{named}, paused" if view.paused and not is_end(ROUND_TRANSITIONS, view.state) else named
+    return f"{named}, paused" if view.paused and view.state not in ROUND_ENDS else named
 
 
 def percent(value: float | None) -> str:
