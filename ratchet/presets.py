@@ -102,7 +102,7 @@ def gsm8k(number: int, seed: int) -> dict[str, Any]:
         "seed": seed,
         "label": {"rollouts": 16, "candidates": 8, "temperature": 0.8, "max_tokens": 400},
         "policy": {**training, "epochs": 2, "lr": 2e-4, "lora": {"r": 16, "alpha": 32}},
-        "prm": {**training, "epochs": 1, "lr": 5e-5, "value_weight": 1.0},
+        "prm": {**training, "epochs": 1, "lr": 7e-6, "warmup_ratio": 0.1, "value_weight": 1.0},
         "evaluation": {"tokens": 3000, "rollouts": 64, "candidates": 8, "max_tokens": 400},
     }
 

@@ -178,7 +178,7 @@ async def _retry(
     config = _named(lambda: overridden(failed.config, overrides)) if overrides else None
     again = await trainer.retry_round(failed.id, config)
     console.print(
-        f"round {again.number} of {again.run}: taken up again in {again.state}",
+        f"round {again.number} of {again.run} goes on with {again.state}",
         markup=False,
         highlight=False,
     )

@@ -49,8 +49,8 @@ class ConfigInUseError(Exception):
 
     def __init__(self, parts: Sequence[str], stage: RoundState) -> None:
         super().__init__(
-            f"{', '.join(parts)} cannot be changed: the round has worked with it, and goes on with {stage}. Begin a new "
-            "run for that."
+            f"A retry goes on with {stage} and cannot change what was used before that: {', '.join(parts)}. Begin a new run "
+            "for it."
         )
         self.parts = tuple(parts)
 

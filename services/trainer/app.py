@@ -316,7 +316,10 @@ def _add_rounds(app: FastAPI, rounds: RoundStore) -> None:
             raise ProblemError(
                 HTTPStatus.UNPROCESSABLE_ENTITY,
                 str(error),
-                errors=[FieldError(field=f"config.{part}", message=str(error)) for part in error.parts],
+                errors=[
+                    FieldError(field=f"config.{part}", message="used by a finished stage")
+                    for part in error.parts
+                ],
             ) from error
 
 

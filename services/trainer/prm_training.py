@@ -34,6 +34,7 @@ from services.trainer.checkpoints import (
 )
 from services.trainer.files import write_atomically, write_file_atomically
 from services.trainer.jobs import (
+    PROGRESS_FILE,
     RESULT_FILE,
     PrmJob,
     PrmResult,
@@ -312,6 +313,9 @@ def _train(job: PrmJob, digest: str) -> PrmResult:
         model.load_state_dict(state.tensors)
         start, losses = state.step, list(state.notes["losses"])
         tokens, before = state.notes["tokens"], state.notes["seconds"]
+    else:
+        # Of another job.
+        (job.out / PROGRESS_FILE).unlink(missing_ok=True)
     progress = ProgressWriter(job.out)
     model.train()
     for number, passes in enumerate(steps[start:], start + 1):

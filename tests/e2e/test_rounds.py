@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from running_stack import ratchet
 from small_rounds import Rounds, over, running_rounds, small
 from sqlalchemy import select
 
@@ -251,13 +252,18 @@ async def test_a_training_that_diverges_fails_the_round_which_goes_on_with_anoth
     refused = await rounds.trainer.post(f"/rounds/{failed.id}/retry", json=used)
     assert refused.status_code == 422
     assert [error["field"] for error in refused.json()["errors"]] == ["config.label"]
-    # A rate that ruins the model: whatever serves, this is no better, and the tests after this one find what they knew.
+    # The same command again. Its rate ruins the model: nothing is promoted, and the tests after this one find what they know.
     config = small(policy={"lr": 0.2}, prm=None, evaluation={"system": False}, gate={"tolerance": 0.01})
+    overrides = [
+        f"--set={name}={json.dumps(config[name])}" for name in ("policy", "prm", "evaluation", "gate")
+    ]
     before = await rounds.served()
-    response = await rounds.trainer.post(f"/rounds/{failed.id}/retry", json={"config": config})
-    assert response.status_code == 200, response.text
+    command = ["rounds", "run", "--rounds=1", "--run=nan", f"--url={rounds.stack.urls.trainer}"]
+    done = await ratchet(*command, *overrides)
+    assert done.code == 0, done.stderr
+    assert "round 1 of nan goes on with training_policy" in done.stderr
+    assert done.json["rounds"][0]["state"] == "rejected"
     ended = await rounds.ended(failed)
-    assert ended.state is RoundState.REJECTED, ended.reason
     assert ended.config["policy"]["lr"] == 0.2
     for stage in ("problems", "label", "selection"):
         assert ended.metrics[stage] == failed.metrics[stage], "it was not done again"
