@@ -26,7 +26,7 @@ from ratchet.settings import PolicySettings
 from services.policy.engines.base import Sampling
 
 DTYPES = ("float32", "bfloat16")
-BATCH, NEW = 32, 48
+BATCH, NEW = 16, 24
 
 
 def measure(checkpoint: Path, dtype: str) -> dict[str, float]:

@@ -93,7 +93,7 @@ async def _measured(
     await wait_for(context, list(purposes), "evaluating", [pair])
     found: dict[str, Any] = {}
     for purpose, each in purposes.items():
-        found |= await _measure(context, purpose, each, problems[each.split])
+        found |= await _measure(context, purpose, each, problems[each.split][: each.limit])
     return found
 
 
@@ -168,7 +168,11 @@ async def _measure(
     context: Context, purpose: str, plan: _Plan, problems: Sequence[RoundProblem]
 ) -> dict[str, Any]:
     """Figures of the searches for a purpose, by name. Independent trajectories give two: best-of-N and majority."""
-    results = await context.rounds.results(context.claim.id, purpose)
+    # A retry may measure on fewer problems than there are searches of.
+    places = {problem.place for problem in problems}
+    results = [
+        each for each in await context.rounds.results(context.claim.id, purpose) if each.place in places
+    ]
     require_sound(results, purpose)
     tokens = sum(each.usage.policy.tokens for each in results) / max(1, len(results))
     if plan.strategy is not StrategyName.BEST_OF_N:
