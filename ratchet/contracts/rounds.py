@@ -201,7 +201,9 @@ class RoundView(Contract):
     config: dict[str, Any]
     metrics: dict[str, Any]
     reason: str | None
-    failed_in: RoundState | None = Field(description="The stage that failed; a retry goes on there.")
+    failed_in: RoundState | None = Field(
+        default=None, description="The stage that failed; a retry goes on there."
+    )
     created_at: datetime
     ended_at: datetime | None
 
