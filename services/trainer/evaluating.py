@@ -208,10 +208,12 @@ async def _figures(
 ) -> dict[str, Any]:
     """Accuracy with its interval, and each problem's outcome as a digit, by place."""
     outcomes = ""
+    answered = 0
     for problem in problems:
         if problem.place not in answers:
             continue
         answer = answers[problem.place]
+        answered += answer is not None
         correct = answer is not None and await same_answer(context.sandbox, answer, problem.answer)
         outcomes += "1" if correct else "0"
     right, n = outcomes.count("1"), len(outcomes)
@@ -219,6 +221,8 @@ async def _figures(
     return {
         "n": n,
         "right": right,
+        # A policy that has not learnt the format writes programs that are right and cannot be read.
+        "answered": answered,
         "accuracy": round(right / max(1, n), 4),
         "ci95": [round(low, 4), round(high, 4)],
         "tokens": round(tokens, 1),
