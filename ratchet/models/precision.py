@@ -1,7 +1,7 @@
 """In which number format models compute here: bf16 where the machine multiplies it, fp32 where it would only convert.
 
-A CPU without bf16 arithmetic (most laptops; servers before AVX-512 BF16) converts its numbers for every product. Matrix
-products of Qwen2.5-0.5B's shapes took five to eight times as long in bf16 as in fp32 there, from 32 rows on (measured).
+A CPU without bf16 arithmetic (most laptops; servers before AVX-512 BF16) converts its numbers for every product: a policy of
+0.5 B parameters wrote four times as many tokens a second in fp32 there (`python -m benchmarks.policy_precision`).
 """
 
 from pathlib import Path

@@ -57,6 +57,9 @@ ROUND_EXAMPLES = {
 }
 
 
+RETRY_EXAMPLES = {"as it was": {"summary": "With the configuration that it had", "value": {"config": None}}}
+
+
 def build_app(settings: TrainerSettings) -> FastAPI:
     """The app; it holds itself not ready while Postgres is away."""
     engine = make_engine(settings.database_url)
@@ -305,7 +308,10 @@ def _add_rounds(app: FastAPI, rounds: RoundStore) -> None:
             **UNAVAILABLE,
         },
     )
-    async def retry(round_id: UUID, body: RoundRetry | None = None) -> RoundView:
+    async def retry(
+        round_id: UUID,
+        body: Annotated[RoundRetry | None, Body(openapi_examples=RETRY_EXAMPLES)] = None,
+    ) -> RoundView:
         """Go on with the stage that failed, or was cancelled, with all that was gathered before it. The configuration
         may be changed in what no finished stage has worked with."""
         try:

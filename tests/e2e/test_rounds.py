@@ -90,6 +90,7 @@ async def test_a_round_ends_with_every_measurement_and_its_report(
             low, high = figures["ci95"]
             assert low <= figures["accuracy"] <= high
             assert figures["outcomes"].count("1") == figures["right"]
+            assert figures["right"] <= figures["answered"] <= figures["n"]
     assert set(metrics["gate"]["comparisons"]) == {"development.greedy", "development.mcts"}
     assert metrics["gate"]["prm"]["n"] == 15
     assert (
