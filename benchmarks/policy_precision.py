@@ -1,11 +1,11 @@
 """The same policy in fp32 and in bf16 on this CPU: seconds to the first token of a cold prompt, and tokens a second.
 
-Each format has a vLLM engine in a process of its own, one after the other: one prompt of the few-shot format (about 840
-tokens, nothing cached) to its first token, then 32 problems at once, 48 tokens each, twice, of which the second counts. The
+Each format has a vLLM engine in a process of its own, one after the other: one prompt of the few-shot format (about 800
+tokens, nothing cached) to its first token, then 16 problems at once, 24 tokens each, twice, of which the second counts. The
 last line is JSON; `chosen` is what the policy service takes here by itself (`ratchet.models.precision`).
 `python -m benchmarks.policy_precision [--model small]`.
 
-Limits: one run of each; what else runs on the machine shows. Five minutes on two cores without bf16 arithmetic.
+Limits: one run of each; what else runs on the machine shows. Three minutes on two cores without bf16 arithmetic.
 """
 
 import argparse
@@ -15,29 +15,31 @@ import multiprocessing
 import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Literal
 
 import torch
 
 from ratchet.contracts.policy import Prefix
 from ratchet.formats import few_shot
-from ratchet.models.precision import computes_bf16
+from ratchet.models.precision import computes_bf16, serving_dtype
 from ratchet.models.sources import resolve
 from ratchet.settings import PolicySettings
 from services.policy.engines.base import Sampling
 
-DTYPES = ("float32", "bfloat16")
+Dtype = Literal["float32", "bfloat16"]
+DTYPES: tuple[Dtype, Dtype] = ("float32", "bfloat16")
 BATCH, NEW = 16, 24
 
 
-def measure(checkpoint: Path, dtype: str) -> dict[str, float]:
+def measure(checkpoint: Path, dtype: Dtype) -> dict[str, float]:
     """Figures of one format; runs in a process of its own."""
     return asyncio.run(_measure(checkpoint, dtype))
 
 
-async def _measure(checkpoint: Path, dtype: str) -> dict[str, float]:
+async def _measure(checkpoint: Path, dtype: Dtype) -> dict[str, float]:
     from services.policy.engines.vllm import VllmEngine
 
-    engine = VllmEngine(checkpoint, "measured@1", dtype="float32" if dtype == "float32" else "bfloat16")
+    engine = VllmEngine(checkpoint, "measured@1", dtype=dtype)
     await engine.start()
     form = few_shot()
     texts = [f"A box holds {n + 2} pens. How many pens do {n + 3} boxes hold?" for n in range(BATCH)]
@@ -79,7 +81,7 @@ def main() -> None:
                 "model": model,
                 "cpu": torch.cpu.get_capabilities().get("cpu_name"),
                 "computes_bf16": computes_bf16("cpu"),
-                "chosen": "bfloat16" if computes_bf16("cpu") else "float32",
+                "chosen": str(serving_dtype(checkpoint, torch.bfloat16, "cpu")).removeprefix("torch."),
                 **found,
                 "fp32_over_bf16": {
                     "first_token": round(bf16["first_token_seconds"] / fp32["first_token_seconds"], 2),

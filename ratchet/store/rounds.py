@@ -455,22 +455,33 @@ class RoundStore:
     async def plan(
         self, claim: RoundClaim, purpose: str, attempt: int, requests: Mapping[int, SearchRequest]
     ) -> list[Waiting]:
-        """Store a search for each place, unless it is there; the ones of these that should have a job."""
+        """Store a search for each place, unless the same is there; the ones of these that should have a job.
+
+        One that asked for something else (a retry has changed the settings) is no longer the round's.
+        """
         async with transaction(self._engine) as connection:
             await _fenced(connection, claim)
-            there = {
-                row.place
-                for row in await connection.execute(
-                    select(t.round_searches.c.place).where(
-                        t.round_searches.c.round_id == claim.id,
-                        t.round_searches.c.purpose == purpose,
-                        t.round_searches.c.attempt == attempt,
-                    )
-                )
+            mine = and_(
+                t.round_searches.c.round_id == claim.id,
+                t.round_searches.c.purpose == purpose,
+                t.round_searches.c.attempt == attempt,
+            )
+            rows = await connection.execute(
+                select(t.round_searches.c.place, t.searches.c.request_sha256)
+                .join(t.searches, t.searches.c.id == t.round_searches.c.search_id)
+                .where(mine)
+            )
+            there = {row.place: row.request_sha256 for row in rows}
+            new = {
+                place: (new_id(), request)
+                for place, request in requests.items()
+                if there.get(place) != request_sha256(request)
             }
-            new = {place: (new_id(), request) for place, request in requests.items() if place not in there}
             if not new:
                 return []
+            await connection.execute(
+                t.round_searches.delete().where(mine, t.round_searches.c.place.in_(list(new)))
+            )
             ids = await _problem_ids(connection, [request.problem for _, request in new.values()])
             await connection.execute(
                 t.searches.insert(),

@@ -433,6 +433,18 @@ async def test_a_plan_that_is_made_again_adds_only_what_is_missing(
         )
 
 
+async def test_a_planned_search_that_asked_for_something_else_gives_way(store: RoundStore) -> None:
+    await begin(store)
+    claim = await claimed(store)
+    asked = requests(["One?", "Two?"])
+    first, second = await store.plan(claim, "label", 0, asked)
+    changed = {0: asked[0], 1: asked[1].model_copy(update={"seed": 7})}
+    [anew] = await store.plan(claim, "label", 0, changed)
+    found = await store.results(claim.id, "label")
+    assert [each.search_id for each in found] == [first.id, anew.id]
+    assert anew.id != second.id
+
+
 async def test_cancelling_a_rounds_searches_leaves_those_of_others_alone(
     store: RoundStore, engine: AsyncEngine
 ) -> None:
