@@ -80,7 +80,7 @@ class Rounds:
         return RoundView.model_validate(response.json())
 
     async def ask(self, view: RoundView, what: str) -> RoundView:
-        """Pause, resume or cancel it."""
+        """Pause, resume, cancel or retry it."""
         response = await self.trainer.post(f"/rounds/{view.id}/{what}")
         assert response.status_code == 200, response.text
         return RoundView.model_validate(response.json())

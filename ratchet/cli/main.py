@@ -1,7 +1,10 @@
 """The entry point `ratchet`. Each command module imports what is heavy only when its command runs."""
 
+from typing import Annotated
+
 import typer
 
+from ratchet import __version__
 from ratchet.cli import evaluate, models, problems, rounds, solve, up, verify
 
 app = typer.Typer(
@@ -20,9 +23,20 @@ app.add_typer(problems.app, name="problems")
 app.add_typer(rounds.app, name="rounds")
 
 
+def _tell_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"ratchet {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def _root() -> None:
-    """Keeps `ratchet COMMAND` the form even if there were only one command."""
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_tell_version, is_eager=True, help="Show the version and exit."),
+    ] = False,
+) -> None:
+    """What holds for every command."""
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""`kill -9` of the trainer in each stage of a round, a checkpoint that is damaged between two stages, and a full disk."""
+"""`kill -9` of the trainer in each stage of a round, and of what it trains in; a checkpoint that is damaged between two
+stages; a full disk."""
 
 import asyncio
 import os
@@ -91,6 +92,29 @@ async def test_a_round_whose_trainer_is_killed_in_each_stage_comes_to_its_end(ro
         assert not [*await rounds.models(kind, ModelState.CANDIDATE)]
         made = rounds.stack.data / "rounds" / "killed" / "round-1" / kind
         assert not list(made.rglob("*.partial")), "no half of a checkpoint is left"
+
+
+async def test_a_training_process_that_is_killed_fails_the_round_with_the_remedy_and_a_retry_ends_it(
+    rounds: Rounds,
+) -> None:
+    """As a machine does that runs out of memory."""
+    before = await rounds.served()
+    few = {"spec": "nano:train?count=20", "count": 20}
+    view = await rounds.begin("out-of-memory", train=few, evaluation=GREEDY)
+    await rounds.until(view, lambda now: under_way(now, RoundState.TRAINING_POLICY, rounds))
+    [process] = training(rounds)
+    process.kill()
+    failed = await rounds.ended(view)
+    assert failed.state is RoundState.FAILED
+    assert failed.reason is not None
+    assert "killed by signal 9" in failed.reason
+    assert "lower micro_tokens" in failed.reason
+    assert await rounds.served() == before
+
+    await rounds.ask(failed, "retry")
+    ended = await rounds.ended(view)
+    assert ended.state is RoundState.PROMOTED, ended.reason
+    assert ended.metrics["label"] == failed.metrics["label"], "no problem was searched again"
 
 
 @pytest.mark.parametrize("damage", ["cut", "changed"])

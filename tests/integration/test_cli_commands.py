@@ -110,6 +110,10 @@ def test_wrong_use_is_said_and_exits_2(arguments: list[str], words: str) -> None
     assert not done.stdout
 
 
+def test_it_says_which_version_it_is() -> None:
+    assert ratchet("--version").stdout == f"ratchet {__version__}\n"
+
+
 def test_stdin_that_is_no_text_is_wrong_use() -> None:
     done = ratchet("solve", "-", stdin=b"\xff\xfe\x00")
     assert (done.returncode, "not UTF-8" in done.stderr) == (2, True)
