@@ -37,7 +37,7 @@ def nano(number: int, seed: int) -> dict[str, Any]:
         "held_out": {"spec": "nano:held_out?count=400", "count": 400},
         "seed": seed,
         "label": {
-            "rollouts": (8, 8, 8, 8)[place],
+            "rollouts": 8,
             "candidates": 4,
             "exploration": 1.0,
             "temperature": 1.0,

@@ -15,6 +15,7 @@ from fastapi import Request, Response
 from http_double import serving
 from search_double import MODEL, Searches, search_double
 
+from ratchet import __version__
 from ratchet.contracts.search import SearchResult
 from ratchet.stack.local import StackUrls, running_stack
 

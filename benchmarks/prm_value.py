@@ -1,0 +1,208 @@
+"""What is a trained PRM worth to a policy? The same policy with each PRM that a finished run of rounds has made.
+
+Searches the run's held-out problems with one policy of its (the base, unless told otherwise), without references: the most
+frequent of independent trajectories (no PRM at all), and weighted best-of-N and MCTS with the likelihood that needs no
+training (PRM1) and with each round's PRM. All have the run's own evaluation settings, so as many generated tokens.
+
+`python -m benchmarks.prm_value results/rounds/nano-seed1 [--policy VERSION] [--problems N] [--at-once 32]` starts the
+stack of that folder. The last line is a JSON object; accuracies have Wilson intervals, each PRM is compared with the majority
+and with PRM1 problem by problem (exact two-sided McNemar test).
+"""
+
+import argparse
+import asyncio
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ratchet.answers import same_answer
+from ratchet.clients import (
+    ModelServiceClient,
+    PolicyClient,
+    PrmClient,
+    SandboxClient,
+    SearchClient,
+    TrainerClient,
+)
+from ratchet.contracts.rounds import RoundConfig, RoundView
+from ratchet.contracts.search import (
+    Budget,
+    PinnedModels,
+    SearchRequest,
+    StrategyName,
+    StrategyParameters,
+    VerificationLevel,
+)
+from ratchet.contracts.serving import LoadModel
+from ratchet.evaluation import wilson
+from ratchet.problems import Problem, load, sample
+from ratchet.stack.local import StackConfig, local_stack
+from ratchet.states import SEARCH_TRANSITIONS, is_end
+from services.trainer.prepare import PRM1
+
+WAIT_SECONDS = 1800.0
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One strategy with one PRM on all problems."""
+
+    right: list[bool]
+    tokens: float
+
+    def figures(self) -> dict[str, Any]:
+        """Accuracy with its interval, and generated tokens a problem."""
+        count = sum(self.right)
+        return {
+            "right": count,
+            "accuracy": round(count / len(self.right), 4),
+            "ci95": [round(edge, 4) for edge in wilson(count, len(self.right))],
+            "tokens": round(self.tokens, 1),
+        }
+
+
+def against(one: Measured, other: Measured) -> dict[str, Any]:
+    """Problems that only the one, and only the other, solves; exact two-sided McNemar test."""
+    pairs = list(zip(one.right, other.right, strict=True))
+    better, worse = sum(a and not b for a, b in pairs), sum(b and not a for a, b in pairs)
+    n = better + worse
+    tail = sum(math.comb(n, k) for k in range(max(better, worse), n + 1)) / 2**n
+    return {"better": better, "worse": worse, "p": round(min(1.0, 2 * tail), 5)}
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """The problems, and the services to ask."""
+
+    problems: Sequence[Problem]
+    config: RoundConfig
+    policy: str
+    at_once: int
+    search: SearchClient
+    sandbox: SandboxClient
+
+    async def measure(self, strategy: StrategyName, prm: str) -> Measured:
+        """Search all problems and compare the answers with the references, which no service but the grader sees."""
+        slots = asyncio.Semaphore(self.at_once)
+
+        async def one(place: int, problem: Problem) -> tuple[bool, int]:
+            async with slots:
+                result = await self.search.create(self._request(place, problem, strategy, prm))
+                if not is_end(SEARCH_TRANSITIONS, result.state):
+                    raise TimeoutError(f"search {result.id} has no end after {WAIT_SECONDS:.0f} s")
+                right = result.answer is not None and await same_answer(
+                    self.sandbox, result.answer, problem.answer
+                )
+                return right, result.usage.policy.tokens
+
+        found = await asyncio.gather(*(one(*each) for each in enumerate(self.problems)))
+        return Measured([right for right, _ in found], sum(tokens for _, tokens in found) / len(found))
+
+    def _request(self, place: int, problem: Problem, strategy: StrategyName, prm: str) -> SearchRequest:
+        how = self.config.evaluation
+        return SearchRequest(
+            problem=problem.text,
+            strategy=strategy,
+            parameters=StrategyParameters(
+                rollouts=how.rollouts,
+                candidates=how.candidates,
+                exploration=how.exploration,
+                temperature=how.temperature,
+                top_p=how.top_p,
+                max_tokens=how.max_tokens,
+                in_flight=how.in_flight,
+                together=how.together,
+                early_stop=False,
+            ),
+            budget=Budget(tokens=how.tokens, seconds=3600),
+            require=VerificationLevel.EXECUTION,
+            models=PinnedModels(policy=self.policy, prm=prm),
+            seed=(self.config.seed + place) % 2**31,
+            wait=WAIT_SECONDS,
+        )
+
+
+async def hold(client: ModelServiceClient, trainer: TrainerClient, version: str) -> None:
+    """Have the service hold a version of the registry."""
+    model = await trainer.model(version)
+    await client.load(version, LoadModel(uri=model.uri, sha256=model.sha256))
+
+
+async def compare(options: argparse.Namespace) -> dict[str, Any]:
+    """All figures."""
+    async with (
+        local_stack(StackConfig(data=options.run, model=options.model, search_workers=2)) as urls,
+        TrainerClient(urls.trainer) as trainer,
+        PolicyClient(urls.policy) as policy,
+        PrmClient(urls.prm) as prm,
+        SearchClient(urls.search) as search,
+        SandboxClient(urls.sandbox) as sandbox,
+    ):
+        rounds: list[RoundView] = sorted(await trainer.rounds(), key=lambda each: each.number)
+        if len({each.run for each in rounds}) != 1:
+            raise SystemExit(f"{options.run} holds no single run of rounds.")
+        last = RoundConfig.model_validate(rounds[-1].config)
+        chosen: str = options.policy or rounds[0].metrics["models"]["base"]
+        await hold(policy, trainer, chosen)
+        bench = Bench(
+            problems=sample(
+                load(last.held_out.spec).require_any().problems,
+                seed=last.seed,
+                offset=last.held_out.offset,
+                limit=options.problems or last.held_out.count,
+            ),
+            config=last,
+            policy=chosen,
+            at_once=options.at_once,
+            search=search,
+            sandbox=sandbox,
+        )
+        majority = await bench.measure(StrategyName.MAJORITY, PRM1)
+        print("majority", majority.figures(), flush=True)
+        prms = {PRM1: PRM1} | {
+            f"round {each.number}": each.metrics["prm"]["version"]
+            for each in rounds
+            if each.metrics.get("prm")
+        }
+        found: dict[str, dict[str, Any]] = {}
+        first: dict[StrategyName, Measured] = {}
+        for name, version in prms.items():
+            if version != PRM1:
+                await hold(prm, trainer, version)
+            found[name] = {"version": version}
+            for strategy in (StrategyName.BEST_OF_N, StrategyName.MCTS):
+                measured = await bench.measure(strategy, version)
+                found[name][strategy.value] = measured.figures() | {
+                    "against_majority": against(measured, majority),
+                    "against_prm1": against(measured, first.setdefault(strategy, measured)),
+                }
+                print(name, strategy.value, found[name][strategy.value], flush=True)
+        return {
+            "benchmark": "prm_value",
+            "run": rounds[0].run,
+            "policy": chosen,
+            "problems": len(bench.problems),
+            "token_budget": last.evaluation.tokens,
+            "majority": majority.figures(),
+            "prms": found,
+        }
+
+
+def main() -> None:
+    """Measure, and print the JSON object."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run", type=Path, help="data folder of a finished run of rounds")
+    parser.add_argument("--model", default="nano", help="what the stack was started with (default: nano)")
+    parser.add_argument("--policy", help="version of the policy; default: the run's base")
+    parser.add_argument("--problems", type=int, help="default: all held-out problems of the run")
+    parser.add_argument("--at-once", type=int, default=32, help="searches under way at once")
+    print(json.dumps(asyncio.run(compare(parser.parse_args()))))
+
+
+if __name__ == "__main__":
+    main()
