@@ -7,8 +7,17 @@ from pydantic import Field
 from ratchet.contracts.base import Contract
 
 
+class Lora(Contract):
+    """Low-rank adapters in place of full training; the result is merged."""
+
+    r: int = Field(default=16, ge=1)
+    alpha: float = Field(default=32, gt=0)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    target_modules: str | list[str] = "all-linear"
+
+
 class TrainingConfig(Contract):
-    """What every training of ours has in common."""
+    """What every training has in common. Weights are fp32 while they are trained; what LoRA leaves alone is in `dtype`."""
 
     epochs: int = Field(default=2, ge=1)
     lr: float = Field(default=7e-6, gt=0)
@@ -21,6 +30,9 @@ class TrainingConfig(Contract):
     max_length: int = Field(default=4096, ge=2, description="Longer examples are dropped, and counted.")
     weight_decay: float = Field(default=0.0, ge=0, description="Of matrices; vectors are not decayed.")
     max_grad_norm: float = Field(default=1.0, gt=0)
+    lora: Lora | None = Field(
+        default=None, description="Train adapters (and a new head) alone; none: all weights."
+    )
     dtype: Literal["auto", "bf16", "fp32"] = Field(
         default="auto",
         description="Of the computation; auto: bf16 where the machine multiplies it, otherwise fp32.",
@@ -31,19 +43,8 @@ class TrainingConfig(Contract):
     threads: int | None = Field(default=None, ge=1, description="CPU threads; None leaves it to torch.")
 
 
-class Lora(Contract):
-    """Low-rank adapters in place of full training; the result is merged."""
-
-    r: int = Field(default=16, ge=1)
-    alpha: float = Field(default=32, gt=0)
-    dropout: float = Field(default=0.0, ge=0, lt=1)
-    target_modules: str | list[str] = "all-linear"
-
-
 class SftConfig(TrainingConfig):
-    """Supervised fine-tuning. Weights are fp32 while they are trained; what LoRA leaves alone is in `dtype`."""
-
-    lora: Lora | None = None
+    """Supervised fine-tuning."""
 
 
 class PrmTraining(TrainingConfig):

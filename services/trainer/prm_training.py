@@ -5,12 +5,12 @@ and, if the config says so, how often a step led to a right end (values, at its 
 as one sequence, so both steps of a pair are in one pass. A tenth of the problems is kept out: on them the logits are made
 probabilities, and the result is judged (prm_quality).
 
-Limits: one process; all weights are trained, in fp32, and nothing is sharded.
+Limits: one process, and nothing is sharded.
 """
 
-import hashlib
 import math
 import random
+import shutil
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -29,6 +29,7 @@ from ratchet.models.prm_head import CONFIG_KEY, Calibration
 from services.trainer.checkpoints import (
     checkpoint_sha256,
     copy_tokenizer,
+    job_digest,
     load_state,
     save_state,
 )
@@ -47,11 +48,13 @@ from services.trainer.jobs import (
     run_job,
     sampled,
 )
+from services.trainer.optimization import optimizer_of, trained_weights, with_adapters
 from services.trainer.preferences import Preferences, Tree, held_out_problems, preferences, running
 from services.trainer.prm_examples import Piece, pieces
 from services.trainer.prm_quality import Readings, platt, quality
 from services.trainer.tree_packing import ancestor_mask
 
+STATE_FOLDER = "state"
 HELD_OUT_FRACTION = 0.1
 HELD_OUT_AT_LEAST = 20
 LEAST_PROBLEMS = 4
@@ -76,7 +79,7 @@ class Dataset:
 def train(job: PrmJob) -> PrmResult:
     """Train, or go on with, or only read the result of, this job. Raises TrainingFailedError."""
     with job_folder(job.out), named_failures(job, job.config):
-        digest = _job_digest(job)
+        digest = job_digest(job.config, job.base, job.data)
         result = job.out / RESULT_FILE
         if result.is_file():
             known = PrmResult.model_validate_json(result.read_bytes())
@@ -85,6 +88,7 @@ def train(job: PrmJob) -> PrmResult:
             result.unlink()
         done = _train(job, digest)
         write_file_atomically(result, done.model_dump_json(indent=2) + "\n")
+        shutil.rmtree(job.out / STATE_FOLDER, ignore_errors=True)
         return done
 
 
@@ -170,7 +174,10 @@ def dataset(trees: Sequence[Tree], tokenizer: Any, config: PrmTraining) -> Datas
 
 
 def load_policy(base: Path, config: PrmTraining, device: str) -> tuple[Any, Any]:
-    """The policy's network in fp32 with a new head, and its tokenizer. Raises TrainingFailedError."""
+    """The policy's network with a new head, adapters if the config asks for LoRA, and its tokenizer.
+
+    Raises TrainingFailedError.
+    """
     from transformers import AutoConfig, AutoModelForTokenClassification, AutoTokenizer
     from transformers.utils import logging
 
@@ -185,7 +192,7 @@ def load_policy(base: Path, config: PrmTraining, device: str) -> tuple[Any, Any]
         model = AutoModelForTokenClassification.from_pretrained(
             base,
             config=model_config,
-            dtype=torch.float32,
+            dtype=torch.bfloat16 if config.lora is not None and config.dtype == "bf16" else torch.float32,
             attn_implementation="sdpa",
             local_files_only=True,
             use_safetensors=True,
@@ -196,7 +203,11 @@ def load_policy(base: Path, config: PrmTraining, device: str) -> tuple[Any, Any]
             f"The policy in {base} cannot be loaded: {first[0] if first else type(error).__name__}"
         ) from error
     if config.gradient_checkpointing:
-        model.gradient_checkpointing_enable()
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    model = with_adapters(model, config.lora, "TOKEN_CLS")
+    # A small step would vanish in the last bit of bf16.
+    for weight in trained_weights(model).values():
+        weight.data = weight.data.float()
     return model.to(device), tokenizer
 
 
@@ -305,12 +316,15 @@ def _train(job: PrmJob, digest: str) -> PrmResult:
     model, tokenizer = load_policy(job.base, config, device)
     data = dataset(trees, tokenizer, config)
     steps = plan(data.train, config)
-    optimizer, scheduler = _optimizer(model, config, len(steps))
-    state = load_state(job.out / "state", job=digest, optimizer=optimizer, scheduler=scheduler)
+    weights = trained_weights(model)
+    optimizer, scheduler = optimizer_of(weights.values(), config, len(steps))
+    state = load_state(job.out / STATE_FOLDER, job=digest, optimizer=optimizer, scheduler=scheduler)
     losses: list[float] = []
     tokens, start, before = 0, 0, 0.0
     if state is not None:
-        model.load_state_dict(state.tensors)
+        with torch.no_grad():
+            for name, weight in weights.items():
+                weight.copy_(state.tensors[name])
         start, losses = state.step, list(state.notes["losses"])
         tokens, before = state.notes["tokens"], state.notes["seconds"]
     else:
@@ -326,7 +340,7 @@ def _train(job: PrmJob, digest: str) -> PrmResult:
             loss.backward()  # type: ignore[no-untyped-call]
             total += loss.item()
             tokens += sum(map(len, batch))
-        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.max_grad_norm)
+        norm = torch.nn.utils.clip_grad_norm_(weights.values(), config.max_grad_norm)
         if not (math.isfinite(total) and math.isfinite(norm.item())):
             raise TrainingFailedError(
                 f"The loss is not a number at step {number} of {len(steps)} (learning rate {lr:g}). Lower lr, or train "
@@ -342,10 +356,10 @@ def _train(job: PrmJob, digest: str) -> PrmResult:
         )
         if number % config.save_every_steps == 0 or number == len(steps):
             save_state(
-                job.out / "state",
+                job.out / STATE_FOLDER,
                 job=digest,
                 step=number,
-                tensors=model.state_dict(),
+                tensors=weights,
                 optimizer=optimizer,
                 scheduler=scheduler,
                 notes={"losses": losses, "tokens": tokens, "seconds": seconds},
@@ -353,6 +367,8 @@ def _train(job: PrmJob, digest: str) -> PrmResult:
     seconds = before + time.monotonic() - began
     # Judged and calibrated as it will be served: rounded to the policy's own format, computed in that of the service.
     stored = _stored_dtype(job.base)
+    if config.lora is not None:
+        model = model.merge_and_unload()
     model = model.to(stored).to(serving_dtype(job.base, stored, device)).eval()
     readings = read(model, data.held_out, config)
     calibration = platt(readings.logits, readings.targets, readings.weights)
@@ -377,21 +393,6 @@ def _train(job: PrmJob, digest: str) -> PrmResult:
         sha256=checkpoint_sha256(job.out / "model"),
         job=digest,
     )
-
-
-def _optimizer(
-    model: Any, config: PrmTraining, steps: int
-) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    from transformers import get_scheduler
-
-    groups = [
-        {"params": [one for one in model.parameters() if one.ndim >= 2], "weight_decay": config.weight_decay},
-        {"params": [one for one in model.parameters() if one.ndim < 2], "weight_decay": 0.0},
-    ]
-    optimizer = torch.optim.AdamW(groups, lr=config.lr)
-    name = "constant_with_warmup" if config.schedule == "constant" else config.schedule
-    warmup = int(config.warmup_ratio * steps)
-    return optimizer, get_scheduler(name, optimizer, num_warmup_steps=warmup, num_training_steps=steps)
 
 
 @torch.inference_mode()
@@ -461,19 +462,6 @@ def _save(model: Any, calibration: Calibration, job: PrmJob) -> None:
         copy_tokenizer(job.base, partial)
 
     write_atomically(job.out / "model", fill)
-
-
-def _job_digest(job: PrmJob) -> str:
-    digest = hashlib.sha256()
-    digest.update(job.config.model_dump_json().encode())
-    digest.update(checkpoint_sha256(job.base).encode())
-    for file in job.data:
-        try:
-            with file.open("rb") as opened:
-                digest.update(hashlib.file_digest(opened, "sha256").digest())
-        except OSError as error:
-            raise TrainingFailedError(f"The trees in {file} cannot be read: {error.strerror}.") from error
-    return digest.hexdigest()
 
 
 if __name__ == "__main__":

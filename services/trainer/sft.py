@@ -50,6 +50,7 @@ from services.trainer.jobs import (
     run_job,
     sampled,
 )
+from services.trainer.optimization import optimizer_of, trained_weights, with_adapters
 from services.trainer.packing import IGNORED, Batch, Example, collate, forward_passes, optimizer_steps
 
 FORMAT = Markers()
@@ -166,28 +167,7 @@ def load_base(folder: Path, config: SftConfig) -> Base:
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     context = getattr(model_config, "max_position_embeddings", None) or config.max_length
-    return Base(_with_adapters(model, config), tokenizer, dtype, context)
-
-
-def _with_adapters(model: Any, config: SftConfig) -> Any:
-    if config.lora is None:
-        return model
-    from peft import LoraConfig, get_peft_model
-
-    lora = config.lora
-    try:
-        return get_peft_model(
-            model,
-            LoraConfig(
-                r=lora.r,
-                lora_alpha=lora.alpha,  # type: ignore[arg-type]  # a factor, so it may be a float
-                lora_dropout=lora.dropout,
-                target_modules=lora.target_modules,
-                task_type="CAUSAL_LM",
-            ),
-        )
-    except ValueError as error:
-        raise TrainingFailedError(f"LoRA does not fit this model; change target_modules: {error}") from error
+    return Base(with_adapters(model, config.lora, "CAUSAL_LM"), tokenizer, dtype, context)
 
 
 def completion_loss(model: Any, batch: Batch, dtype: str) -> Tensor:
@@ -234,8 +214,8 @@ def _train(
     )
 
     model: Any = accelerator.prepare(base.model.train())
-    weights = {name: one for name, one in base.model.named_parameters() if one.requires_grad}
-    optimizer, scheduler = _optimizer(weights.values(), config, len(plan))
+    weights = trained_weights(base.model)
+    optimizer, scheduler = optimizer_of(weights.values(), config, len(plan))
     states = job.out / "checkpoints"
     state = load_state(states, job=digest, optimizer=optimizer, scheduler=scheduler)
     start, losses, tokens, before = 0, list[float](), 0, 0.0
@@ -329,22 +309,6 @@ def _gradients(
     mean: Any = accelerator.reduce(total, "sum")
     norm: Any = accelerator.clip_grad_norm_(model.parameters(), config.max_grad_norm)
     return float(mean), float(norm)
-
-
-def _optimizer(
-    weights: Any, config: SftConfig, steps: int
-) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    from transformers import get_scheduler
-
-    weights = list(weights)
-    groups = [
-        {"params": [one for one in weights if one.ndim >= 2], "weight_decay": config.weight_decay},
-        {"params": [one for one in weights if one.ndim < 2], "weight_decay": 0.0},
-    ]
-    optimizer = torch.optim.AdamW(groups, lr=config.lr, fused=True)
-    name = "constant_with_warmup" if config.schedule == "constant" else config.schedule
-    warmup = int(config.warmup_ratio * steps)
-    return optimizer, get_scheduler(name, optimizer, num_warmup_steps=warmup, num_training_steps=steps)
 
 
 def _save(base: Base, job: SftJob) -> None:

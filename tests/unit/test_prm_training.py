@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 import torch
 from known_trees import known_trees, write_trees
+from safetensors.torch import load_file
 
 from models import make_checkpoint
-from ratchet.contracts.training import PrmTraining
+from ratchet.contracts.training import Lora, PrmTraining
 from ratchet.models.prm_head import calibration_of, rendered
 from services.prm.head import TrainedHead
 from services.trainer import prm_training
@@ -194,6 +195,28 @@ def test_the_checkpoint_is_whole_and_says_what_it_is(trained: tuple[PrmJob, PrmR
     assert calibration_of(config) == result.calibration
     assert config["ratchet_step_format"] == "markers"
     assert PrmResult.model_validate_json((one.out / "result.json").read_bytes()) == result
+    assert not (one.out / "state").exists(), "twice the weights' size that nobody needs any more"
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_lora_trains_adapters_and_the_head_and_is_merged(
+    trained: tuple[PrmJob, PrmResult], base: Path, trees: Path, tmp_path: Path, dtype: str
+) -> None:
+    one = job(base, tmp_path, trees, lora=Lora(r=8, alpha=16), lr=1e-2, dtype=dtype)
+    learnt = train(one).quality.step_auc.value
+    assert learnt is not None
+    assert learnt > 0.9
+    before, full, after = (
+        load_file(folder / "model.safetensors")
+        for folder in (base, trained[0].out / "model", tmp_path / "model")
+    )
+    assert after.keys() == full.keys()
+    assert {value.dtype for value in after.values()} == {value.dtype for value in full.values()}
+    embeddings, projection = "model.embed_tokens.weight", "model.layers.0.self_attn.q_proj.weight"
+    frozen = before[embeddings].to(torch.bfloat16 if dtype == "bf16" else torch.float32)
+    assert torch.equal(after[embeddings], frozen.float())
+    assert not torch.equal(after[projection], before[projection])
+    assert not torch.equal(full[embeddings], before[embeddings])
 
 
 def test_what_was_trained_is_served(trained: tuple[PrmJob, PrmResult]) -> None:
@@ -217,19 +240,13 @@ def test_the_same_job_again_gives_the_result_that_is_there(
     assert train(trained[0]) == trained[1]
 
 
+@pytest.mark.parametrize("lora", [None, Lora(r=4, alpha=8)])
 def test_a_training_that_was_killed_goes_on_and_ends_with_the_same_weights(
-    trained: tuple[PrmJob, PrmResult],
-    base: Path,
-    trees: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    base: Path, trees: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lora: Lora | None
 ) -> None:
-    _, result = trained
-    one = job(base, tmp_path, trees)
+    result = train(job(base, tmp_path / "whole", trees, lora=lora))
+    broken = job(base, tmp_path / "broken", trees, lora=lora, save_every_steps=3)
     at = result.steps // 2
-    frequent = PrmJob(
-        base=base, out=tmp_path, data=[trees], config=one.config.model_copy(update={"save_every_steps": 3})
-    )
 
     def write(_: ProgressWriter, progress: Progress) -> None:
         if progress.step == at:
@@ -238,11 +255,11 @@ def test_a_training_that_was_killed_goes_on_and_ends_with_the_same_weights(
     with monkeypatch.context() as patched:
         patched.setattr(ProgressWriter, "write", write)
         with pytest.raises(KeyboardInterrupt):
-            train(frequent)
-    assert not (tmp_path / "result.json").exists()
-    assert not (tmp_path / "model").exists()
-    resumed = train(frequent)
-    first = json.loads((tmp_path / "progress.jsonl").read_text().splitlines()[0])["step"]
+            train(broken)
+    assert not (broken.out / "result.json").exists()
+    assert not (broken.out / "model").exists()
+    resumed = train(broken)
+    first = json.loads((broken.out / "progress.jsonl").read_text().splitlines()[0])["step"]
     assert first == 3 * ((at - 1) // 3) + 1
     assert resumed.losses == pytest.approx(result.losses, rel=1e-4)
     assert resumed.quality.step_auc.value == pytest.approx(result.quality.step_auc.value, abs=1e-3)
