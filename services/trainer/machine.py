@@ -13,6 +13,7 @@ import socket
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -183,9 +184,8 @@ class Machine:
         state = RoundState.PROMOTED if promoted else RoundState.REJECTED
         lost = metrics["gate"]["lost"]
         reason = None if state is RoundState.PROMOTED else f"worse than the serving pair: {', '.join(lost)}"
-        holder[0] = await self._rounds.advance(claim, state, metrics, reason)
+        holder[0] = await self._end(claim, state, metrics, reason)
         log.info("round over", state=state.value, reason=reason)
-        await self._write_report(claim.run)
 
     async def _reject(self, version: str) -> None:
         model = await self._registry.get(version)
@@ -227,20 +227,34 @@ class Machine:
     async def _fail(self, claim: RoundClaim, reason: str) -> None:
         log.error("round failed", reason=reason)
         with contextlib.suppress(RoundLostError):
-            await self._rounds.advance(claim, RoundState.FAILED, {}, reason)
+            await self._end(claim, RoundState.FAILED, {}, reason)
         if claim.state is RoundState.EVALUATING:
             # The candidates were loaded beside what serves, and the next round needs their room.
             for kind, client in ((ModelKind.POLICY, self._policy), (ModelKind.PRM, self._prm)):
                 if made := claim.metrics.get(kind):
                     await let_go(client, {made["version"]}, set())
-        await self._write_report(claim.run)
 
-    async def _write_report(self, run: str) -> None:
-        """A report that cannot be written is no reason to lose a round."""
+    async def _end(
+        self, claim: RoundClaim, state: RoundState, metrics: Mapping[str, Any], reason: str | None
+    ) -> RoundClaim:
+        """End the round, after its report: who waits for the end, and then stops everything, finds it written."""
+        end = {
+            "state": state,
+            "metrics": {**claim.metrics, **metrics},
+            "reason": reason,
+            "failed_in": claim.state if state is RoundState.FAILED else None,
+            "ended_at": datetime.now(UTC),
+        }
+        rounds = await self._rounds.rounds(claim.run)
         try:
-            await write_report(self._settings, await self._rounds.rounds(run))
+            await write_report(
+                self._settings,
+                [view.model_copy(update=end) if view.id == str(claim.id) else view for view in rounds],
+            )
         except OSError as error:
+            # No reason to lose a round.
             log.error("report not written", error=str(error))
+        return await self._rounds.advance(claim, state, metrics, reason)
 
 
 def _require_disk(settings: TrainerSettings) -> None:

@@ -27,6 +27,8 @@ INCHES = (4.7, 3.8)
 PNG_DPI = 240
 CROWD = 12
 """From so many rounds on, the ticks carry numbers alone."""
+LEAST_ROOM = 0.08
+"""Accuracy below which no label fits under a point."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,10 +164,9 @@ def _draw(axes: Axes, line: Line, drawn: Sequence[Point]) -> None:
                 zorder=5,
             )
         if line.strategy is StrategyName.GREEDY:
-            # Beside the line: a rejected pair lies below it.
-            end, offset, side = (
-                (each.estimate.high, 3, "bottom") if each.served else (each.estimate.low, -3, "top")
-            )
+            # Beside the line: a rejected pair lies below it, but there must be room above the axis.
+            above = each.served or each.estimate.low < LEAST_ROOM
+            end, offset, side = (each.estimate.high, 3, "bottom") if above else (each.estimate.low, -3, "top")
             axes.annotate(
                 f"{y:.1f}",
                 (x, 100 * end),
