@@ -195,7 +195,7 @@ def test_the_checkpoint_is_whole_and_says_what_it_is(trained: tuple[PrmJob, PrmR
     assert calibration_of(config) == result.calibration
     assert config["ratchet_step_format"] == "markers"
     assert PrmResult.model_validate_json((one.out / "result.json").read_bytes()) == result
-    assert not (one.out / "state").exists(), "twice the weights' size that nobody needs any more"
+    assert not (one.out / "state").exists(), "three times the weights' size, and nobody needs it any more"
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
