@@ -133,6 +133,10 @@ async def hold(client: ModelServiceClient, trainer: TrainerClient, version: str)
 
 async def compare(options: argparse.Namespace) -> dict[str, Any]:
     """All figures."""
+    if not (options.run / "postgres").is_dir():
+        raise SystemExit(
+            f"{options.run} is no data folder of a stack: `make rounds` makes one in results/rounds."
+        )
     async with (
         local_stack(StackConfig(data=options.run, model=options.model, search_workers=2)) as urls,
         TrainerClient(urls.trainer) as trainer,
@@ -142,8 +146,10 @@ async def compare(options: argparse.Namespace) -> dict[str, Any]:
         SandboxClient(urls.sandbox) as sandbox,
     ):
         rounds: list[RoundView] = sorted(await trainer.rounds(), key=lambda each: each.number)
-        if len({each.run for each in rounds}) != 1:
-            raise SystemExit(f"{options.run} holds no single run of rounds.")
+        if len({each.run for each in rounds}) != 1 or not all(
+            "evaluation" in each.metrics for each in rounds
+        ):
+            raise SystemExit(f"{options.run} does not hold one run whose rounds have all been evaluated.")
         last = RoundConfig.model_validate(rounds[-1].config)
         chosen: str = options.policy or rounds[0].metrics["models"]["base"]
         await hold(policy, trainer, chosen)
