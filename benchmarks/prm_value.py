@@ -12,11 +12,11 @@ and with PRM1 problem by problem (exact two-sided McNemar test).
 import argparse
 import asyncio
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 from ratchet.answers import same_answer
 from ratchet.clients import (
@@ -28,20 +28,16 @@ from ratchet.clients import (
     TrainerClient,
 )
 from ratchet.contracts.rounds import RoundConfig, RoundView
-from ratchet.contracts.search import (
-    Budget,
-    PinnedModels,
-    SearchRequest,
-    StrategyName,
-    StrategyParameters,
-    VerificationLevel,
-)
+from ratchet.contracts.search import StrategyName
 from ratchet.contracts.serving import LoadModel
-from ratchet.evaluation import wilson
-from ratchet.problems import Problem, load, sample
+from ratchet.evaluation import mcnemar, wilson
 from ratchet.stack.local import StackConfig, local_stack
-from ratchet.states import SEARCH_TRANSITIONS, is_end
+from ratchet.states import SEARCH_TRANSITIONS, SearchState, is_end
+from ratchet.store.engine import make_engine
+from ratchet.store.rounds import RoundProblem, RoundStore
+from services.trainer.evaluating import Plan
 from services.trainer.prepare import PRM1
+from services.trainer.searching import Pair
 
 WAIT_SECONDS = 1800.0
 
@@ -67,17 +63,15 @@ class Measured:
 def against(one: Measured, other: Measured) -> dict[str, Any]:
     """Problems that only the one, and only the other, solves; exact two-sided McNemar test."""
     pairs = list(zip(one.right, other.right, strict=True))
-    better, worse = sum(a and not b for a, b in pairs), sum(b and not a for a, b in pairs)
-    n = better + worse
-    tail = sum(math.comb(n, k) for k in range(max(better, worse), n + 1)) / 2**n
-    return {"better": better, "worse": worse, "p": round(min(1.0, 2 * tail), 5)}
+    better, worse = pairs.count((True, False)), pairs.count((False, True))
+    return {"better": better, "worse": worse, "p": round(mcnemar(better, worse), 5)}
 
 
 @dataclass(frozen=True, slots=True)
 class Bench:
     """The problems, and the services to ask."""
 
-    problems: Sequence[Problem]
+    problems: Sequence[RoundProblem]
     config: RoundConfig
     policy: str
     at_once: int
@@ -86,43 +80,24 @@ class Bench:
 
     async def measure(self, strategy: StrategyName, prm: str) -> Measured:
         """Search all problems and compare the answers with the references, which no service but the grader sees."""
-        slots = asyncio.Semaphore(self.at_once)
+        slots, plan = asyncio.Semaphore(self.at_once), Plan("held_out", strategy)
 
-        async def one(place: int, problem: Problem) -> tuple[bool, int]:
+        async def one(problem: RoundProblem) -> tuple[bool, int]:
+            # As the round has measured its own pairs.
+            request = plan.request(problem, Pair(self.policy, prm), self.config)
             async with slots:
-                result = await self.search.create(self._request(place, problem, strategy, prm))
-                if not is_end(SEARCH_TRANSITIONS, result.state):
-                    raise TimeoutError(f"search {result.id} has no end after {WAIT_SECONDS:.0f} s")
+                result = await self.search.create(request.model_copy(update={"wait": WAIT_SECONDS}))
+                if not is_end(SEARCH_TRANSITIONS, result.state) or result.state is SearchState.FAILED:
+                    raise SystemExit(
+                        f"Search {result.id} is {result.state} after {WAIT_SECONDS:.0f} s at most: {result.reason}"
+                    )
                 right = result.answer is not None and await same_answer(
                     self.sandbox, result.answer, problem.answer
                 )
                 return right, result.usage.policy.tokens
 
-        found = await asyncio.gather(*(one(*each) for each in enumerate(self.problems)))
+        found = await asyncio.gather(*(one(each) for each in self.problems))
         return Measured([right for right, _ in found], sum(tokens for _, tokens in found) / len(found))
-
-    def _request(self, place: int, problem: Problem, strategy: StrategyName, prm: str) -> SearchRequest:
-        how = self.config.evaluation
-        return SearchRequest(
-            problem=problem.text,
-            strategy=strategy,
-            parameters=StrategyParameters(
-                rollouts=how.rollouts,
-                candidates=how.candidates,
-                exploration=how.exploration,
-                temperature=how.temperature,
-                top_p=how.top_p,
-                max_tokens=how.max_tokens,
-                in_flight=how.in_flight,
-                together=how.together,
-                early_stop=False,
-            ),
-            budget=Budget(tokens=how.tokens, seconds=3600),
-            require=VerificationLevel.EXECUTION,
-            models=PinnedModels(policy=self.policy, prm=prm),
-            seed=(self.config.seed + place) % 2**31,
-            wait=WAIT_SECONDS,
-        )
 
 
 async def hold(client: ModelServiceClient, trainer: TrainerClient, version: str) -> None:
@@ -153,13 +128,11 @@ async def compare(options: argparse.Namespace) -> dict[str, Any]:
         last = RoundConfig.model_validate(rounds[-1].config)
         chosen: str = options.policy or rounds[0].metrics["models"]["base"]
         await hold(policy, trainer, chosen)
+        engine = make_engine(urls.database)
+        problems = await RoundStore(engine).problems(UUID(rounds[-1].id), "held_out")
+        await engine.dispose()
         bench = Bench(
-            problems=sample(
-                load(last.held_out.spec).require_any().problems,
-                seed=last.seed,
-                offset=last.held_out.offset,
-                limit=options.problems or last.held_out.count,
-            ),
+            problems=problems[: options.problems],
             config=last,
             policy=chosen,
             at_once=options.at_once,

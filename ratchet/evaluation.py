@@ -106,6 +106,14 @@ def wilson(successes: int, n: int, z: float = Z_95) -> tuple[float, float]:
     return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
 
 
+def mcnemar(first: int, second: int) -> float:
+    """p of the exact two-sided McNemar test: so many problems only the first solved, so many only the second."""
+    n = first + second
+    # Twice the tail of Binomial(n, 1/2).
+    tail = sum(math.comb(n, k) for k in range(max(first, second), n + 1))
+    return min(1.0, 2 * tail / (1 << n))
+
+
 def summarise(outcomes: Sequence[Outcome]) -> Summary:
     """The figures of these outcomes."""
     n = len(outcomes)

@@ -81,7 +81,7 @@ async def _measured(
     context: Context,
     who: str,
     pair: Pair,
-    plans: Sequence["_Plan"],
+    plans: Sequence["Plan"],
     problems: Mapping[str, Sequence[RoundProblem]],
 ) -> dict[str, Any]:
     """Figures of these plans with a pair. One pair at a time: engines of two policies would take each other's cores."""
@@ -115,7 +115,7 @@ async def _measured_before(context: Context, pair: Pair) -> dict[str, Any] | Non
 
 
 @dataclass(frozen=True, slots=True)
-class _Plan:
+class Plan:
     """One strategy on one split, for one pair."""
 
     split: str
@@ -154,18 +154,18 @@ class _Plan:
         )
 
 
-def _plans(how: Evaluation) -> list[_Plan]:
+def _plans(how: Evaluation) -> list[Plan]:
     """The gate's comparisons on development problems, and what is reported of the held-out ones."""
-    plans = [_Plan(split, StrategyName.GREEDY) for split in SPLITS]
+    plans = [Plan(split, StrategyName.GREEDY) for split in SPLITS]
     if how.system:
-        plans += [_Plan("held_out", StrategyName.MCTS), _Plan("held_out", StrategyName.BEST_OF_N)]
+        plans += [Plan("held_out", StrategyName.MCTS), Plan("held_out", StrategyName.BEST_OF_N)]
     if how.system and how.development_system:
-        plans.append(_Plan("development", StrategyName.MCTS, how.development_system))
+        plans.append(Plan("development", StrategyName.MCTS, how.development_system))
     return plans
 
 
 async def _measure(
-    context: Context, purpose: str, plan: _Plan, problems: Sequence[RoundProblem]
+    context: Context, purpose: str, plan: Plan, problems: Sequence[RoundProblem]
 ) -> dict[str, Any]:
     """Figures of the searches for a purpose, by name. Independent trajectories give two: best-of-N and majority."""
     # A retry may measure on fewer problems than there are searches of.

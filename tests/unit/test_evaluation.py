@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from ratchet.evaluation import Outcome, summarise, wilson
+from ratchet.evaluation import Outcome, mcnemar, summarise, wilson
 
 
 @pytest.mark.parametrize(
@@ -86,3 +86,11 @@ def test_a_summary_of_nothing_is_no_error() -> None:
         (0.0, 1.0),
         None,
     )
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "p"),
+    [(0, 0, 1.0), (1, 0, 1.0), (3, 3, 1.0), (10, 0, 2 / 1024), (0, 10, 2 / 1024), (4, 1, 0.375)],
+)
+def test_mcnemar_is_the_exact_two_sided_test(first: int, second: int, p: float) -> None:
+    assert mcnemar(first, second) == pytest.approx(p)

@@ -4,12 +4,12 @@ A cell is text that the template escapes; what a round did not get to is a dash.
 have measured, except the paired comparison of MCTS and best-of-N, whose outcomes on the same problems are kept with them.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ratchet.contracts.rounds import RoundView
 from ratchet.contracts.search import StrategyName
+from ratchet.evaluation import mcnemar
 from ratchet.states import RoundState
 from services.trainer.report.curve import Point, points
 from services.trainer.report.metrics import (
@@ -454,10 +454,7 @@ def _paired(one: Estimate | None, other: Estimate | None) -> Cell:
         return NONE
     pairs = list(zip(one.outcomes, other.outcomes, strict=True))
     first, second = pairs.count(("1", "0")), pairs.count(("0", "1"))
-    n = first + second
-    # Twice the tail of Binomial(n, 1/2).
-    p = min(1.0, 2 * sum(math.comb(n, k) for k in range(max(first, second), n + 1)) / 2**n)
-    return Cell(f"{first} : {second}", f"p = {p:.3f}")
+    return Cell(f"{first} : {second}", f"p = {mcnemar(first, second):.3f}")
 
 
 def _share(pair: object) -> Cell:
