@@ -20,10 +20,10 @@ from typing import Literal
 import torch
 
 from ratchet.contracts.policy import Prefix
-from ratchet.formats import few_shot
 from ratchet.models.precision import computes_bf16, serving_dtype
 from ratchet.models.sources import resolve
 from ratchet.settings import PolicySettings
+from ratchet.solutions.step_formats import few_shot
 from services.policy.engines.base import Sampling
 
 Dtype = Literal["float32", "bfloat16"]

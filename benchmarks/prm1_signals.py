@@ -29,11 +29,11 @@ from ratchet.cli.session import local_sandbox
 from ratchet.clients import SandboxClient
 from ratchet.contracts.policy import FinishReason, Prefix, Until
 from ratchet.contracts.sandbox import GradeRequest, RunStepsRequest, StepStatus
-from ratchet.formats import few_shot
 from ratchet.models.sources import resolve
 from ratchet.problems import Problem, read_problems, sample
-from ratchet.proof import final_answer
 from ratchet.settings import PolicySettings
+from ratchet.solutions.proof import final_answer
+from ratchet.solutions.step_formats import few_shot
 from services.policy.app import means, places
 
 Array = np.ndarray[Any, np.dtype[Any]]

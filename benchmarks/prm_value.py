@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from ratchet.answers import same_answer
+from ratchet.cli.outcomes import mcnemar, wilson
 from ratchet.clients import (
     ModelServiceClient,
     PolicyClient,
@@ -30,14 +30,14 @@ from ratchet.clients import (
 from ratchet.contracts.rounds import RoundConfig, RoundView
 from ratchet.contracts.search import StrategyName
 from ratchet.contracts.serving import LoadModel
-from ratchet.evaluation import mcnemar, wilson
+from ratchet.solutions.answers import same_answer
 from ratchet.stack.local import StackConfig, local_stack
 from ratchet.states import SEARCH_TRANSITIONS, SearchState, is_end
 from ratchet.store.engine import make_engine
 from ratchet.store.rounds import RoundProblem, RoundStore
-from services.trainer.evaluating import Plan
-from services.trainer.prepare import PRM1
-from services.trainer.searching import Pair
+from services.trainer.stages.evaluate import Plan
+from services.trainer.stages.planned_searches import Pair
+from services.trainer.stages.prepare import PRM1
 
 WAIT_SECONDS = 1800.0
 

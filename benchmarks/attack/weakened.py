@@ -7,8 +7,8 @@ the service's own app with a level that lacks some. Never serve it to anybody: i
 import dataclasses
 import sys
 
-from ratchet.service import serve
 from ratchet.settings import SandboxSettings
+from ratchet.web.app import serve
 from services.sandbox.app import build_app, required_isolation
 from services.sandbox.layers import Layer
 

@@ -26,8 +26,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 from corpus import Demonstration, demonstrations
 
 from ratchet.contracts.policy import Prefix
-from ratchet.formats import CONFIG_KEY, END_OF_CODE, END_OF_STEP, Markers
 from ratchet.models.sources import DIGESTS_FILE, local_checkpoint
+from ratchet.solutions.step_formats import CONFIG_KEY, END_OF_CODE, END_OF_STEP, Markers
 
 VOCABULARY = 768
 END, PAD = "<end>", "<pad>"

@@ -35,6 +35,7 @@ from rich.table import Table
 
 from ratchet import __version__
 from ratchet.cli.display import clean
+from ratchet.cli.outcomes import Outcome, Summary, outcome, summarise
 from ratchet.cli.session import (
     EXIT_INTERRUPTED,
     EXIT_SYSTEM,
@@ -49,7 +50,6 @@ from ratchet.cli.solve import GRACE_SECONDS, search_request
 from ratchet.clients import SandboxClient, SearchClient, ServiceError
 from ratchet.contracts.sandbox import GradeRequest, GradeRule
 from ratchet.contracts.search import SearchRequest, SearchResult, StrategyName, VerificationLevel
-from ratchet.evaluation import Outcome, Summary, outcome, summarise
 from ratchet.problems import Problem, ProblemFileError, ProblemSet, load, sample
 from ratchet.states import SEARCH_TRANSITIONS, SearchState, is_end
 

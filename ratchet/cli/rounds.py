@@ -21,10 +21,10 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from ratchet.cli.presets import OverrideError, Preset, overridden, round_config
 from ratchet.cli.session import Interrupts, complain, run, trainer_of
 from ratchet.clients import TrainerClient
 from ratchet.contracts.rounds import RoundConfig, RoundRequest, RoundView
-from ratchet.presets import OverrideError, Preset, overridden, round_config
 from ratchet.states import ROUND_ENDS, RoundState
 from ratchet.summary import run_summary
 

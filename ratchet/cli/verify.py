@@ -21,7 +21,14 @@ from ratchet.cli.session import Interrupts, local_sandbox, run
 from ratchet.clients import SandboxClient
 from ratchet.contracts.sandbox import GradeRequest, RunStatus, RunStepsRequest
 from ratchet.contracts.search import Proof, ProofProgram
-from ratchet.proof import REEXECUTION_SEED, Check, check_bundle, check_level, check_outputs, final_answer
+from ratchet.solutions.proof import (
+    REEXECUTION_SEED,
+    Check,
+    check_bundle,
+    check_level,
+    check_outputs,
+    final_answer,
+)
 
 MAX_BUNDLE_BYTES = 64 * 2**20
 

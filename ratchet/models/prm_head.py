@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ratchet.contracts.policy import Prefix
-from ratchet.formats import END_OF_STEP, Markers
+from ratchet.solutions.step_formats import END_OF_STEP, Markers
 
 CONFIG_KEY = "ratchet_prm"
 

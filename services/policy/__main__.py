@@ -66,10 +66,10 @@ def main() -> None:
     """Run the service until it is told to stop. The exit status is not 0 when model or engine fail."""
     settings = load(PolicySettings)
 
-    from ratchet.formats import choose
     from ratchet.models.sources import ModelSourceError, resolve
-    from ratchet.service import serve
+    from ratchet.solutions.step_formats import choose
     from ratchet.telemetry import configure_logging
+    from ratchet.web.app import serve
     from services.policy.app import build_app
 
     configure_logging(settings)

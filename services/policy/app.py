@@ -32,9 +32,9 @@ from ratchet.contracts.policy import (
     Until,
 )
 from ratchet.contracts.serving import HeldModel, HeldModels, LoadModel, ModelVersion, ServeModel
-from ratchet.formats import StepFormat
-from ratchet.service import ProblemError, cancelled_on_disconnect, create_app
 from ratchet.settings import PolicySettings
+from ratchet.solutions.step_formats import StepFormat
+from ratchet.web.app import ProblemError, cancelled_on_disconnect, create_app
 from services.policy.engines.base import (
     Completion,
     Ended,

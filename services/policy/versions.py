@@ -19,10 +19,10 @@ import structlog
 from ratchet.contracts.base import FieldError
 from ratchet.contracts.policy import Prefix
 from ratchet.contracts.serving import HeldModel, LoadModel
-from ratchet.formats import StepFormat, choose
 from ratchet.models.sources import ModelSourceError, resolve
-from ratchet.service import ProblemError
 from ratchet.settings import PolicySettings
+from ratchet.solutions.step_formats import StepFormat, choose
+from ratchet.web.app import ProblemError
 from services.policy.engines.base import Engine, EngineFailedError, EngineStartError, Sampling
 
 log = structlog.get_logger()

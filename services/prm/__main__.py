@@ -1,7 +1,7 @@
 """`python -m services.prm`."""
 
-from ratchet.service import serve
 from ratchet.settings import PrmSettings, load
+from ratchet.web.app import serve
 from services.prm.app import build_app
 
 

@@ -25,8 +25,8 @@ from ratchet.contracts.prm import ScoreRequest, ScoreResponse
 from ratchet.contracts.serving import MODEL_VERSION, HeldModel, HeldModels, LoadModel, ServeModel
 from ratchet.models.prm_head import HeadError
 from ratchet.models.sources import ModelSourceError, resolve
-from ratchet.service import ProblemError, cancelled_on_disconnect, create_app
 from ratchet.settings import PrmSettings
+from ratchet.web.app import ProblemError, cancelled_on_disconnect, create_app
 from services.prm.batcher import LikelihoodBatcher
 from services.prm.cache import StepCache
 from services.prm.likelihood import NAME, step_scores

@@ -10,7 +10,7 @@ def main() -> None:
     """Run the service until it is told to stop. Exits with a message where the isolation is too weak."""
     settings = load(SandboxSettings)
 
-    from ratchet.service import serve
+    from ratchet.web.app import serve
     from services.sandbox.app import build_app, required_isolation
     from services.sandbox.seccomp import Filter, SeccompMissingError, child_filter
     from services.sandbox.zygotes import IsolationError

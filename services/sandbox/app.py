@@ -43,8 +43,8 @@ from ratchet.contracts.sandbox import (
     StepResult,
     StepStatus,
 )
-from ratchet.service import ProblemError, cancelled_on_disconnect, create_app
 from ratchet.settings import SandboxSettings
+from ratchet.web.app import ProblemError, cancelled_on_disconnect, create_app
 from services.sandbox.admission import Admission, BusyError
 from services.sandbox.grader import grade
 from services.sandbox.jail import Isolation, Purpose

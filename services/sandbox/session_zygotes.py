@@ -10,8 +10,8 @@ import structlog
 from ratchet.contracts.sandbox import SessionRequest
 from services.sandbox.jail import Isolation, Purpose
 from services.sandbox.layers import Layer
-from services.sandbox.nodes import Processes, start_processes
 from services.sandbox.pool import ATTEMPTS
+from services.sandbox.processes import Processes, start_processes
 from services.sandbox.zygotes import Level, Zygote, ZygoteDiedError, remove_cgroup, start_zygote, stop_zygote
 
 log = structlog.get_logger()

@@ -39,8 +39,8 @@ from ratchet.contracts.sandbox import (
 from services.sandbox.admission import Admission
 from services.sandbox.cgroups import memory_left
 from services.sandbox.jail import Isolation
-from services.sandbox.nodes import CannotForkError, Process, Processes, Step
 from services.sandbox.pool import ATTEMPTS, Pool
+from services.sandbox.processes import CannotForkError, Process, Processes, Step
 from services.sandbox.runs import Run, Task, measured, unit_status
 from services.sandbox.session_zygotes import SessionZygotes
 from services.sandbox.zygotes import Level, NotConfinedError, ZygoteDiedError

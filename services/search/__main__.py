@@ -1,7 +1,7 @@
 """`python -m services.search`: serve the search API."""
 
-from ratchet.service import serve
 from ratchet.settings import SearchSettings, load
+from ratchet.web.app import serve
 from services.search.app import build_app
 
 if __name__ == "__main__":

@@ -33,12 +33,12 @@ from ratchet.contracts.search import (
 )
 from ratchet.events import BLOCK_SECONDS, ID_PATTERN, START, Event, Events
 from ratchet.queue import SearchQueue, keep_sweeping
-from ratchet.service import ProblemError, create_app
 from ratchet.settings import SearchSettings
 from ratchet.states import SEARCH_TRANSITIONS, SearchState, is_end
 from ratchet.store.engine import StoreUnavailableError, make_engine, ready
 from ratchet.store.searches import IdempotencyConflictError, SearchStore
-from ratchet.unavailable import UNAVAILABLE, answer_unavailable, problems
+from ratchet.web.app import ProblemError, create_app
+from ratchet.web.unavailable import UNAVAILABLE, answer_unavailable, problems
 from services.search.dot import render_dot
 
 log = structlog.get_logger()

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 from collections.abc import Sequence
 
+from ratchet.batching import Together
 from ratchet.clients import SandboxClient, ServiceError
 from ratchet.contracts.sandbox import (
     Chain,
@@ -20,7 +21,6 @@ from ratchet.contracts.sandbox import (
     SessionRequest,
     StepResult,
 )
-from services.search.together import Together
 
 STEP_SECONDS = 10.0
 """For all steps of a trajectory together."""

@@ -15,13 +15,14 @@ from typing import Protocol, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from ratchet.answers import last_line, same_answer
+from ratchet.batching import Together
 from ratchet.clients import PolicyClient, PrmClient, SandboxClient, ServiceError
 from ratchet.contracts.base import StepText
 from ratchet.contracts.policy import Candidate, GenerateRequest, Prefix, Until
 from ratchet.contracts.prm import ScoreRequest
 from ratchet.contracts.sandbox import StepResult, StepStatus
 from ratchet.contracts.search import PrmUse, SearchRequest, StrategyName, Usage, UsagePart, VerificationLevel
+from ratchet.solutions.answers import last_line, same_answer
 from services.search.interpreter import Interpreter
 from services.search.strategies import (
     BestOfN,
@@ -35,7 +36,6 @@ from services.search.strategies import (
     Task,
     Tree,
 )
-from services.search.together import Together
 from services.search.votes import hardly_overtaken, tally
 
 R = TypeVar("R")

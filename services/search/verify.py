@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from ratchet import __version__
-from ratchet.answers import same_answer
 from ratchet.clients import SandboxClient
 from ratchet.contracts.sandbox import RunStatus, RunStepsRequest, StepStatus
 from ratchet.contracts.search import Proof, StepView, Verification, VerificationLevel
-from ratchet.programs import fingerprint, program_of
-from ratchet.proof import REEXECUTION_SEED, final_answer, proof_program, sealed
+from ratchet.solutions.answers import same_answer
+from ratchet.solutions.programs import fingerprint, program_of
+from ratchet.solutions.proof import REEXECUTION_SEED, final_answer, proof_program, sealed
 from ratchet.states import SearchState
 from ratchet.store.searches import Outcome
 from services.search.confidence import confidence

@@ -3,8 +3,8 @@
 import math
 from dataclasses import dataclass
 
-from ratchet.answers import answer_key
-from ratchet.programs import fingerprint, program_of
+from ratchet.solutions.answers import answer_key
+from ratchet.solutions.programs import fingerprint, program_of
 from services.search.strategies import Node, Strategy, Tree
 from services.search.strategies.mcts import trajectory_score
 

@@ -1,7 +1,7 @@
 """`python -m services.trainer`: serve the trainer's API."""
 
-from ratchet.service import serve
 from ratchet.settings import TrainerSettings, load
+from ratchet.web.app import serve
 from services.trainer.app import build_app
 
 if __name__ == "__main__":

@@ -24,13 +24,13 @@ from ratchet.contracts.rounds import (
 from ratchet.contracts.serving import MODEL_VERSION, LoadModel
 from ratchet.contracts.trainer import Lineage, ModelKind, ModelList, ModelRegistration, ModelView
 from ratchet.queue import SearchQueue
-from ratchet.service import ProblemError, create_app
 from ratchet.settings import TrainerSettings
 from ratchet.states import IllegalTransitionError, ModelState
 from ratchet.store.engine import StoreUnavailableError, make_engine, ready
 from ratchet.store.registry import Registry, UnknownParentError, VersionConflictError
 from ratchet.store.rounds import ConfigInUseError, RoundConflictError, RoundStore
-from ratchet.unavailable import UNAVAILABLE, answer_unavailable, problems
+from ratchet.web.app import ProblemError, create_app
+from ratchet.web.unavailable import UNAVAILABLE, answer_unavailable, problems
 from services.trainer.machine import Machine
 from services.trainer.promotion import keep_serving, let_go, needed_by_rounds, serve
 

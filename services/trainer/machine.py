@@ -28,14 +28,14 @@ from ratchet.states import ModelState, RoundState
 from ratchet.store.engine import StoreUnavailableError
 from ratchet.store.registry import Registry
 from ratchet.store.rounds import RoundClaim, RoundLostError, RoundStore
-from services.trainer.context import Context, RoundFailedError
-from services.trainer.evaluating import accepted, evaluate
-from services.trainer.labelling import label
-from services.trainer.prepare import PRM1, prepare
 from services.trainer.promotion import let_go, needed_by_rounds, serve
-from services.trainer.reporting import write_report
-from services.trainer.selecting import select
-from services.trainer.training import train_policy, train_prm
+from services.trainer.report.write import write_report
+from services.trainer.stages.context import Context, RoundFailedError
+from services.trainer.stages.evaluate import accepted, evaluate
+from services.trainer.stages.prepare import PRM1, prepare
+from services.trainer.stages.search import label
+from services.trainer.stages.select import select
+from services.trainer.stages.train import train_policy, train_prm
 
 log = structlog.get_logger()
 

@@ -17,7 +17,7 @@ from ratchet.states import ROUND_ENDS, IllegalTransitionError, ModelState
 from ratchet.store.engine import StoreUnavailableError
 from ratchet.store.registry import Registry, VersionConflictError
 from ratchet.store.rounds import RoundStore
-from services.trainer.prepare import PRM1
+from services.trainer.stages.prepare import PRM1
 
 log = structlog.get_logger()
 

@@ -15,9 +15,9 @@ from enum import StrEnum
 from statistics import fmean
 from typing import Any
 
-from ratchet.answers import answer_key
 from ratchet.contracts.rounds import SelectBy, Selection
-from ratchet.programs import fingerprint, program_of
+from ratchet.solutions.answers import answer_key
+from ratchet.solutions.programs import fingerprint, program_of
 from ratchet.states import NodeState
 from ratchet.store.rounds import RoundProblem
 from ratchet.store.searches import NodeRecord

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from ratchet.contracts.search import Proof
-from ratchet.proof import canonical_sha256, proof_program, sealed, steps_sha256
+from ratchet.solutions.proof import canonical_sha256, proof_program, sealed, steps_sha256
 
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
 

@@ -19,8 +19,8 @@ import torch
 import uvicorn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from ratchet.formats import few_shot
 from ratchet.settings import PolicySettings
+from ratchet.solutions.step_formats import few_shot
 from services.policy.app import build_app
 from services.policy.engines.base import Completion, Ended, EngineFailedError, Sampling, sequence_seed
 from services.policy.engines.nucleus import keep_nucleus

@@ -17,9 +17,9 @@ import uvicorn
 from ratchet.clients import PolicyClient, ServiceError
 from ratchet.contracts.policy import GenerateRequest, LikelihoodRequest, Prefix
 from ratchet.contracts.serving import LoadModel
-from ratchet.formats import few_shot
 from ratchet.models.sources import local_checkpoint
 from ratchet.settings import PolicySettings
+from ratchet.solutions.step_formats import few_shot
 from services.policy.app import build_app
 from services.policy.engines.decoders import SmallDecoder
 from services.policy.engines.transformers import TransformersEngine

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 import pytest
 from sandbox_server import Sandbox, sandbox
 
+from ratchet.batching import Together
 from ratchet.clients import SandboxClient, ServiceError
 from ratchet.contracts.sandbox import StepStatus
 from services.search.interpreter import SESSION_PAYS_SECONDS, Interpreter
-from services.search.together import Together
 
 __all__ = ["sandbox"]
 

@@ -26,7 +26,7 @@ def _start(path: Path) -> "subprocess.Popen[str]":
 def _check(path: Path) -> "subprocess.CompletedProcess[str]":
     env = {**os.environ, "RATCHET_SOCKET": str(path)}
     return subprocess.run(
-        [sys.executable, "-m", "ratchet.healthcheck"],
+        [sys.executable, "-m", "ratchet.web.healthcheck"],
         env=env,
         capture_output=True,
         text=True,
@@ -92,7 +92,7 @@ def test_worker_is_well_while_its_file_is_fresh(tmp_path: Path) -> None:
     def check() -> int:
         env = {**os.environ, "RATCHET_READY_FILE": str(file)}
         return subprocess.run(
-            [sys.executable, "-m", "ratchet.healthcheck"], env=env, check=False, timeout=30
+            [sys.executable, "-m", "ratchet.web.healthcheck"], env=env, check=False, timeout=30
         ).returncode
 
     assert check() == 1

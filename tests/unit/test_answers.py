@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ratchet.answers import answer_key, last_line, numeric_value
+from ratchet.solutions.answers import answer_key, last_line, numeric_value
 
 rationals = st.fractions(max_denominator=10**12)
 spaces = st.text(" \t\n", max_size=3)

@@ -12,13 +12,13 @@ from torch import nn
 
 from models import make_checkpoint
 from ratchet.models.sources import local_checkpoint
-from services.trainer.checkpoints import checkpoint_sha256, load_state, save_state, write_atomically
-from services.trainer.jobs import TrainingFailedError
+from services.trainer.training.checkpoints import checkpoint_sha256, load_state, save_state, write_atomically
+from services.trainer.training.jobs import TrainingFailedError
 
 KILLED_WHILE_WRITING = """
 import os, signal, sys
 from pathlib import Path
-from services.trainer.checkpoints import write_atomically
+from services.trainer.training.checkpoints import write_atomically
 
 def fill(folder):
     (folder / "weights").write_text("half of the n")

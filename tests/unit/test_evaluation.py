@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from ratchet.evaluation import Outcome, mcnemar, summarise, wilson
+from ratchet.cli.outcomes import Outcome, mcnemar, summarise, wilson
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
 
 from models import make_checkpoint
-from services.trainer.packing import IGNORED, LEAST_ROW, Example, collate, forward_passes, optimizer_steps
+from services.trainer.training.sft_rows import (
+    IGNORED,
+    LEAST_ROW,
+    Example,
+    collate,
+    forward_passes,
+    optimizer_steps,
+)
 
 LENGTHS = st.lists(st.integers(min_value=2, max_value=700), min_size=1, max_size=60)
 

@@ -9,7 +9,7 @@ import torch
 
 from ratchet.contracts.training import PrmTraining, SftConfig
 from ratchet.models.precision import computes_bf16, serving_dtype
-from services.trainer.jobs import computed
+from services.trainer.training.jobs import computed
 
 WEIGHTS = 1000
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from services.trainer.preferences import (
+from services.trainer.training.preferences import (
     Pair,
     Preferences,
     Tree,

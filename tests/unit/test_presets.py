@@ -3,8 +3,8 @@
 import pytest
 from pydantic import ValidationError
 
+from ratchet.cli.presets import NANO_TRAIN, OverrideError, Preset, round_config
 from ratchet.contracts.rounds import ProblemSource, RoundConfig, RoundRequest, SelectBy
-from ratchet.presets import NANO_TRAIN, OverrideError, Preset, round_config
 
 
 @pytest.mark.parametrize("preset", list(Preset))

@@ -5,7 +5,14 @@ import math
 import numpy as np
 import pytest
 
-from services.trainer.prm_quality import LEAST_SLOPE, Readings, auc, calibration_error, platt, quality
+from services.trainer.training.prm_quality import (
+    LEAST_SLOPE,
+    Readings,
+    auc,
+    calibration_error,
+    platt,
+    quality,
+)
 
 RNG = np.random.default_rng(0)
 

@@ -15,8 +15,8 @@ from models import make_checkpoint
 from ratchet.contracts.training import Lora, PrmTraining
 from ratchet.models.prm_head import calibration_of, rendered
 from services.prm.head import TrainedHead
-from services.trainer import prm_training
-from services.trainer.jobs import (
+from services.trainer.training import prm as prm_training
+from services.trainer.training.jobs import (
     PrmJob,
     PrmResult,
     Progress,
@@ -24,15 +24,15 @@ from services.trainer.jobs import (
     TrainingFailedError,
     run_job,
 )
-from services.trainer.preferences import Tree, path, preferences, running
-from services.trainer.prm_examples import pieces
-from services.trainer.prm_training import (
+from services.trainer.training.preferences import Tree, path, preferences, running
+from services.trainer.training.prm import (
     dataset,
     load_policy,
     logits_of,
     loss_of,
     train,
 )
+from services.trainer.training.prm_pieces import pieces
 
 CONFIG = PrmTraining(
     epochs=2,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ratchet.programs import fingerprint
+from ratchet.solutions.programs import fingerprint
 
 BASE = """
 # Sheep bought in four weeks.

@@ -8,7 +8,7 @@ import pytest
 
 from ratchet.contracts.sandbox import RunStepsResponse
 from ratchet.contracts.search import Proof, VerificationLevel
-from ratchet.proof import (
+from ratchet.solutions.proof import (
     canonical_sha256,
     check_bundle,
     check_level,

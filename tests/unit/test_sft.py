@@ -18,13 +18,21 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from models import make_checkpoint
 from ratchet.contracts.policy import Prefix
 from ratchet.contracts.training import Lora, SftConfig
-from ratchet.formats import CONFIG_KEY, Markers, choose
 from ratchet.models.sources import local_checkpoint
+from ratchet.solutions.step_formats import CONFIG_KEY, Markers, choose
 from services.policy.engines.transformers import TransformersEngine
-from services.trainer import sft
-from services.trainer.jobs import ERROR_FILE, PROGRESS_FILE, RESULT_FILE, Progress, SftJob, SftResult, run_job
-from services.trainer.packing import collate, forward_passes, optimizer_steps
-from services.trainer.sft import Demonstration, TrainingFailedError, completion_loss, encode, train
+from services.trainer.training import sft
+from services.trainer.training.jobs import (
+    ERROR_FILE,
+    PROGRESS_FILE,
+    RESULT_FILE,
+    Progress,
+    SftJob,
+    SftResult,
+    run_job,
+)
+from services.trainer.training.sft import Demonstration, TrainingFailedError, completion_loss, encode, train
+from services.trainer.training.sft_rows import collate, forward_passes, optimizer_steps
 
 CONFIG = SftConfig(
     epochs=2,
@@ -212,7 +220,10 @@ def test_two_processes_learn_what_one_does(job: SftJob, tmp_path: Path) -> None:
     file.write_text(job.model_dump_json())
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     done = subprocess.run(
-        [*command, "-m", "services.trainer.sft", str(file)], capture_output=True, text=True, check=False
+        [*command, "-m", "services.trainer.training.sft", str(file)],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     two = SftResult.model_validate_json((job.out / RESULT_FILE).read_bytes())

@@ -7,7 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ratchet.contracts.policy import FinishReason, Prefix, Until
-from ratchet.formats import CONFIG_KEY, FEW_SHOT_FILE, Markers, StepFormat, choose, few_shot, prints
+from ratchet.solutions.step_formats import (
+    CONFIG_KEY,
+    FEW_SHOT_FILE,
+    Markers,
+    StepFormat,
+    choose,
+    few_shot,
+    prints,
+)
 
 FORMATS: list[StepFormat] = [Markers(), few_shot()]
 by_format = pytest.mark.parametrize("fmt", FORMATS, ids=lambda fmt: fmt.name)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from ratchet.contracts.sandbox import StepStatus
-from ratchet.programs import step_fingerprint
+from ratchet.solutions.programs import step_fingerprint
 from ratchet.states import NODE_TRANSITIONS, NodeState, check_transition
 
 ROOT = "root"

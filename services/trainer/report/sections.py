@@ -7,9 +7,9 @@ have measured, except the paired comparison of MCTS and best-of-N, whose outcome
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ratchet.cli.outcomes import mcnemar
 from ratchet.contracts.rounds import RoundView
 from ratchet.contracts.search import StrategyName
-from ratchet.evaluation import mcnemar
 from ratchet.states import RoundState
 from services.trainer.report.curve import Point, points
 from services.trainer.report.metrics import (

@@ -19,9 +19,9 @@ from ratchet.contracts.search import (
 )
 from ratchet.states import SearchState
 from ratchet.store.rounds import EndedSearch, RoundProblem
-from services.trainer.context import Context
-from services.trainer.prepare import PRM1
-from services.trainer.searching import Pair, plan, require_sound, wait_for
+from services.trainer.stages.context import Context
+from services.trainer.stages.planned_searches import Pair, plan, require_sound, wait_for
+from services.trainer.stages.prepare import PRM1
 
 PURPOSE = "label"
 SEEDS_PER_ATTEMPT = 100_003

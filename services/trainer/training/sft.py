@@ -1,4 +1,4 @@
-"""Supervised fine-tuning of the policy: `python -m services.trainer.sft JOB.json` (a SftJob).
+"""Supervised fine-tuning of the policy: `python -m services.trainer.training.sft JOB.json` (a SftJob).
 
 The model reads a problem as the policy service will show it, and learns to write the steps that the search verified: the
 loss is the mean over the completion's tokens of an optimizer step, those of the prompt count for nothing. A job that is run
@@ -27,16 +27,16 @@ from torch import Tensor
 from ratchet.contracts.base import ProblemText, StepText
 from ratchet.contracts.policy import Prefix
 from ratchet.contracts.training import SftConfig
-from ratchet.formats import CONFIG_KEY, END_OF_CODE, Markers
-from services.trainer.checkpoints import (
+from ratchet.solutions.step_formats import CONFIG_KEY, END_OF_CODE, Markers
+from services.trainer.files import write_atomically, write_file_atomically
+from services.trainer.training.checkpoints import (
     checkpoint_sha256,
     copy_tokenizer,
     job_digest,
     load_state,
     save_state,
 )
-from services.trainer.files import write_atomically, write_file_atomically
-from services.trainer.jobs import (
+from services.trainer.training.jobs import (
     PROGRESS_FILE,
     RESULT_FILE,
     Progress,
@@ -50,8 +50,15 @@ from services.trainer.jobs import (
     run_job,
     sampled,
 )
-from services.trainer.optimization import optimizer_of, trained_weights, with_adapters
-from services.trainer.packing import IGNORED, Batch, Example, collate, forward_passes, optimizer_steps
+from services.trainer.training.optimizer import optimizer_of, trained_weights, with_adapters
+from services.trainer.training.sft_rows import (
+    IGNORED,
+    Batch,
+    Example,
+    collate,
+    forward_passes,
+    optimizer_steps,
+)
 
 FORMAT = Markers()
 

@@ -18,8 +18,8 @@ from ratchet.contracts.search import SearchRequest
 from ratchet.contracts.serving import LoadModel
 from ratchet.states import SearchState
 from ratchet.store.rounds import EndedSearch
-from services.trainer.context import Context, RoundFailedError
-from services.trainer.prepare import PRM1
+from services.trainer.stages.context import Context, RoundFailedError
+from services.trainer.stages.prepare import PRM1
 
 log = structlog.get_logger()
 

@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ratchet.contracts.training import PrmTraining, SftConfig, TrainingConfig
 from ratchet.models.precision import computes_bf16
 from ratchet.models.prm_head import Calibration
-from services.trainer.prm_quality import Quality
+from services.trainer.training.prm_quality import Quality
 
 PROGRESS_FILE, RESULT_FILE, ERROR_FILE = "progress.jsonl", "result.json", "error.json"
 PROGRESS_SECONDS = 0.5

@@ -7,8 +7,8 @@ from fastapi import FastAPI, Request
 from fastapi.responses import Response
 from redis.exceptions import RedisError
 
-from ratchet.service import PROBLEM_JSON, problem_response
 from ratchet.store.engine import StoreUnavailableError
+from ratchet.web.app import PROBLEM_JSON, problem_response
 
 log = structlog.get_logger()
 

@@ -14,7 +14,7 @@ import orjson
 
 from ratchet.contracts.sandbox import RunStepsResponse, StepStatus
 from ratchet.contracts.search import Proof, ProofProgram, VerificationLevel
-from ratchet.programs import fingerprint, program_of
+from ratchet.solutions.programs import fingerprint, program_of
 
 REEXECUTION_SEED = 0
 """Seed of `random` in a clean re-execution: the builder of a bundle and its checker use the same one."""

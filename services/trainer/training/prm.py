@@ -1,4 +1,4 @@
-"""Trains a PRM on search trees: `python -m services.trainer.prm_training JOB.json` (a PrmJob).
+"""Trains a PRM on search trees: `python -m services.trainer.training.prm JOB.json` (a PrmJob).
 
 The round's policy gets a head with one output, read at the end of each step. It learns which of two steps is better (pairs)
 and, if the config says so, how often a step led to a right end (values, at its end and at all its tokens). A tree is read
@@ -26,15 +26,15 @@ from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
 from ratchet.contracts.training import PrmTraining
 from ratchet.models.precision import serving_dtype
 from ratchet.models.prm_head import CONFIG_KEY, Calibration
-from services.trainer.checkpoints import (
+from services.trainer.files import write_atomically, write_file_atomically
+from services.trainer.training.checkpoints import (
     checkpoint_sha256,
     copy_tokenizer,
     job_digest,
     load_state,
     save_state,
 )
-from services.trainer.files import write_atomically, write_file_atomically
-from services.trainer.jobs import (
+from services.trainer.training.jobs import (
     PROGRESS_FILE,
     RESULT_FILE,
     PrmJob,
@@ -48,11 +48,11 @@ from services.trainer.jobs import (
     run_job,
     sampled,
 )
-from services.trainer.optimization import optimizer_of, trained_weights, with_adapters
-from services.trainer.preferences import Preferences, Tree, held_out_problems, preferences, running
-from services.trainer.prm_examples import Piece, pieces
-from services.trainer.prm_quality import Readings, platt, quality
-from services.trainer.tree_packing import ancestor_mask
+from services.trainer.training.optimizer import optimizer_of, trained_weights, with_adapters
+from services.trainer.training.preferences import Preferences, Tree, held_out_problems, preferences, running
+from services.trainer.training.prm_pieces import Piece, pieces
+from services.trainer.training.prm_quality import Readings, platt, quality
+from services.trainer.training.token_trie import ancestor_mask
 
 STATE_FOLDER = "state"
 HELD_OUT_FRACTION = 0.1

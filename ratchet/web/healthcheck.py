@@ -1,4 +1,4 @@
-"""`python -m ratchet.healthcheck`: is the service of this container ready? Exit status 0 or 1, and why not on stderr.
+"""`python -m ratchet.web.healthcheck`: is the service of this container ready? Exit status 0 or 1, and why not on stderr.
 
 Reads the service's own variables: `RATCHET_SOCKET`, otherwise `RATCHET_PORT`; a search worker, which has no HTTP, is well
 while its `RATCHET_READY_FILE` is fresh. Standard library only: it runs every few seconds in every container.

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from ratchet.models.prm_head import read_at, rendered
-from services.trainer.preferences import Node, Pair, Preferences, Tree, path
-from services.trainer.tree_packing import Array, TokenTrie
+from services.trainer.training.preferences import Node, Pair, Preferences, Tree, path
+from services.trainer.training.token_trie import Array, TokenTrie
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ratchet.answers import answer_key, same_answer
+from ratchet.cli.outcomes import wilson
 from ratchet.contracts.rounds import Evaluation, Gate, RoundConfig
 from ratchet.contracts.search import (
     Budget,
@@ -24,11 +24,11 @@ from ratchet.contracts.search import (
     VerificationLevel,
 )
 from ratchet.contracts.serving import LoadModel
-from ratchet.evaluation import wilson
+from ratchet.solutions.answers import answer_key, same_answer
 from ratchet.store.rounds import RoundProblem
 from ratchet.store.searches import NodeRecord
-from services.trainer.context import Context
-from services.trainer.searching import Pair, plan, require_sound, wait_for
+from services.trainer.stages.context import Context
+from services.trainer.stages.planned_searches import Pair, plan, require_sound, wait_for
 
 SPLITS = ("development", "held_out")
 INCUMBENT, CANDIDATE, SERVING_PRM = "incumbent", "candidate", "serving_prm"

@@ -19,8 +19,9 @@ from pydantic import BaseModel, ValidationError
 from ratchet.contracts.rounds import RoundProgress
 from ratchet.contracts.trainer import ModelKind, ModelRegistration
 from ratchet.models.sources import ModelSourceError, local_checkpoint
-from services.trainer.context import Context, RoundFailedError, run_folder
-from services.trainer.jobs import (
+from services.trainer.stages.context import Context, RoundFailedError, run_folder
+from services.trainer.stages.select import SFT_FILE, TREES_FILE
+from services.trainer.training.jobs import (
     ERROR_FILE,
     PROGRESS_FILE,
     RESULT_FILE,
@@ -31,7 +32,6 @@ from services.trainer.jobs import (
     SftJob,
     SftResult,
 )
-from services.trainer.selecting import SFT_FILE, TREES_FILE
 
 log = structlog.get_logger()
 
@@ -51,7 +51,7 @@ async def train_policy(context: Context) -> dict[str, Any]:
         out=context.folder / "policy",
         config=config.policy,
     )
-    result = await _run(context, "services.trainer.sft", job, SftResult, "training the policy")
+    result = await _run(context, "services.trainer.training.sft", job, SftResult, "training the policy")
     version = await _register(context, ModelKind.POLICY, job.out, parent=models[start])
     return {
         "policy": {
@@ -77,7 +77,7 @@ async def train_prm(context: Context) -> dict[str, Any]:
         out=context.folder / "prm",
         config=config.prm,
     )
-    result = await _run(context, "services.trainer.prm_training", job, PrmResult, "training the PRM")
+    result = await _run(context, "services.trainer.training.prm", job, PrmResult, "training the PRM")
     version = await _register(context, ModelKind.PRM, job.out, parent=policy["version"])
     return {
         "prm": {

@@ -12,11 +12,11 @@ import orjson
 
 from ratchet.contracts.rounds import RoundProgress
 from ratchet.problems import problem_id
-from services.trainer.context import Context, RoundFailedError, run_folder
 from services.trainer.files import write_file_atomically
-from services.trainer.labelling import PURPOSE
-from services.trainer.prepare import PRM1
 from services.trainer.selection import Card, choose, tree_line
+from services.trainer.stages.context import Context, RoundFailedError, run_folder
+from services.trainer.stages.prepare import PRM1
+from services.trainer.stages.search import PURPOSE
 
 SFT_FILE, TREES_FILE, CARD_FILE = "sft.jsonl", "trees.jsonl", "card.json"
 

@@ -6,7 +6,7 @@ from typing import Any, Literal
 import torch
 
 from ratchet.contracts.training import Lora, TrainingConfig
-from services.trainer.jobs import TrainingFailedError
+from services.trainer.training.jobs import TrainingFailedError
 
 NEW_HEADS = ["score", "classifier"]
 """What transformers calls the head of a token classifier; peft trains a module of these names in full."""

@@ -24,7 +24,7 @@ from torch import Tensor
 from ratchet.contracts.training import TrainingConfig
 from ratchet.models.sources import ModelSourceError, local_checkpoint
 from services.trainer.files import write_atomically
-from services.trainer.jobs import TrainingFailedError
+from services.trainer.training.jobs import TrainingFailedError
 
 TOKENIZER_FILES = (
     "tokenizer*",

@@ -10,7 +10,7 @@ from ratchet.contracts.serving import LoadModel
 from ratchet.contracts.trainer import ModelKind
 from ratchet.problems import Problem, ProblemFileError, contaminated, load, sample
 from ratchet.states import ModelState
-from services.trainer.context import Context, RoundFailedError
+from services.trainer.stages.context import Context, RoundFailedError
 
 log = structlog.get_logger()
 

@@ -1,0 +1,1 @@
+"""What every HTTP service shares: the app with its problem documents, and what is said when something is away."""
