@@ -1,3 +1,3 @@
 """Ratchet: a math solver that searches over executed steps, verifies its answers, and improves itself."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

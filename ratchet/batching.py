@@ -1,6 +1,6 @@
 """Questions that are asked in the same moment go to a service as one request.
 
-Simulations of a search that begin together stay together: one answer wakes them all, and their next questions come in one
+Rollouts of a search that begin together stay together: one answer wakes them all, and their next questions come in one
 moment again. For small models a request costs more than what it asks for; for large ones only those services are asked this
 way whose answers take about as long for one as for many.
 """

@@ -25,7 +25,7 @@ SMALL: dict[str, Any] = {
         "exploration": 1.0,
         "max_depth": 8,
         "max_tokens": 160,
-        "together": True,
+        "batch_rollouts": True,
         "retries": 0,
     },
     "policy": {
@@ -51,7 +51,7 @@ SMALL: dict[str, Any] = {
         "rollouts": 8,
         "exploration": 1.0,
         "max_tokens": 160,
-        "together": True,
+        "batch_rollouts": True,
         "development_system": 15,
     },
     "gate": PROMOTE_ANYWAY,

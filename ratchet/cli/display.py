@@ -175,7 +175,7 @@ def verification_words(verification: Verification) -> str:
         VerificationLevel.NONE: "No program that gives it could be re-executed.",
     }[verification.level]
     return (
-        f"{words} {verification.votes} of {verification.trajectories} trajectories gave this answer, "
+        f"{words} {verification.votes} of {verification.total_votes} trajectories gave this answer, "
         f"its share of the PRM-weighted vote is {verification.prm_share:.0%}; "
         f"estimated probability of being right: {verification.confidence:.2f}."
     )
@@ -189,7 +189,7 @@ def _cost(result: SearchResult) -> Table:
     for name, part in (("policy", usage.policy), ("prm", usage.prm), ("sandbox", usage.sandbox)):
         table.add_row(name, str(part.calls), str(part.tokens) if part.tokens else "", f"{part.seconds:.1f}")
     table.add_row("all, wall clock", "", "", f"{usage.wall_seconds:.1f}", style="bold")
-    table.caption = f"{usage.nodes} nodes, {usage.simulations} simulations"
+    table.caption = f"{usage.nodes} nodes, {usage.rollouts} rollouts"
     table.caption_justify = "left"
     return table
 

@@ -35,7 +35,7 @@ from rich.table import Table
 
 from ratchet import __version__
 from ratchet.cli.display import clean
-from ratchet.cli.outcomes import Outcome, Summary, outcome, summarise
+from ratchet.cli.outcomes import GradedProblem, Summary, graded_problem, summarise
 from ratchet.cli.session import (
     EXIT_INTERRUPTED,
     EXIT_SYSTEM,
@@ -85,7 +85,7 @@ def evaluate(
     strategy: Annotated[StrategyName, typer.Option(help="How the tree is grown.")] = StrategyName.MCTS,
     tokens: Annotated[int | None, typer.Option(help="Budget per problem: generated tokens.")] = None,
     seconds: Annotated[float | None, typer.Option(help="Budget per problem: seconds.")] = None,
-    rollouts: Annotated[int | None, typer.Option(help="Simulations (mcts) or trajectories.")] = None,
+    rollouts: Annotated[int | None, typer.Option(help="Most solutions that are completed.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="How many problems; default all.")] = None,
     offset: Annotated[int, typer.Option(min=0, help="Problems of the shuffled set to pass over.")] = 0,
     seed: Annotated[
@@ -200,11 +200,11 @@ def result_name(held: ProblemSet, plan: _Plan, model: str) -> str:
     return "-".join(re.sub(r"[^\w.@]+", "_", part)[-60:] for part in parts) + ".jsonl"
 
 
-Append = Callable[[Outcome], None]
+Append = Callable[[GradedProblem], None]
 
 
 @contextlib.contextmanager
-def _results(path: Path, *, fresh: bool) -> Iterator[tuple[Mapping[str, Outcome], Append]]:
+def _results(path: Path, *, fresh: bool) -> Iterator[tuple[Mapping[str, GradedProblem], Append]]:
     """What a result file holds by problem, and a function that adds to it for good. One run at a time."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -222,7 +222,7 @@ def _results(path: Path, *, fresh: bool) -> Iterator[tuple[Mapping[str, Outcome]
             file.truncate(0)
         known = _known(file, path)
 
-        def append(line: Outcome) -> None:
+        def append(line: GradedProblem) -> None:
             file.write(line.model_dump_json().encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
@@ -230,16 +230,16 @@ def _results(path: Path, *, fresh: bool) -> Iterator[tuple[Mapping[str, Outcome]
         yield known, append
 
 
-def _known(file: IO[bytes], path: Path) -> dict[str, Outcome]:
+def _known(file: IO[bytes], path: Path) -> dict[str, GradedProblem]:
     file.seek(0)
     content = file.read()
     whole = content[: content.rfind(b"\n") + 1]
     # A run that was killed while it wrote leaves half a line.
     file.truncate(len(whole))
-    known: dict[str, Outcome] = {}
+    known: dict[str, GradedProblem] = {}
     for number, line in enumerate(whole.splitlines(), 1):
         try:
-            entry = Outcome.model_validate_json(line)
+            entry = GradedProblem.model_validate_json(line)
         except ValidationError:
             raise typer.BadParameter(
                 f"{path}, line {number}: not a result. Use --fresh to start over.", param_hint="--output"
@@ -250,13 +250,13 @@ def _known(file: IO[bytes], path: Path) -> dict[str, Outcome]:
 
 async def _run_all(
     plan: _Plan,
-    known: Mapping[str, Outcome],
+    known: Mapping[str, GradedProblem],
     append: Append,
     search: SearchClient,
     sandbox: SandboxClient,
     console: Console,
     interrupts: Interrupts,
-) -> list[Outcome]:
+) -> list[GradedProblem]:
     """Outcomes of all problems, or of those that were done when the person stopped it."""
     done = {problem.id: known[problem.id] for problem in plan.problems if problem.id in known}
     waiting = iter([problem for problem in plan.problems if problem.id not in known])
@@ -308,18 +308,18 @@ async def _run_all(
     return [done[problem.id] for problem in plan.problems if problem.id in done]
 
 
-async def _one(problem: Problem, plan: _Plan, search: SearchClient, sandbox: SandboxClient) -> Outcome:
+async def _one(problem: Problem, plan: _Plan, search: SearchClient, sandbox: SandboxClient) -> GradedProblem:
     request = plan.request.model_copy(
         update={"problem": problem.text, "reference_answer": problem.answer if plan.with_reference else None}
     )
     result = await _to_the_end(request, search)
     answer = result.answer
     if answer is None or result.state is SearchState.FAILED:
-        return outcome(problem, result, correct=False, rule=None)
+        return graded_problem(problem, result, correct=False, rule=None)
     if len(answer) > MAX_GRADED_CHARS:
-        return outcome(problem, result, correct=False, rule=GradeRule.UNPARSED)
+        return graded_problem(problem, result, correct=False, rule=GradeRule.UNPARSED)
     grade = await sandbox.grade(GradeRequest(candidate=answer, reference=problem.answer))
-    return outcome(problem, result, correct=grade.equal, rule=grade.rule)
+    return graded_problem(problem, result, correct=grade.equal, rule=grade.rule)
 
 
 async def _to_the_end(request: SearchRequest, client: SearchClient) -> SearchResult:

@@ -38,12 +38,12 @@ def nano(number: int, seed: int) -> dict[str, Any]:
         "seed": seed,
         "label": {
             "rollouts": 8,
-            "candidates": 4,
+            "branching_factor": 4,
             "exploration": 1.0,
             "temperature": 1.0,
             "max_depth": 8,
             "max_tokens": 200,
-            "together": True,
+            "batch_rollouts": True,
             "retries": 1,
             "retry_factor": 2.0,
         },
@@ -74,11 +74,11 @@ def nano(number: int, seed: int) -> dict[str, Any]:
         "evaluation": {
             "tokens": 400,
             "rollouts": 32,
-            "candidates": 4,
+            "branching_factor": 4,
             "exploration": 1.0,
             "temperature": 0.7,
             "max_tokens": 200,
-            "together": True,
+            "batch_rollouts": True,
             "development_system": 100,
         },
     }
@@ -101,10 +101,10 @@ def gsm8k(number: int, seed: int) -> dict[str, Any]:
         "development": {"spec": "hub:gsm8k", "count": 200, "offset": 7000},
         "held_out": {"spec": "hub:gsm8k?split=test", "count": 1000},
         "seed": seed,
-        "label": {"rollouts": 16, "candidates": 8, "temperature": 0.8, "max_tokens": 400},
+        "label": {"rollouts": 16, "branching_factor": 8, "temperature": 0.8, "max_tokens": 400},
         "policy": {**training, "epochs": 2, "lr": 2e-4},
         "prm": {**training, "epochs": 1, "lr": 1e-4, "warmup_ratio": 0.1, "value_weight": 1.0},
-        "evaluation": {"tokens": 3000, "rollouts": 64, "candidates": 8, "max_tokens": 400},
+        "evaluation": {"tokens": 3000, "rollouts": 64, "branching_factor": 8, "max_tokens": 400},
     }
 
 

@@ -34,7 +34,7 @@ def solve(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print only the result, as JSON.")] = False,
     strategy: Annotated[StrategyName, typer.Option(help="How the tree is grown.")] = StrategyName.MCTS,
-    rollouts: Annotated[int | None, typer.Option(help="Simulations (mcts) or trajectories.")] = None,
+    rollouts: Annotated[int | None, typer.Option(help="Most solutions that are completed.")] = None,
     tokens: Annotated[int | None, typer.Option(help="Budget: generated tokens.")] = None,
     seconds: Annotated[float | None, typer.Option(help="Budget: seconds.")] = None,
     seed: Annotated[int, typer.Option(help="The same seed asks for the same search.")] = 0,

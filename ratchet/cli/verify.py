@@ -80,6 +80,11 @@ def read_bundle(path: Path) -> tuple[dict[str, Any], Proof]:
         raise typer.BadParameter(f"{path}: larger than {MAX_BUNDLE_BYTES} bytes.", param_hint="PROOF")
     try:
         document = orjson.loads(content)
+        if isinstance(document, dict) and document.get("format") == "ratchet-proof/1":
+            raise typer.BadParameter(
+                f"{path}: made by Ratchet 0.1, whose bundles have other fields. Verify it with that version.",
+                param_hint="PROOF",
+            )
         return document, Proof.model_validate(document)
     except orjson.JSONDecodeError as error:
         raise typer.BadParameter(f"{path}: not valid JSON: {error.msg}.", param_hint="PROOF") from None

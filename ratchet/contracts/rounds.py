@@ -33,14 +33,14 @@ class LabelSearch(Contract):
     """How the training problems are searched. The verifier knows the reference answers; nobody else does."""
 
     rollouts: int = Field(default=8, ge=1, le=1024)
-    candidates: int = Field(default=4, ge=1, le=64)
+    branching_factor: int = Field(default=4, ge=1, le=64)
     exploration: float = Field(default=2.0, ge=0, le=100)
     temperature: float = Field(default=1.0, gt=0, le=2)
     top_p: float = Field(default=1.0, gt=0, le=1)
     max_depth: int = Field(default=16, ge=1, le=64)
     max_tokens: int = Field(default=512, ge=8, le=4096, description="Most tokens in one trajectory.")
-    in_flight: int = Field(default=4, ge=1, le=64, description="Simulations of one search at once.")
-    together: bool = Field(default=False, description="These ask the policy with one request.")
+    in_flight: int = Field(default=4, ge=1, le=64, description="Rollouts of one search at once.")
+    batch_rollouts: bool = Field(default=False, description="They share one request to the policy.")
     prm: PrmUse | None = Field(
         default=None,
         description="What the PRM does; none: it orders as long as it is PRM1, and gives values once it was trained.",
@@ -90,13 +90,13 @@ class Evaluation(Contract):
     system: bool = Field(default=True, description="Search with PRM, beside best-of-N and majority.")
     tokens: int = Field(default=600, ge=1, description="Generated tokens for each problem and strategy.")
     rollouts: int = Field(default=64, ge=1, le=4096, description="Most trajectories of a search.")
-    candidates: int = Field(default=4, ge=1, le=64)
+    branching_factor: int = Field(default=4, ge=1, le=64)
     exploration: float = Field(default=2.0, ge=0, le=100)
     temperature: float = Field(default=0.8, gt=0, le=2)
     top_p: float = Field(default=1.0, gt=0, le=1)
     max_tokens: int = Field(default=512, ge=8, le=4096, description="Most tokens in one trajectory.")
-    in_flight: int = Field(default=4, ge=1, le=64, description="Simulations of one search at once.")
-    together: bool = Field(default=False, description="These ask the policy with one request.")
+    in_flight: int = Field(default=4, ge=1, le=64, description="Rollouts of one search at once.")
+    batch_rollouts: bool = Field(default=False, description="They share one request to the policy.")
     development_system: int = Field(
         default=100, ge=0, description="Development problems on which the gate compares the whole system."
     )

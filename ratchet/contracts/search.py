@@ -61,13 +61,16 @@ class StrategyParameters(Contract):
     """Parameters of a strategy; what a strategy does not use it ignores."""
 
     rollouts: int = Field(
-        default=16, ge=1, le=4096, description="Simulations (mcts) or trajectories (the others)."
+        default=16,
+        ge=1,
+        le=4096,
+        description="Most solutions that the policy completes from a node of the tree to their end.",
     )
-    candidates: int = Field(
+    branching_factor: int = Field(
         default=8,
         ge=1,
         le=64,
-        description="Simulations that begin at one node before its children are compared (mcts).",
+        description="Rollouts that begin at a node before its children are compared (mcts): the most children that it gets.",
     )
     max_depth: int = Field(default=16, ge=1, le=64, description="Most steps in a solution.")
     exploration: float = Field(default=2.0, ge=0, le=100, description="Exploration constant c of UCT.")
@@ -83,12 +86,12 @@ class StrategyParameters(Contract):
         default=4,
         ge=1,
         le=64,
-        description="Simulations of one search under way at once; keep it small for mcts.",
+        description="Rollouts of one search under way at once; keep it small for mcts.",
     )
-    together: bool = Field(
+    batch_rollouts: bool = Field(
         default=False,
-        description="Simulations that begin in one moment ask the policy with one request. Faster where models are tiny; "
-        "each then waits for the longest of them.",
+        description="Rollouts that begin at the same moment share one request to the policy. Faster where models are "
+        "tiny; each rollout then waits for the longest of them.",
     )
     min_agreement: int = Field(
         default=2, ge=2, le=64, description="Programs that must agree for the verification level `agreement`."
@@ -171,8 +174,8 @@ class Verification(Contract):
     """What stands behind the answer."""
 
     level: VerificationLevel
-    votes: int = Field(ge=0, description="Trajectories that gave this answer.")
-    trajectories: int = Field(ge=0, description="Trajectories that gave any answer.")
+    votes: int = Field(ge=0, description="Trajectories that gave this answer: each has one vote.")
+    total_votes: int = Field(ge=0, description="Votes for all answers.")
     distinct_programs: int = Field(
         ge=0, description="Of the votes, programs that differ in more than names and were re-executed clean."
     )
@@ -200,7 +203,7 @@ class Usage(Contract):
     sandbox: UsagePart = Field(default_factory=UsagePart)
     wall_seconds: float = 0.0
     nodes: int = 0
-    simulations: int = 0
+    rollouts: int = 0
 
 
 class SearchResult(Contract):
@@ -302,7 +305,7 @@ class ProofProgram(Contract):
 class Proof(Contract):
     """A bundle that `ratchet verify` re-executes offline."""
 
-    format: Literal["ratchet-proof/1"] = "ratchet-proof/1"
+    format: Literal["ratchet-proof/2"] = "ratchet-proof/2"
     search: str
     problem: str
     answer: str

@@ -135,7 +135,7 @@ class NodeRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class SearchOutcome:
     """What a search ended with."""
 
     answer: str | None = None
@@ -302,7 +302,6 @@ class SearchStore:
                 await connection.execute(
                     t.reference_answers.insert().values(search_id=search_id, answer=request.reference_answer)
                 )
-            await _record(connection, search_id, SearchState.QUEUED)
         return search_id, True
 
     @retried
@@ -357,7 +356,6 @@ class SearchStore:
                     .returning(t.searches.c.fence, t.searches.c.attempts, t.searches.c.started_at)
                 )
             ).one()
-            await _record(connection, search_id, SearchState.RUNNING, owner=owner)
             problem = (
                 await connection.execute(select(t.problems.c.text).where(t.problems.c.id == row.problem_id))
             ).scalar_one()
@@ -468,7 +466,7 @@ class SearchStore:
             return [NodeRecord(**row) for row in rows.mappings()]
 
     @retried
-    async def finish(self, claim: Claim, state: SearchState, outcome: Outcome) -> None:
+    async def finish(self, claim: Claim, state: SearchState, outcome: SearchOutcome) -> None:
         """End the search: state, solution, verification and usage in one transaction.
 
         Raises LeaseLostError or IllegalTransitionError, and then writes nothing. A second call with the same
@@ -543,7 +541,7 @@ class SearchStore:
                             t.solutions.c.steps,
                             t.verifications.c.level,
                             t.verifications.c.votes,
-                            t.verifications.c.trajectories,
+                            t.verifications.c.total_votes,
                             t.verifications.c.distinct_programs,
                             t.verifications.c.prm_share,
                             t.verifications.c.confidence,
@@ -666,19 +664,6 @@ async def _problem_id(connection: AsyncConnection, problem: str) -> UUID:
     return found
 
 
-async def _record(
-    connection: AsyncConnection,
-    search_id: UUID,
-    state: SearchState,
-    *,
-    owner: str | None = None,
-    reason: str | None = None,
-) -> None:
-    await connection.execute(
-        t.events.insert().values(id=new_id(), search_id=search_id, state=state, owner=owner, reason=reason)
-    )
-
-
 async def _end(connection: AsyncConnection, row: Row[Any], state: SearchState, reason: str | None) -> None:
     check_transition(SEARCH_TRANSITIONS, row.state, state)
     kept = None if reason is None else storable(reason)
@@ -687,7 +672,6 @@ async def _end(connection: AsyncConnection, row: Row[Any], state: SearchState, r
         .where(t.searches.c.id == row.id)
         .values(state=state, reason=kept, lease_until=None, ended_at=func.clock_timestamp())
     )
-    await _record(connection, row.id, state, owner=row.owner, reason=kept)
 
 
 async def _upsert_nodes(connection: AsyncConnection, search_id: UUID, nodes: Sequence[NodeRecord]) -> None:
@@ -731,7 +715,7 @@ async def _upsert_nodes(connection: AsyncConnection, search_id: UUID, nodes: Seq
 
 
 async def _insert_solution(
-    connection: AsyncConnection, search_id: UUID, outcome: Outcome, answer: str
+    connection: AsyncConnection, search_id: UUID, outcome: SearchOutcome, answer: str
 ) -> None:
     await connection.execute(
         t.solutions.insert().values(

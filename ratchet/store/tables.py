@@ -213,7 +213,7 @@ verifications = Table(
     Column("search_id", ForeignKey("solutions.search_id", ondelete="CASCADE"), primary_key=True),
     Column("level", _one_of(VerificationLevel, "level"), nullable=False),
     Column("votes", Integer, nullable=False),
-    Column("trajectories", Integer, nullable=False),
+    Column("total_votes", Integer, nullable=False),
     Column("distinct_programs", Integer, nullable=False),
     Column("prm_share", Double, nullable=False),
     Column("confidence", Double, nullable=False),
@@ -258,17 +258,4 @@ evaluations = Table(
     Column("split", Text, nullable=False),
     _json("metrics"),
     _created_at(),
-)
-
-events = Table(
-    "events",
-    metadata,
-    # Coarse: one row for each state change. The fine ones are in Redis and expire.
-    Column("id", Uuid, primary_key=True),
-    Column("search_id", ForeignKey("searches.id", ondelete="CASCADE"), nullable=False),
-    Column("state", _one_of(SearchState, "state"), nullable=False),
-    Column("owner", Text),
-    Column("reason", Text),
-    _created_at(),
-    Index("ix_events_search_id_created_at", "search_id", "created_at"),
 )

@@ -49,7 +49,7 @@ from services.sandbox.admission import Admission, BusyError
 from services.sandbox.grader import grade
 from services.sandbox.jail import Isolation, Purpose
 from services.sandbox.pool import Pool
-from services.sandbox.runs import Outcome, Run, Task, Unit, measured, unit_status
+from services.sandbox.runs import Run, RunOutcome, Task, Unit, measured, unit_status
 from services.sandbox.session_zygotes import SessionZygotes
 from services.sandbox.sessions import (
     SessionFullError,
@@ -394,13 +394,13 @@ _LIMIT_MESSAGES = {
 }
 
 
-def _message(outcome: Outcome) -> str:
+def _message(outcome: RunOutcome) -> str:
     if outcome.limit is not None:
         return _LIMIT_MESSAGES[outcome.limit]
     return "" if outcome.signal is None else f"Ended by signal {outcome.signal}."
 
 
-def code_response(outcome: Outcome) -> RunCodeResponse:
+def code_response(outcome: RunOutcome) -> RunCodeResponse:
     """The answer of `/run_code`."""
     unit = next(iter(outcome.units), Unit())
     succeeded = outcome.return_code == 0 and outcome.limit is None
@@ -422,7 +422,7 @@ def code_response(outcome: Outcome) -> RunCodeResponse:
     )
 
 
-def steps_response(outcome: Outcome, asked: int) -> RunStepsResponse:
+def steps_response(outcome: RunOutcome, asked: int) -> RunStepsResponse:
     """The answer of `/run_steps`: what each step did, and which were not run."""
     steps = [
         StepResult(status=unit_status(unit, outcome), stdout=unit.stdout, stderr=unit.stderr)

@@ -14,7 +14,7 @@ from fractions import Fraction
 
 from ratchet.contracts.sandbox import GradeRequest, GradeResponse, GradeRule, Limit
 from services.sandbox.pool import Pool
-from services.sandbox.runs import Outcome, Run, Task
+from services.sandbox.runs import Run, RunOutcome, Task
 
 RELATIVE, ABSOLUTE = Fraction(1, 10**6), Fraction(1, 10**12)
 PARSE_SECONDS = 3.0
@@ -197,7 +197,7 @@ def _task(task: Task, text: str, seconds: float) -> Run:
     return Run(task=task, units=[text], seconds=seconds, memory_bytes=MEMORY_MB * 2**20, seed=0)
 
 
-def _answer(outcome: Outcome) -> object:
+def _answer(outcome: RunOutcome) -> object:
     """What the child printed, if it ended well and printed JSON."""
     if outcome.return_code != 0:
         return None

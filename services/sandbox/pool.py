@@ -8,7 +8,7 @@ import asyncio
 import structlog
 
 from services.sandbox.jail import Purpose
-from services.sandbox.runs import Outcome, Run, run_in_zygote
+from services.sandbox.runs import Run, RunOutcome, run_in_zygote
 from services.sandbox.zygotes import (
     MAX_TASKS,
     START_SECONDS,
@@ -86,7 +86,7 @@ class Pool:
         cgroups = [zygote.cgroup for zygote in self._all.values()]
         return cgroups[0].layers if cgroups and cgroups[0] is not None else []
 
-    async def run(self, run: Run) -> Outcome:
+    async def run(self, run: Run) -> RunOutcome:
         """Run one request on a free zygote; on another one if the zygote died under it.
 
         Raises ZygoteDiedError, NotConfinedError.

@@ -84,7 +84,7 @@ class Unit:
 
 
 @dataclass
-class Outcome:
+class RunOutcome:
     """What came of a run; everything but the units' replies and texts was measured outside the jail."""
 
     units: list[Unit]
@@ -99,7 +99,7 @@ class Outcome:
     stderr_truncated: bool
 
 
-def measured(outcome: Outcome) -> Measured:
+def measured(outcome: RunOutcome) -> Measured:
     """What the supervisor measured, as the contract has it."""
     return Measured(
         signal=outcome.signal,
@@ -112,7 +112,7 @@ def measured(outcome: Outcome) -> Measured:
     )
 
 
-def unit_status(unit: Unit, outcome: Outcome) -> StepStatus:
+def unit_status(unit: Unit, outcome: RunOutcome) -> StepStatus:
     """What became of one of the steps of a run."""
     if unit.ran:
         return StepStatus.OK
@@ -199,7 +199,7 @@ def limit_hit(
     return None
 
 
-async def run_in_zygote(zygote: Zygote, level: Level, run: Run, max_output_bytes: int) -> Outcome:
+async def run_in_zygote(zygote: Zygote, level: Level, run: Run, max_output_bytes: int) -> RunOutcome:
     """Run one request. Raises ZygoteDiedError (which a second try on another zygote may mend) and NotConfinedError."""
     zygote.served += 1
     zygote.child = zygote.child or asyncio.create_task(receive(zygote.socket))
@@ -264,7 +264,7 @@ async def run_in_zygote(zygote: Zygote, level: Level, run: Run, max_output_bytes
         if signal_of(usage) is not None:
             raise ZygoteDiedError("the child was killed before its program began")
         raise NotConfinedError(last_stderr.strip()[-500:] or "the child ended before it was confined")
-    return Outcome(
+    return RunOutcome(
         units=units,
         return_code=os.WEXITSTATUS(status) if os.WIFEXITED(status) else None,
         signal=signal_of(usage),

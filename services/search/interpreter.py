@@ -43,7 +43,7 @@ class Interpreter:
         self._known: dict[tuple[str, ...], list[StepResult]] = {}
         self._session_pays = False
         self._session: str | None = None
-        # Simulations run side by side, and the first ones begin together: one session for all of them.
+        # Rollouts run side by side, and the first ones begin together: one session for all of them.
         self._beginning = asyncio.Lock()
         self._together = Together(self._run)
 

@@ -26,12 +26,12 @@ from ratchet.solutions.answers import last_line, same_answer
 from services.search.interpreter import Interpreter
 from services.search.strategies import (
     BestOfN,
+    ExecutedStep,
     Greedy,
     Majority,
     Mcts,
     Node,
-    Outcome,
-    StepOutcome,
+    Rollout,
     Strategy,
     Task,
     Tree,
@@ -96,13 +96,13 @@ class Search:
     _scores: Together[Scored, list[float]] | None = None
 
     def questions(self, backends: Backends) -> Together[Question, Candidate]:
-        """Where simulations of one moment ask the policy with one request."""
+        """Where rollouts of one moment ask the policy with one request."""
         if self._questions is None:
             self._questions = Together(lambda asked: _ask_policy(self, backends, asked))
         return self._questions
 
     def scores(self, backends: Backends) -> Together[Scored, list[float]]:
-        """Where simulations of one moment ask the PRM with one request."""
+        """Where rollouts of one moment ask the PRM with one request."""
         if self._scores is None:
             self._scores = Together(lambda asked: _ask_prm(self, backends, asked))
         return self._scores
@@ -114,7 +114,7 @@ class Search:
             case StrategyName.MCTS:
                 return Mcts(
                     parameters.rollouts,
-                    parameters.candidates,
+                    parameters.branching_factor,
                     parameters.max_depth,
                     parameters.exploration,
                     prm_values=parameters.prm is PrmUse.VALUE,
@@ -130,7 +130,7 @@ class Search:
 async def grow(search: Search, backends: Backends, journal: Journal, deadline: float) -> str:
     """Grow the tree until an end is reached; the reason why it ended. `deadline` is of the monotonic clock."""
     strategy = search.strategy()
-    running: set[asyncio.Task[Outcome]] = set()
+    running: set[asyncio.Task[Rollout]] = set()
     stopped = asyncio.create_task(search.stop.wait())
     reserve = _Reserve()
     try:
@@ -146,7 +146,7 @@ async def grow(search: Search, backends: Backends, journal: Journal, deadline: f
                 task = strategy.ask(search.tree)
                 if task is None:
                     break
-                running.add(asyncio.create_task(simulate(search, backends, task)))
+                running.add(asyncio.create_task(roll_out(search, backends, task)))
             if reason is not None or not running:
                 return reason or _why_nothing_is_left(search)
             await asyncio.wait(
@@ -156,11 +156,11 @@ async def grow(search: Search, backends: Backends, journal: Journal, deadline: f
             )
             for ended in [under_way for under_way in running if under_way.done()]:
                 running.discard(ended)
-                outcome = ended.result()
-                reserve.learn(sum(step.tokens for path in outcome.paths for step in path))
-                changed = strategy.tell(search.tree, outcome)
+                rollout = ended.result()
+                reserve.learn(sum(step.tokens for path in rollout.paths for step in path))
+                changed = strategy.tell(search.tree, rollout)
                 search.usage.nodes = len(search.tree.nodes) - 1
-                search.usage.simulations = search.tree.root.visits
+                search.usage.rollouts = search.tree.root.visits
                 journal.note([search.tree.nodes[node] for node in changed])
     finally:
         for pending in (*running, stopped):
@@ -205,16 +205,16 @@ def _reason_to_end(search: Search, strategy: Strategy, deadline: float) -> str |
 
 
 def _why_nothing_is_left(search: Search) -> str:
-    if search.tree.trajectories >= search.request.parameters.rollouts:
+    if search.tree.rollouts >= search.request.parameters.rollouts:
         return "all rollouts done"
     return f"budget of {search.request.budget.tokens} tokens used up"
 
 
-async def simulate(search: Search, backends: Backends, task: Task) -> Outcome:
+async def roll_out(search: Search, backends: Backends, task: Task) -> Rollout:
     """Complete a trajectory. After a step that does not run, go on from the last one that did."""
     prefix = [node.text for node in search.tree.path(task.node)]
-    tried: list[tuple[StepOutcome, ...]] = []
-    good: list[StepOutcome] = []
+    tried: list[tuple[ExecutedStep, ...]] = []
+    good: list[ExecutedStep] = []
     for attempt in range(task.retries + 1):
         room = search.request.parameters.max_depth - len(prefix) - len(good)
         if room <= 0:
@@ -236,7 +236,7 @@ async def simulate(search: Search, backends: Backends, task: Task) -> Outcome:
             break
     tried.append(tuple(good))
     scored = await _score(search, backends, task.node, tried)
-    return Outcome(task, tuple(path for path in scored[:-1] if path) + scored[-1:])
+    return Rollout(task, tuple(path for path in scored[:-1] if path) + scored[-1:])
 
 
 async def _value(search: Search, backends: Backends, answer: str, prm_score: float | None) -> float:
@@ -259,7 +259,7 @@ async def _generate(
         seed=(search.request.seed * 1_000_003 + task * 101 + attempt) % 2**31,
     )
     began = time.monotonic()
-    if parameters.together:
+    if parameters.batch_rollouts:
         candidate = await search.questions(backends).ask(question)
     else:
         [candidate] = await _ask_policy(search, backends, [question])
@@ -285,7 +285,7 @@ async def _ask_policy(search: Search, backends: Backends, questions: Sequence[Qu
 
 async def _run(
     search: Search, prefix: list[str], candidate: Candidate, steps: list[str]
-) -> list[StepOutcome]:
+) -> list[ExecutedStep]:
     """Run the candidate's steps after the prefix; up to the first that fails or that gives the answer."""
     if not steps:
         return []
@@ -301,11 +301,11 @@ async def _run(
         # The prefix ran before and does not run now: whatever follows it cannot be trusted.
         results = [StepResult(status=StepStatus.ERROR, stderr="an earlier step did not run again")]
     shares = _token_shares(candidate.tokens, steps)
-    outcomes: list[StepOutcome] = []
+    executed: list[ExecutedStep] = []
     for text, result, tokens, prior in zip(steps, results, shares, candidate.step_logprobs, strict=False):
         ok = result.status is StepStatus.OK
-        outcomes.append(
-            StepOutcome(
+        executed.append(
+            ExecutedStep(
                 text=text,
                 status=result.status,
                 stdout=result.stdout,
@@ -318,9 +318,9 @@ async def _run(
                 answer=last_line(result.stdout) if ok else None,
             )
         )
-        if not ok or outcomes[-1].answer is not None:
+        if not ok or executed[-1].answer is not None:
             break
-    return outcomes
+    return executed
 
 
 def _is_text(step: str) -> bool:
@@ -332,8 +332,8 @@ def _is_text(step: str) -> bool:
 
 
 async def _score(
-    search: Search, backends: Backends, start: str, paths: Sequence[tuple[StepOutcome, ...]]
-) -> tuple[tuple[StepOutcome, ...], ...]:
+    search: Search, backends: Backends, start: str, paths: Sequence[tuple[ExecutedStep, ...]]
+) -> tuple[tuple[ExecutedStep, ...], ...]:
     """The paths below the node `start`, with the PRM's scores for the steps that ran."""
     prefix = search.tree.path(start)
     chains = [[step for step in path if step.status is StepStatus.OK] for path in paths]
@@ -351,7 +351,7 @@ async def _score(
     found = await asyncio.gather(*map(search.scores(backends).ask, trajectories))
     _charge(search.usage.prm, began, 0)
     rows = iter(found)
-    scored: list[tuple[StepOutcome, ...]] = []
+    scored: list[tuple[ExecutedStep, ...]] = []
     for path, chain in zip(paths, chains, strict=True):
         scores = iter(next(rows)[len(prefix) :] if chain else [])
         scored.append(
@@ -393,7 +393,9 @@ async def _when_held(ask: Callable[[], Awaitable[R]], pinned: str | None) -> R:
         await asyncio.sleep(1.0)
 
 
-async def _valued(search: Search, backends: Backends, step: StepOutcome, score: float | None) -> StepOutcome:
+async def _valued(
+    search: Search, backends: Backends, step: ExecutedStep, score: float | None
+) -> ExecutedStep:
     """The step with its score and, where it gives an answer, the value of the trajectory."""
     value = None if step.answer is None else await _value(search, backends, step.answer, score)
     return replace(step, prm_score=score, value=value)

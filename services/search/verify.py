@@ -18,7 +18,7 @@ from ratchet.solutions.answers import same_answer
 from ratchet.solutions.programs import fingerprint, program_of
 from ratchet.solutions.proof import REEXECUTION_SEED, final_answer, proof_program, sealed
 from ratchet.states import SearchState
-from ratchet.store.searches import Outcome
+from ratchet.store.searches import SearchOutcome
 from services.search.confidence import confidence
 from services.search.interpreter import STEP_MEMORY_MB, STEP_SECONDS, SandboxFailedError
 from services.search.run import Search
@@ -47,7 +47,7 @@ class _Confirmed:
 
 async def conclude(
     search: Search, sandbox: SandboxClient, search_id: str, created_at: datetime, reason: str
-) -> tuple[SearchState, Outcome]:
+) -> tuple[SearchState, SearchOutcome]:
     """Choose and verify the answer of a search that has stopped growing for `reason`; its end state and outcome."""
     groups = tally(search.tree, search.strategy())
     if search.reference is not None:
@@ -60,7 +60,7 @@ async def conclude(
         state = SearchState.CANCELLED if cancelled else SearchState.BUDGET_EXHAUSTED
         if groups:
             reason += "; no program gave its answer again in the clean re-execution"
-        return state, Outcome(usage=search.usage, models=search.models, reason=reason)
+        return state, SearchOutcome(usage=search.usage, models=search.models, reason=reason)
     verification = await _verification(search, sandbox, groups, chosen, confirmed)
     best = confirmed[0] if confirmed else _Confirmed(chosen.trajectories[0], ())
     needed = VerificationLevel.REFERENCE if search.reference is not None else search.request.require
@@ -71,7 +71,7 @@ async def conclude(
     if confirmed:
         versions = await sandbox.versions()
         proof = _proof(search, search_id, created_at, chosen.answer, verification, confirmed, versions)
-    return state, Outcome(
+    return state, SearchOutcome(
         answer=chosen.answer,
         program=program_of(best.trajectory.texts),
         steps=[
@@ -155,7 +155,7 @@ async def _verification(
     return Verification(
         level=level,
         votes=chosen.votes,
-        trajectories=sum(group.votes for group in groups),
+        total_votes=sum(group.votes for group in groups),
         distinct_programs=len(confirmed),
         prm_share=min(1.0, chosen.prm_share),
         confidence=confidence(level, chosen, groups, len(confirmed)),

@@ -56,7 +56,7 @@ class Group:
 
     @property
     def votes(self) -> int:
-        """Simulations that ended with this answer."""
+        """Rollouts that ended with this answer."""
         return sum(trajectory.end.visits for trajectory in self.trajectories)
 
     def programs(self) -> int:

@@ -30,7 +30,7 @@ from ratchet.queue import make_worker
 from ratchet.settings import SearchSettings, load
 from ratchet.states import SearchState
 from ratchet.store.engine import StoreUnavailableError, make_engine
-from ratchet.store.searches import Claim, LeaseLostError, NodeRecord, Outcome, SearchStore
+from ratchet.store.searches import Claim, LeaseLostError, NodeRecord, SearchOutcome, SearchStore
 from ratchet.telemetry import configure_logging
 from services.search.interpreter import Interpreter, SandboxFailedError
 from services.search.run import Backends, Search, grow
@@ -256,7 +256,7 @@ class Worker:
 
     async def _grow_and_conclude(
         self, claim: Claim, search: Search, journal: _TreeJournal, deadline: float
-    ) -> tuple[SearchState, Outcome]:
+    ) -> tuple[SearchState, SearchOutcome]:
         """Grow until an end, then verify. A backend that stays away or refuses ends the search with what it has."""
         try:
             async with search.interpreter:
@@ -265,11 +265,13 @@ class Worker:
             log.warning("a backend failed", error=str(error))
             reason = f"stopped early: {error}"
             if not search.tree.terminals():
-                return SearchState.FAILED, Outcome(usage=search.usage, models=search.models, reason=reason)
+                return SearchState.FAILED, SearchOutcome(
+                    usage=search.usage, models=search.models, reason=reason
+                )
         try:
             return await conclude(search, self.backends.sandbox, str(claim.id), claim.created_at, reason)
         except (ServiceError, SandboxFailedError) as error:
-            return SearchState.FAILED, Outcome(
+            return SearchState.FAILED, SearchOutcome(
                 usage=search.usage, models=search.models, reason=f"the answer could not be verified: {error}"
             )
 

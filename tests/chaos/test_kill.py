@@ -63,7 +63,7 @@ async def test_a_killed_part_is_started_again_and_the_search_ends(stack: Running
             seed=PARTS.index(part),
         )
     )  # fmt: skip
-    before = await stack.until(search_id, lambda found: found.usage.simulations >= 2, 60)
+    before = await stack.until(search_id, lambda found: found.usage.rollouts >= 2, 60)
     nodes_before = await stack.nodes(search_id)
     assert not is_end(SEARCH_TRANSITIONS, before.state), "it was over before anything was killed"
 
@@ -89,10 +89,10 @@ async def test_a_killed_part_is_started_again_and_the_search_ends(stack: Running
     # None of these parts is needed to the end of time: each is back long before a caller gives up.
     assert after.state in (SearchState.SOLVED_VERIFIED, SearchState.ANSWERED_UNVERIFIED), after.reason
     assert after.reason == "all rollouts done"
-    assert after.usage.simulations >= ROLLOUTS
+    assert after.usage.rollouts >= ROLLOUTS
     nodes = await patiently(lambda: stack.nodes(search_id))
     assert len(nodes) == after.usage.nodes + 1
-    assert nodes[0]["visits"] == after.usage.simulations
+    assert nodes[0]["visits"] == after.usage.rollouts
     assert {node["id"] for node in nodes_before} <= {node["id"] for node in nodes}, (
         "the tree of before is kept"
     )

@@ -33,7 +33,13 @@ ROUND = {
     "train": {"spec": "nano:train", "count": 60},
     "development": {"spec": "nano:development", "count": 60},
     "held_out": {"spec": "nano:held_out", "count": 60},
-    "label": {"rollouts": 8, "max_tokens": 200, "together": True, "temperature": 1.0, "exploration": 1.0},
+    "label": {
+        "rollouts": 8,
+        "max_tokens": 200,
+        "batch_rollouts": True,
+        "temperature": 1.0,
+        "exploration": 1.0,
+    },
     "policy": {"epochs": 3, "lr": 5e-4, "batch_tokens": 1024, "micro_tokens": 1024, "max_length": 256},
     "prm": {
         "epochs": 1,
@@ -46,7 +52,7 @@ ROUND = {
     "evaluation": {
         "tokens": 200,
         "max_tokens": 200,
-        "together": True,
+        "batch_rollouts": True,
         "development_system": 20,
         "system": False,
     },

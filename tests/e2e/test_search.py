@@ -43,7 +43,7 @@ async def test_a_problem_is_solved_and_verified_by_agreement(stack: Running) -> 
     assert result.verification is not None
     assert result.verification.level is VerificationLevel.AGREEMENT
     assert result.verification.distinct_programs >= 2
-    assert result.verification.votes <= result.verification.trajectories
+    assert result.verification.votes <= result.verification.total_votes
     assert result.steps[-1].stdout.strip() == CUPS.answer
     assert tuple(step.text for step in result.steps) in [steps for _, steps in CUPS.solutions]
     assert all(step.prm_score is not None and 0 <= step.prm_score <= 1 for step in result.steps)
@@ -51,7 +51,7 @@ async def test_a_problem_is_solved_and_verified_by_agreement(stack: Running) -> 
     assert min(usage.policy.calls, usage.prm.calls, usage.sandbox.calls) > 0
     assert usage.policy.tokens > 0
     assert usage.policy.seconds > 0
-    assert (usage.nodes, usage.simulations) >= (2, 2)
+    assert (usage.nodes, usage.rollouts) >= (2, 2)
     assert result.models["policy"].startswith("memorised@")
     assert result.models["prm"].endswith(result.models["policy"])
 
@@ -143,7 +143,7 @@ async def test_the_tree_is_consistent(stack: Running) -> None:
         assert node["id"] not in seen
         assert node is root or node["parent"] in seen, "parents come first"
         seen[node["id"]] = node
-    assert root["visits"] == result.usage.simulations
+    assert root["visits"] == result.usage.rollouts
     assert any(node["state"] == "failed" for node in nodes), "this model fails sometimes"
     for node in nodes:
         children = [child for child in nodes if child["parent"] == node["id"]]
@@ -234,7 +234,7 @@ async def test_every_strategy_answers(stack: Running, strategy: StrategyName) ->
     result = await stack.solve(CUPS.problem, strategy=strategy, require="execution", seed=4)
     assert (result.state, result.answer) == (SearchState.SOLVED_VERIFIED, CUPS.answer)
     if strategy is StrategyName.GREEDY:
-        assert result.usage.simulations == 1
+        assert result.usage.rollouts == 1
 
 
 async def test_a_step_that_never_ends_is_cut_off_once_and_not_built_on(stack: Running) -> None:

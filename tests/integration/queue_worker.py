@@ -17,7 +17,7 @@ from ratchet.queue import make_worker
 from ratchet.settings import SearchSettings
 from ratchet.states import SearchState
 from ratchet.store.engine import make_engine
-from ratchet.store.searches import LeaseLostError, NodeRecord, NodeState, Outcome, SearchStore
+from ratchet.store.searches import LeaseLostError, NodeRecord, NodeState, SearchOutcome, SearchStore
 
 
 def tell(what: str, search: object) -> None:
@@ -42,7 +42,7 @@ async def main(seconds: float, lease: float) -> None:
                 await store.renew(claim, lease)
                 await asyncio.sleep(0.05)
             state = SearchState.CANCELLED if cancelled.is_set() else SearchState.ANSWERED_UNVERIFIED
-            await store.finish(claim, state, Outcome(answer="37", usage=Usage(nodes=claim.attempt)))
+            await store.finish(claim, state, SearchOutcome(answer="37", usage=Usage(nodes=claim.attempt)))
             tell("cancelled" if cancelled.is_set() else "end", search_id)
         except LeaseLostError:
             tell("lost", search_id)

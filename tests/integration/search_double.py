@@ -49,7 +49,7 @@ def result(number: int, request: SearchRequest) -> SearchResult:
             "verification": {
                 "level": "agreement" if word == "say" else "execution",
                 "votes": 3,
-                "trajectories": 4,
+                "total_votes": 4,
                 "distinct_programs": 2,
                 "prm_share": 0.8,
                 "confidence": 0.9,

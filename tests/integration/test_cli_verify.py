@@ -27,7 +27,7 @@ def bundle(*programs: Any, answer: str = "42") -> dict[str, Any]:
             "verification": {
                 "level": "agreement",
                 "votes": 3,
-                "trajectories": 4,
+                "total_votes": 4,
                 "distinct_programs": 2,
                 "prm_share": 0.9,
                 "confidence": 0.8,

@@ -34,13 +34,13 @@ from ratchet.states import NodeState, SearchState
 from ratchet.store.engine import make_engine
 from ratchet.store.ids import new_id
 from ratchet.store.migrate import migrate
-from ratchet.store.searches import Claim, NodeRecord, Outcome, SearchStore
+from ratchet.store.searches import Claim, NodeRecord, SearchOutcome, SearchStore
 from services.search.app import build_app
 
 VERIFIED = Verification(
     level=VerificationLevel.AGREEMENT,
     votes=3,
-    trajectories=4,
+    total_votes=4,
     distinct_programs=2,
     prm_share=0.8,
     confidence=0.9,
@@ -93,7 +93,7 @@ async def begun(store: SearchStore, **changes: Any) -> Claim:
 
 
 async def solved(store: SearchStore, claim: Claim, **changes: Any) -> SearchResult:
-    outcome = Outcome(answer="42", program="print(42)", verification=VERIFIED, usage=Usage(nodes=1))
+    outcome = SearchOutcome(answer="42", program="print(42)", verification=VERIFIED, usage=Usage(nodes=1))
     await store.finish(claim, SearchState.SOLVED_VERIFIED, replace(outcome, **changes))
     result = await store.result(claim.id)
     assert result is not None
@@ -333,7 +333,7 @@ async def test_cancelling_is_idempotent_and_keeps_the_best_answer(
     for _ in range(2):
         assert (await api.delete(f"/search/{claim.id}")).status_code == 202
     assert await store.renew(claim, 60) is True
-    await store.finish(claim, SearchState.CANCELLED, Outcome(answer="41"))
+    await store.finish(claim, SearchState.CANCELLED, SearchOutcome(answer="41"))
     after = await api.delete(f"/search/{claim.id}")
     assert (after.status_code, after.json()["answer"]) == (200, "41")
 
@@ -362,7 +362,7 @@ async def test_a_proof_is_given_or_the_reason_why_not(api: httpx.AsyncClient, st
     assert given.status_code == 200
     assert Proof.model_validate(given.json()) == bundle
     without = await begun(store)
-    await store.finish(without, SearchState.BUDGET_EXHAUSTED, Outcome())
+    await store.finish(without, SearchState.BUDGET_EXHAUSTED, SearchOutcome())
     is_problem(await api.get(f"/search/{without.id}/proof"), 404)
 
 

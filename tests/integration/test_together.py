@@ -1,4 +1,4 @@
-"""Questions of one moment are one request; and the simulations of a search share one session of a real sandbox."""
+"""Questions of one moment are one request; and the rollouts of a search share one session of a real sandbox."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -66,12 +66,12 @@ async def test_those_that_one_answer_wakes_ask_together_again(
 ) -> None:
     service.answers.set()
 
-    async def simulation(n: int) -> int:
+    async def rollout(n: int) -> int:
         for _ in range(3):
             n = await together.ask(n)
         return n
 
-    assert await asyncio.gather(*map(simulation, (1, 2, 3))) == [8, 16, 24]
+    assert await asyncio.gather(*map(rollout, (1, 2, 3))) == [8, 16, 24]
     assert service.asked == [[1, 2, 3], [2, 4, 6], [4, 8, 12]]
 
 
@@ -174,12 +174,12 @@ async def test_quick_trajectories_open_no_session_and_are_run_once(
         assert sessions(sandbox) == before
 
 
-async def test_simulations_that_begin_one_after_another_share_one_session(
+async def test_rollouts_that_begin_one_after_another_share_one_session(
     sandbox: Sandbox, client: SandboxClient
 ) -> None:
     before = sessions(sandbox)
 
-    async def simulation(number: int) -> str:
+    async def rollout(number: int) -> str:
         # Not in the same moment, so each comes with a request of its own before there is a session.
         await turns(3 * number)
         done = await interpreter.run(["x = 40", f"print(x + {number})"])
@@ -188,9 +188,9 @@ async def test_simulations_that_begin_one_after_another_share_one_session(
 
     async with Interpreter(client, seed=1) as interpreter:
         await make_a_session_pay(interpreter)
-        assert await asyncio.gather(*map(simulation, range(6))) == [f"{40 + n}\n" for n in range(6)]
+        assert await asyncio.gather(*map(rollout, range(6))) == [f"{40 + n}\n" for n in range(6)]
         assert sessions(sandbox) == before + 1
-        assert await simulation(9) == "49\n"
+        assert await rollout(9) == "49\n"
         assert sessions(sandbox) == before + 1
     assert sessions(sandbox) == before
 
@@ -205,16 +205,16 @@ async def test_a_session_that_was_lost_is_made_anew_once_for_all(
         assert interpreter._session is not None
         await client.end_session(interpreter._session)
 
-        async def simulation(number: int) -> str:
+        async def rollout(number: int) -> str:
             await turns(3 * number)
             return (await interpreter.run(["x = 1", f"print(x + {number})"]))[-1].stdout
 
-        assert await asyncio.gather(*map(simulation, range(4))) == ["1\n", "2\n", "3\n", "4\n"]
+        assert await asyncio.gather(*map(rollout, range(4))) == ["1\n", "2\n", "3\n", "4\n"]
         assert sessions(sandbox) == before + 1
     assert sessions(sandbox) == before
 
 
-async def test_a_simulation_that_is_cancelled_harms_no_other_of_its_search(client: SandboxClient) -> None:
+async def test_a_rollout_that_is_cancelled_harms_no_other_of_its_search(client: SandboxClient) -> None:
     async with Interpreter(client, seed=3) as interpreter:
         await make_a_session_pay(interpreter)
         first = asyncio.create_task(interpreter.run(["x = 1"]))
@@ -227,7 +227,7 @@ async def test_a_simulation_that_is_cancelled_harms_no_other_of_its_search(clien
         assert (await interpreter.run(["print(3)"]))[0].stdout == "3\n"
 
 
-async def test_a_sandbox_that_is_away_is_an_error_for_each_simulation(free_port: int) -> None:
+async def test_a_sandbox_that_is_away_is_an_error_for_each_rollout(free_port: int) -> None:
     async with (
         SandboxClient(f"http://127.0.0.1:{free_port}", retry_seconds=0) as away,
         Interpreter(away, seed=4) as interpreter,

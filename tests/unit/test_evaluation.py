@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from ratchet.cli.outcomes import Outcome, mcnemar, summarise, wilson
+from ratchet.cli.outcomes import GradedProblem, mcnemar, summarise, wilson
 
 
 @pytest.mark.parametrize(
@@ -26,7 +26,7 @@ def test_wilson_interval(successes: int, n: int, low: float, high: float) -> Non
     assert wilson(successes, n) == pytest.approx((low, high), abs=1e-4)
 
 
-def line(**changes: Any) -> Outcome:
+def line(**changes: Any) -> GradedProblem:
     fields: dict[str, Any] = {
         "id": "a",
         "source": "f:1",
@@ -38,14 +38,14 @@ def line(**changes: Any) -> Outcome:
         "level": "agreement",
         "confidence": 0.9,
         "votes": 3,
-        "trajectories": 4,
+        "total_votes": 4,
         "tokens": 100,
         "seconds": 2.0,
         "models": {"policy": "m@1"},
         "search": "s",
         "reason": None,
     }
-    return Outcome.model_validate(fields | changes)
+    return GradedProblem.model_validate(fields | changes)
 
 
 def test_a_summary_counts_failures_as_wrong_and_levels_apart() -> None:

@@ -32,7 +32,7 @@ def bundle(**changes: Any) -> Proof:
         "verification": {
             "level": "agreement",
             "votes": 3,
-            "trajectories": 4,
+            "total_votes": 4,
             "distinct_programs": 2,
             "prm_share": 0.1,
             "confidence": 1.0,

@@ -1,4 +1,4 @@
-"""The search strategies as pure code: invariants that hold whatever the policy writes and in whatever order outcomes come."""
+"""The search strategies as pure code: invariants that hold whatever the policy writes and in whatever order rollouts come."""
 
 import math
 import random
@@ -12,11 +12,11 @@ from ratchet.contracts.sandbox import StepStatus
 from ratchet.states import NodeState
 from services.search.strategies import (
     BestOfN,
+    ExecutedStep,
     Greedy,
     Majority,
     Mcts,
-    Outcome,
-    StepOutcome,
+    Rollout,
     Strategy,
     Task,
     Tree,
@@ -34,8 +34,8 @@ def step(
     answer: str | None = None,
     value: float | None = None,
     prm: float | None = None,
-) -> StepOutcome:
-    return StepOutcome(
+) -> ExecutedStep:
+    return ExecutedStep(
         text=text,
         status=StepStatus.OK if ran else StepStatus.ERROR,
         stdout=answer or "",
@@ -49,17 +49,17 @@ def step(
     )
 
 
-def outcome_of(task: Task, depth: int, rng: random.Random) -> Outcome:
+def rollout_of(task: Task, depth: int, rng: random.Random) -> Rollout:
     """A random world in which steps are few, so that tasks often find the same ones; fixed by the task's number."""
     length = rng.randint(0, MAX_DEPTH - depth)
     path = [random_step(rng, last=False, ran=True) for _ in range(length)]
     if path and rng.random() < 0.7:
         path[-1] = random_step(rng, last=True, ran=True)
     failed = (random_step(rng, last=False, ran=False),)
-    return Outcome(task, (failed, tuple(path)) if rng.random() < 0.3 else (tuple(path),))
+    return Rollout(task, (failed, tuple(path)) if rng.random() < 0.3 else (tuple(path),))
 
 
-def random_step(rng: random.Random, *, last: bool | None = None, ran: bool | None = None) -> StepOutcome:
+def random_step(rng: random.Random, *, last: bool | None = None, ran: bool | None = None) -> ExecutedStep:
     ok = rng.random() < 0.8 if ran is None else ran
     prm = rng.random() if ok else None
     if ok and (rng.random() < 0.3 if last is None else last):
@@ -68,30 +68,32 @@ def random_step(rng: random.Random, *, last: bool | None = None, ran: bool | Non
     return step(f"x = {rng.randint(0, 3)}", ran=ok, prm=prm)
 
 
-def play(strategy: Strategy, seed: int, in_flight: int, tasks: int = 60) -> tuple[Tree, list[Outcome]]:
-    """Run the strategy against the random world, outcomes told in random order."""
+def play(strategy: Strategy, seed: int, in_flight: int, tasks: int = 60) -> tuple[Tree, list[Rollout]]:
+    """Run the strategy against the random world, rollouts told in random order."""
     rng = random.Random(seed)
-    tree, waiting, told = Tree(), list[Task](), list[Outcome]()
+    tree, waiting, told = Tree(), list[Task](), list[Rollout]()
     for _ in range(tasks):
         while len(waiting) < in_flight and (task := strategy.ask(tree)) is not None:
             waiting.append(task)
         if not waiting:
             break
         task = waiting.pop(rng.randrange(len(waiting)))
-        outcome = outcome_of(task, tree.nodes[task.node].depth, random.Random(seed * 1000 + task.number))
-        strategy.tell(tree, outcome)
-        told.append(outcome)
+        rollout = rollout_of(task, tree.nodes[task.node].depth, random.Random(seed * 1000 + task.number))
+        strategy.tell(tree, rollout)
+        told.append(rollout)
     return tree, told
 
 
-def value_of(outcome: Outcome) -> float:
-    """Value of the trajectory that the outcome completes."""
-    last = outcome.paths[-1]
+def value_of(rollout: Rollout) -> float:
+    """Value of the trajectory that the rollout completes."""
+    last = rollout.paths[-1]
     return last[-1].value if last and last[-1].value is not None else -1.0
 
 
 def mcts(**changes: float) -> Mcts:
-    return Mcts(**{"rollouts": 40, "candidates": 3, "max_depth": MAX_DEPTH, "exploration": 1.4, **changes})  # type: ignore[arg-type]
+    return Mcts(
+        **{"rollouts": 40, "branching_factor": 3, "max_depth": MAX_DEPTH, "exploration": 1.4, **changes}
+    )  # type: ignore[arg-type]
 
 
 worlds = given(seed=st.integers(0, 10_000), in_flight=st.integers(1, 6))
@@ -101,7 +103,7 @@ worlds = given(seed=st.integers(0, 10_000), in_flight=st.integers(1, 6))
 @settings(max_examples=150, deadline=None)
 def test_visits_are_conserved_and_values_stay_in_range(seed: int, in_flight: int) -> None:
     tree, told = play(mcts(), seed, in_flight)
-    values = [value_of(outcome) for outcome in told]
+    values = [value_of(rollout) for rollout in told]
     assert tree.root.visits == len(values)
     assert tree.root.value_sum == pytest.approx(sum(values))
     for node in tree.nodes.values():
@@ -118,9 +120,9 @@ def test_no_step_is_expanded_twice_and_failed_steps_are_never_built_on(seed: int
     for node in tree.nodes.values():
         steps = [(child.text, child.state is NodeState.FAILED) for child in tree.children(node)]
         assert len(steps) == len(set(steps)), "a step is one child, however often the policy writes it"
-        begun = sum(outcome.task.node == node.id for outcome in told)
+        begun = sum(rollout.task.node == node.id for rollout in told)
         assert node.expansions == begun
-        assert node.id == ROOT or begun <= strategy.candidates
+        assert node.id == ROOT or begun <= strategy.branching_factor
         if node.state is NodeState.FAILED:
             assert node.visits == 0
             assert not node.children
@@ -146,13 +148,13 @@ def test_any_order_of_tells_gives_the_same_tree(seed: int, order: random.Random,
     def grown(shuffle: bool) -> Tree:
         tree, _ = play(strategy, seed, in_flight=1, tasks=ahead)
         tasks = [task for _ in range(6) if (task := strategy.ask(tree)) is not None]
-        outcomes = [
-            outcome_of(task, tree.nodes[task.node].depth, random.Random(seed + task.number)) for task in tasks
+        rollouts = [
+            rollout_of(task, tree.nodes[task.node].depth, random.Random(seed + task.number)) for task in tasks
         ]
         if shuffle:
-            order.shuffle(outcomes)
-        for outcome in outcomes:
-            strategy.tell(tree, outcome)
+            order.shuffle(rollouts)
+        for rollout in rollouts:
+            strategy.tell(tree, rollout)
         return tree
 
     plain, shuffled = grown(shuffle=False), grown(shuffle=True)
@@ -170,8 +172,8 @@ def test_telling_twice_changes_nothing(seed: int, in_flight: int) -> None:
     strategy = mcts()
     tree, told = play(strategy, seed, in_flight)
     before = {node_id: asdict(node) for node_id, node in tree.nodes.items()}
-    for outcome in told:
-        assert strategy.tell(tree, outcome) == []
+    for rollout in told:
+        assert strategy.tell(tree, rollout) == []
     assert before == {node_id: asdict(node) for node_id, node in tree.nodes.items()}
 
 
@@ -183,30 +185,30 @@ def test_the_same_world_gives_the_same_tree(seed: int, in_flight: int) -> None:
     assert {k: asdict(v) for k, v in first.nodes.items()} == {k: asdict(v) for k, v in second.nodes.items()}
 
 
-def tell(strategy: Mcts, tree: Tree, *path: StepOutcome) -> str:
+def tell(strategy: Mcts, tree: Tree, *path: ExecutedStep) -> str:
     """Tell the next task that it found this path; the node at which the task began."""
     task = strategy.ask(tree)
     assert task is not None
-    strategy.tell(tree, Outcome(task, (path,)))
+    strategy.tell(tree, Rollout(task, (path,)))
     return tree.nodes[task.node].text
 
 
 def test_a_node_is_expanded_before_its_children_are_compared() -> None:
-    strategy, tree = mcts(candidates=2), Tree()
+    strategy, tree = mcts(branching_factor=2), Tree()
     began = [tell(strategy, tree, step(f"a = {n}"), step("print(a)", answer="1", value=1.0)) for n in (1, 2)]
     assert began == ["", ""], "both from the root"
     assert tell(strategy, tree, step("print(3)", answer="3", value=0.0)) in {"a = 1", "a = 2"}
 
 
 def test_uct_takes_the_better_child_when_it_does_not_explore() -> None:
-    strategy, tree = mcts(candidates=2, exploration=0.0), Tree()
+    strategy, tree = mcts(branching_factor=2, exploration=0.0), Tree()
     tell(strategy, tree, step("a = 1"), step("print(a)", answer="1", value=-1.0))
     tell(strategy, tree, step("a = 2"), step("print(a)", answer="2", value=1.0))
     assert tell(strategy, tree, step("b = 1"), step("print(b)", answer="1", value=1.0)) == "a = 2"
 
 
 def test_the_prm_seeds_the_value_of_a_node() -> None:
-    strategy, tree = mcts(candidates=2, exploration=0.0), Tree()
+    strategy, tree = mcts(branching_factor=2, exploration=0.0), Tree()
     for number, prm in ((1, 0.9), (2, 0.1)):
         tell(strategy, tree, step(f"a = {number}", prm=prm), step("print(a)", answer="1", value=0.0))
     assert tell(strategy, tree, step("print(3)", answer="3", value=0.0)) == "a = 1"
@@ -216,7 +218,7 @@ def test_the_prm_seeds_the_value_of_a_node() -> None:
 
 
 def test_uct_explores_what_was_visited_less() -> None:
-    strategy, tree = mcts(candidates=2, exploration=100.0), Tree()
+    strategy, tree = mcts(branching_factor=2, exploration=100.0), Tree()
     tell(strategy, tree, step("a = 1"), step("print(a)", answer="1", value=1.0))
     tell(strategy, tree, step("a = 2"), step("print(a)", answer="2", value=-1.0))
     good, bad = tree.children(tree.root)
@@ -227,8 +229,8 @@ def test_uct_explores_what_was_visited_less() -> None:
     assert math.sqrt(math.log(10) / 1) > math.sqrt(math.log(10) / 9)
 
 
-def test_simulations_under_way_spread_the_next_ones_out() -> None:
-    strategy, tree = mcts(candidates=2, exploration=1.0), Tree()
+def test_rollouts_under_way_spread_the_next_ones_out() -> None:
+    strategy, tree = mcts(branching_factor=2, exploration=1.0), Tree()
     for number in (1, 2):
         tell(strategy, tree, step(f"a = {number}"), step("print(a)", answer="1", value=0.0))
     asked = [strategy.ask(tree) for _ in range(2)]
@@ -244,7 +246,7 @@ def test_the_same_step_found_twice_is_one_node() -> None:
 
 
 def test_a_tree_in_which_every_way_was_tried_is_begun_anew_from_the_root() -> None:
-    strategy, tree = mcts(rollouts=4, candidates=1), Tree()
+    strategy, tree = mcts(rollouts=4, branching_factor=1), Tree()
     began = [tell(strategy, tree, step("print(1)", answer="1", value=1.0)) for _ in range(4)]
     assert began == [""] * 4
     assert [node.visits for node in tree.terminals()] == [4]
@@ -252,7 +254,7 @@ def test_a_tree_in_which_every_way_was_tried_is_begun_anew_from_the_root() -> No
 
 
 def test_nothing_below_the_depth_limit_is_selected() -> None:
-    strategy, tree = mcts(max_depth=1, candidates=1), Tree()
+    strategy, tree = mcts(max_depth=1, branching_factor=1), Tree()
     tell(strategy, tree, step("a = 1"))
     [child] = tree.children(tree.root)
     assert child.state is NodeState.EXHAUSTED
@@ -260,7 +262,7 @@ def test_nothing_below_the_depth_limit_is_selected() -> None:
 
 
 @pytest.mark.parametrize(("kind", "tasks"), [(BestOfN, 5), (Majority, 5)])
-def test_independent_strategies_simulate_from_the_root(kind: type[BestOfN | Majority], tasks: int) -> None:
+def test_independent_strategies_roll_out_from_the_root(kind: type[BestOfN | Majority], tasks: int) -> None:
     strategy, tree = kind(5, MAX_DEPTH), Tree()
     asked = [strategy.ask(tree) for _ in range(tasks + 1)]
     assert asked[-1] is None

@@ -7,21 +7,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_strategies import mcts, play, step
 
-from services.search.strategies import Majority, Outcome, StepOutcome, Tree
+from services.search.strategies import ExecutedStep, Majority, Rollout, Tree
 from services.search.votes import CERTAIN_ENOUGH, Group, hardly_overtaken, tally
 
 
-def grown(*trajectories: tuple[StepOutcome, ...]) -> tuple[Tree, Majority]:
-    """A tree with these trajectories, each simulated once."""
+def grown(*trajectories: tuple[ExecutedStep, ...]) -> tuple[Tree, Majority]:
+    """A tree with these trajectories, each from one rollout."""
     strategy, tree = Majority(len(trajectories), 8), Tree()
     for path in trajectories:
         task = strategy.ask(tree)
         assert task is not None
-        strategy.tell(tree, Outcome(task, (path,)))
+        strategy.tell(tree, Rollout(task, (path,)))
     return tree, strategy
 
 
-def says(answer: str, prm: float = 0.5, way: str = "") -> tuple[StepOutcome, ...]:
+def says(answer: str, prm: float = 0.5, way: str = "") -> tuple[ExecutedStep, ...]:
     return (step(f"x = {way or answer!r}", prm=prm), step("print(x)", answer=answer, value=0.0, prm=prm))
 
 

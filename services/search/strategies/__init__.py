@@ -1,22 +1,22 @@
 """How a tree is grown, as pure code: no HTTP, clock, database or randomness.
 
-A strategy holds configuration only. `ask(tree)` names the next piece of work, `tell(tree, outcome)` records what came
-of it. The caller owns the tree, does the I/O, may save the tree and go on later, and may tell outcomes in any order.
+A strategy holds configuration only. `ask(tree)` names the next piece of work, `tell(tree, rollout)` records what came
+of it. The caller owns the tree, does the I/O, may save the tree and go on later, and may tell rollouts in any order.
 """
 
-from services.search.strategies.base import Outcome, StepOutcome, Strategy, Task
+from services.search.strategies.base import ExecutedStep, Rollout, Strategy, Task
 from services.search.strategies.independent import BestOfN, Greedy, Majority
 from services.search.strategies.mcts import Mcts
 from services.search.strategies.tree import Node, Tree
 
 __all__ = [
     "BestOfN",
+    "ExecutedStep",
     "Greedy",
     "Majority",
     "Mcts",
     "Node",
-    "Outcome",
-    "StepOutcome",
+    "Rollout",
     "Strategy",
     "Task",
     "Tree",

@@ -9,7 +9,7 @@ from services.search.strategies.tree import Tree
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A simulation: complete a trajectory from `node` to its end; run and score its steps."""
+    """A rollout: complete a trajectory from `node` to its end; run and score its steps."""
 
     number: int
     """Counts the tasks of one search from 0; identifies the task and orders what it made."""
@@ -19,7 +19,7 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True)
-class StepOutcome:
+class ExecutedStep:
     """A step that was generated, run and (where it ran) scored."""
 
     text: str
@@ -38,7 +38,7 @@ class StepOutcome:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class Rollout:
     """What came of a task: the paths below its node that were tried.
 
     The last one is the trajectory that stands, those before it ended in a step that did not run. A trajectory without an
@@ -46,18 +46,18 @@ class Outcome:
     """
 
     task: Task
-    paths: tuple[tuple[StepOutcome, ...], ...]
+    paths: tuple[tuple[ExecutedStep, ...], ...]
 
 
 class Strategy(Protocol):
     """One way to grow a tree."""
 
     def ask(self, tree: Tree) -> Task | None:
-        """The next task, marked in `tree` as in flight; None when there is nothing to do until an outcome is told
+        """The next task, marked in `tree` as in flight; None when there is nothing to do until an rollout is told
         (or at all, when nothing is in flight)."""
 
-    def tell(self, tree: Tree, outcome: Outcome) -> list[str]:
-        """Record an outcome; the ids of nodes that were added or changed. Telling it again changes nothing."""
+    def tell(self, tree: Tree, rollout: Rollout) -> list[str]:
+        """Record an rollout; the ids of nodes that were added or changed. Telling it again changes nothing."""
 
     def weight(self, prm_scores: list[float], visits: int) -> float:
         """What one trajectory adds to its answer's vote: `prm_scores` of its steps, `visits` of its end."""

@@ -5,8 +5,8 @@ They share one way to grow, and differ in how a trajectory's vote counts. A step
 
 from dataclasses import dataclass
 
-from services.search.strategies.base import Outcome, Task
-from services.search.strategies.mcts import record_simulation, start_simulation, trajectory_score
+from services.search.strategies.base import Rollout, Task
+from services.search.strategies.mcts import record_rollout, start_rollout, trajectory_score
 from services.search.strategies.tree import Tree
 
 
@@ -16,15 +16,15 @@ class _Independent:
     max_depth: int
 
     def ask(self, tree: Tree) -> Task | None:
-        if tree.trajectories >= self.rollouts:
+        if tree.rollouts >= self.rollouts:
             return None
-        return start_simulation(tree, tree.root, retries=0)
+        return start_rollout(tree, tree.root, retries=0)
 
-    def tell(self, tree: Tree, outcome: Outcome) -> list[str]:
-        if outcome.task.number not in tree.pending:
+    def tell(self, tree: Tree, rollout: Rollout) -> list[str]:
+        if rollout.task.number not in tree.pending:
             return []
-        tree.pending.discard(outcome.task.number)
-        return record_simulation(tree, outcome, self.max_depth, self.rollouts)
+        tree.pending.discard(rollout.task.number)
+        return record_rollout(tree, rollout, self.max_depth, self.rollouts)
 
 
 class Majority(_Independent):

@@ -1,9 +1,9 @@
 """Monte-Carlo tree search as rStar-Math does it (arXiv 2501.04519, section 3), with execution in the loop.
 
-A descent follows UCT. A node that has had fewer than `candidates` simulations of its own is expanded by another one before
+A descent follows UCT. A node that has had fewer than `branching_factor` rollouts of its own is expanded by another one before
 its children are compared (untried actions first); otherwise the child with the highest `Q + c * sqrt(ln N_parent / N)` is
-taken. A simulation lets the policy complete the trajectory; all its steps become nodes, so that later descents can branch
-from them, and no token is spent on a step that belongs to no trajectory. Simulations under way count as visits (WU-UCT,
+taken. A rollout lets the policy complete the trajectory; all its steps become nodes, so that later descents can branch
+from them, and no token is spent on a step that belongs to no trajectory. Rollouts under way count as visits (WU-UCT,
 arXiv 1810.11755), so that several descents at once spread out. The PRM's score of a step seeds its node's value with the
 weight of one visit. Steps that do not run are never selected.
 
@@ -16,19 +16,19 @@ from dataclasses import dataclass
 
 from ratchet.contracts.sandbox import StepStatus
 from ratchet.states import NodeState
-from services.search.strategies.base import Outcome, StepOutcome, Task
+from services.search.strategies.base import ExecutedStep, Rollout, Task
 from services.search.strategies.tree import Node, Tree, node_id
 
 DEAD_END = -1.0
 
 
 def record_path(
-    tree: Tree, outcome: Outcome, start: Node, place: int, max_depth: int
+    tree: Tree, rollout: Rollout, start: Node, place: int, max_depth: int
 ) -> tuple[Node, list[str]]:
-    """Add the steps of `outcome.paths[place]` below `start`; the deepest node that ran, and the ids that changed."""
+    """Add the steps of `rollout.paths[place]` below `start`; the deepest node that ran, and the ids that changed."""
     node, changed = start, []
-    for index, step in enumerate(outcome.paths[place]):
-        made = tree.add(node, _node(node, step, (outcome.task.number, place * 100 + index), max_depth))
+    for index, step in enumerate(rollout.paths[place]):
+        made = tree.add(node, _node(node, step, (rollout.task.number, place * 100 + index), max_depth))
         changed.append(made.id)
         if made.state is NodeState.FAILED:
             break
@@ -36,7 +36,7 @@ def record_path(
     return node, changed
 
 
-def _node(parent: Node, step: StepOutcome, ordinal: tuple[int, int], max_depth: int) -> Node:
+def _node(parent: Node, step: ExecutedStep, ordinal: tuple[int, int], max_depth: int) -> Node:
     depth = parent.depth + 1
     if step.status is not StepStatus.OK:
         state = NodeState.FAILED
@@ -62,15 +62,15 @@ def _node(parent: Node, step: StepOutcome, ordinal: tuple[int, int], max_depth: 
     )
 
 
-def record_simulation(tree: Tree, outcome: Outcome, max_depth: int, candidates: int) -> list[str]:
-    """Add a simulation's steps, back its value up from where it ended to the root, and free what was in flight."""
-    start = tree.nodes[outcome.task.node]
+def record_rollout(tree: Tree, rollout: Rollout, max_depth: int, branching_factor: int) -> list[str]:
+    """Add a rollout's steps, back its value up from where it ended to the root, and free what was in flight."""
+    start = tree.nodes[rollout.task.node]
     changed: dict[str, None] = {}
     end = start
-    for place in range(len(outcome.paths)):
-        end, made = record_path(tree, outcome, start, place, max_depth)
+    for place in range(len(rollout.paths)):
+        end, made = record_path(tree, rollout, start, place, max_depth)
         changed.update(dict.fromkeys(made))
-    last = outcome.paths[-1][-1] if outcome.paths and outcome.paths[-1] else None
+    last = rollout.paths[-1][-1] if rollout.paths and rollout.paths[-1] else None
     value = last.value if last is not None and last.value is not None else DEAD_END
     end.ended += 1
     for node in tree.ancestors(end.id):
@@ -81,12 +81,12 @@ def record_simulation(tree: Tree, outcome: Outcome, max_depth: int, candidates: 
     start.expanding -= 1
     for node in tree.ancestors(start.id):
         node.in_flight -= 1
-    tree.settle(end, candidates)
+    tree.settle(end, branching_factor)
     return list(changed)
 
 
-def start_simulation(tree: Tree, node: Node, retries: int) -> Task:
-    """Mark a simulation from `node` as in flight."""
+def start_rollout(tree: Tree, node: Node, retries: int) -> Task:
+    """Mark a rollout from `node` as in flight."""
     task = Task(tree.asked, node.id, retries)
     tree.asked += 1
     tree.pending.add(task.number)
@@ -101,7 +101,7 @@ class Mcts:
     """Configuration of the search; the tree is the caller's."""
 
     rollouts: int
-    candidates: int
+    branching_factor: int
     max_depth: int
     exploration: float
     retries: int = 2
@@ -109,20 +109,20 @@ class Mcts:
     """The PRM's scores seed values; off: they only order untried children."""
 
     def ask(self, tree: Tree) -> Task | None:
-        """The next simulation; None when the rollouts are used up or all that can be done is in flight."""
-        if tree.trajectories >= self.rollouts:
+        """The next rollout; None when the rollouts are used up or all that can be done is in flight."""
+        if tree.rollouts >= self.rollouts:
             return None
         node = self._select(tree, tree.root)
         if node is None and not tree.pending:
             # Every way was tried. Another trajectory from the root can find a new one, and confirms or shakes the old.
             node = tree.root
-        return None if node is None else start_simulation(tree, node, self.retries)
+        return None if node is None else start_rollout(tree, node, self.retries)
 
     def _select(self, tree: Tree, node: Node) -> Node | None:
         """The node below (or at) `node` that is to be expanded; None when there is none."""
         if node.state is not NodeState.OPEN:
             return None
-        if node.expansions + node.expanding < self.candidates:
+        if node.expansions + node.expanding < self.branching_factor:
             return node
         for child in sorted(tree.children(node), key=lambda child: self._rank(node, child)):
             found = self._select(tree, child)
@@ -139,12 +139,12 @@ class Mcts:
         value = estimate(child) if self.prm_values else child.q
         return (1.0, -(value + explore), *child.ordinal)
 
-    def tell(self, tree: Tree, outcome: Outcome) -> list[str]:
-        """Record an outcome; the ids of nodes that were added or changed. Telling it again changes nothing."""
-        if outcome.task.number not in tree.pending:
+    def tell(self, tree: Tree, rollout: Rollout) -> list[str]:
+        """Record an rollout; the ids of nodes that were added or changed. Telling it again changes nothing."""
+        if rollout.task.number not in tree.pending:
             return []
-        tree.pending.discard(outcome.task.number)
-        return record_simulation(tree, outcome, self.max_depth, self.candidates)
+        tree.pending.discard(rollout.task.number)
+        return record_rollout(tree, rollout, self.max_depth, self.branching_factor)
 
     def weight(self, prm_scores: list[float], visits: int) -> float:
         """A PRM-weighted vote: the score of the trajectory, once for each visit of its end."""

@@ -17,12 +17,12 @@ ROOT = "root"
 
 @dataclass(slots=True)
 class Node:
-    """One executed step. `visits` counts the simulations that went through it, `value_sum` their values."""
+    """One executed step. `visits` counts the rollouts that went through it, `value_sum` their values."""
 
     id: str
     parent: str | None
     ordinal: tuple[int, int]
-    """Number of the task that made it, and its place in that task's outcome."""
+    """Number of the task that made it, and its place in that task's rollout."""
     depth: int
     state: NodeState
     text: str = ""
@@ -37,14 +37,14 @@ class Node:
     visits: int = 0
     value_sum: float = 0.0
     ended: int = 0
-    """Simulations that ended here."""
+    """Rollouts that ended here."""
     expansions: int = 0
-    """Simulations that began here: each tried one child."""
+    """Rollouts that began here: each tried one child."""
     expanding: int = 0
-    """Simulations under way that began here."""
+    """Rollouts under way that began here."""
     children: list[str] = field(default_factory=list)
     in_flight: int = 0
-    """Simulations under way that go through here."""
+    """Rollouts under way that go through here."""
 
     @property
     def q(self) -> float:
@@ -64,8 +64,8 @@ class Tree:
     pending: set[int] = field(default_factory=set)
 
     @property
-    def trajectories(self) -> int:
-        """Trajectories that were completed or are under way."""
+    def rollouts(self) -> int:
+        """Rollouts that were completed or are under way."""
         return self.root.visits + self.root.in_flight
 
     @property
@@ -114,10 +114,10 @@ class Tree:
             parent.children.sort(key=lambda child: self.nodes[child].ordinal)
         return there
 
-    def settle(self, node: Node, candidates: int) -> None:
+    def settle(self, node: Node, branching_factor: int) -> None:
         """Mark as exhausted each node from here up that has no way on left and nothing under way below it.
 
-        A node with `candidates` expansions gets no more. The root stays open: the policy can always be asked for another
+        A node with `branching_factor` expansions gets no more. The root stays open: the policy can always be asked for another
         beginning.
         """
         for current in self.ancestors(node.id):
@@ -125,7 +125,7 @@ class Tree:
                 current.id != ROOT
                 and current.state is NodeState.OPEN
                 and current.in_flight == 0
-                and current.expansions >= candidates
+                and current.expansions >= branching_factor
                 and all(child.state is not NodeState.OPEN for child in self.children(current))
             ):
                 check_transition(NODE_TRANSITIONS, current.state, NodeState.EXHAUSTED)

@@ -63,7 +63,7 @@ async def label(context: Context) -> dict[str, Any]:
             "searches": len(results),
             "failed": sum(result.state is SearchState.FAILED for result in results),
             "tokens": sum(result.usage.policy.tokens for result in results),
-            "simulations": sum(result.usage.simulations for result in results),
+            "rollouts": sum(result.usage.rollouts for result in results),
         }
     }
 
@@ -81,7 +81,7 @@ def _request(
         strategy=StrategyName.MCTS,
         parameters=StrategyParameters(
             rollouts=rollouts,
-            candidates=label.candidates,
+            branching_factor=label.branching_factor,
             max_depth=label.max_depth,
             exploration=label.exploration,
             temperature=label.temperature,
@@ -89,7 +89,7 @@ def _request(
             max_tokens=label.max_tokens,
             in_flight=label.in_flight,
             early_stop=False,
-            together=label.together,
+            batch_rollouts=label.batch_rollouts,
             prm=label.prm or (PrmUse.ORDER if models["prm"] == PRM1 else PrmUse.VALUE),
         ),
         budget=Budget(tokens=min(10_000_000, rollouts * label.max_tokens), seconds=3600),
