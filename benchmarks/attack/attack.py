@@ -30,7 +30,8 @@ TIMELESS = frozenset({Layer.WALL_CLOCK, Layer.RLIMITS})
 UNCUT = frozenset({Layer.OUTPUT_CAP})
 SHARED_TMP = frozenset({Layer.TMPFS, Layer.RLIMITS})
 PROC = _LANDLOCK | {Layer.NO_PROC}
-HOST_ROOT = _LANDLOCK | FILTER | {Layer.OWN_ROOT, Layer.READ_ONLY_ROOT}
+# A run's own /tmp goes too: it would cover whatever of the host lies below /tmp, a clone of this repository included.
+HOST_ROOT = _LANDLOCK | FILTER | {Layer.OWN_ROOT, Layer.READ_ONLY_ROOT, Layer.TMPFS}
 WRITABLE = _LANDLOCK | FILTER | {Layer.READ_ONLY_ROOT, Layer.TMPFS}
 HOST_NAMESPACES = (
     _LANDLOCK | FILTER | {Layer.NETWORK_NAMESPACE, Layer.IPC_NAMESPACE, Layer.HOST_NAME_NAMESPACE}

@@ -3,8 +3,12 @@
 import json
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
+
+from benchmarks.attack.attack import HOST_ROOT, Program
+from benchmarks.attack.service import served
 
 ROOT = Path(__file__).parents[2]
 
@@ -41,3 +45,17 @@ def test_the_speed_of_the_sandbox_is_measured() -> None:
     ):
         assert found[name] > 0
     assert found["tree_one_by_one"]["outputs_equal"]
+
+
+def test_a_control_without_a_root_of_its_own_sees_the_whole_host() -> None:
+    # Wherever the clone, the environment and the home lie, below /tmp too: else a control could not trip there.
+    with (
+        tempfile.TemporaryDirectory(dir="/tmp") as below_tmp,
+        tempfile.TemporaryDirectory(dir="/var/tmp") as below_var_tmp,
+        served(HOST_ROOT) as service,
+    ):
+        places = [below_tmp, below_var_tmp, str(ROOT), sys.prefix, str(Path.home())]
+        found = Program(
+            "print([place for place in PLACES if os.path.isdir(place)])", given={"PLACES": places}
+        )
+        assert found.answer(service)["run_result"]["stdout"] == f"{places}\n"
