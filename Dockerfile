@@ -37,7 +37,7 @@ FROM base AS skeleton
 ENV PIP_CONSTRAINT=/src/constraints.txt
 WORKDIR /src
 COPY pyproject.toml deploy/constraints.txt ./
-COPY scripts/install scripts/install
+COPY scripts scripts
 RUN mkdir -p ratchet services models/nano/policy && touch README.md LICENSE
 
 FROM skeleton AS store

@@ -28,11 +28,11 @@ env: $(READY) ## Make the environment (.venv); does nothing if it is up to date
 
 dev: $(READY_DEV) ## The same, with what tests and lint need
 
-$(READY): pyproject.toml scripts/install
+$(READY): pyproject.toml scripts/install scripts/requirements.py
 	@scripts/install $(VENV) local $(EXTRA)
 	@touch $@
 
-$(READY_DEV): pyproject.toml scripts/install
+$(READY_DEV): pyproject.toml scripts/install scripts/requirements.py
 	@scripts/install $(VENV) local $(EXTRA) dev
 	@touch $(READY) $@
 
