@@ -1,8 +1,8 @@
-"""Questions that are asked in the same moment go to a service as one request.
+"""Micro-batching: questions that come at about the same time are answered with one call.
 
-Rollouts of a search that begin together stay together: one answer wakes them all, and their next questions come in one
-moment again. For small models a request costs more than what it asks for; for large ones only those services are asked this
-way whose answers take about as long for one as for many.
+A rollout asks one question at a time, and rollouts that one answer wakes ask their next questions in the same moment.
+For small models a call costs more than what it asks for, and a network reads many short texts in little more time than
+one.
 """
 
 import asyncio
@@ -13,48 +13,86 @@ Q = TypeVar("Q")
 A = TypeVar("A")
 
 
-class Together(Generic[Q, A]):
-    """Collects the questions of one turn of the event loop; `send` answers them in their order, or raises for all."""
+class MicroBatcher(Generic[Q, A]):
+    """Collects questions and has `answer` answer them in batches, in the order in which they came.
 
-    def __init__(self, send: Callable[[Sequence[Q]], Awaitable[Sequence[A]]]) -> None:
-        self._send = send
+    `answer` gives an answer or an error for each question of a batch, or raises what all of them get. It is cancelled when
+    nobody waits for the batch any more.
+    """
+
+    def __init__(
+        self,
+        answer: Callable[[Sequence[Q]], Awaitable[Sequence[A | Exception]]],
+        *,
+        window_seconds: float = 0.0,
+        max_batch: int | None = None,
+        max_under_way: int | None = None,
+    ) -> None:
+        """Collect for `window_seconds` from the first question on; 0 means one turn of the event loop.
+
+        A batch has at most `max_batch` questions, and at most `max_under_way` batches are answered at once: what comes
+        meanwhile waits, and goes into the next. None means no bound.
+        """
+        self._answer = answer
+        self._window_seconds = window_seconds
+        self._max_batch = max_batch
+        self._max_under_way = max_under_way
         self._waiting: list[tuple[Q, asyncio.Future[A]]] = []
-        self._sending: set[asyncio.Task[None]] = set()
+        self._collecting: asyncio.Task[None] | None = None
+        self._under_way: set[asyncio.Task[None]] = set()
 
     async def ask(self, question: Q) -> A:
-        """The answer to one question. Raises what `send` raises."""
-        loop = asyncio.get_running_loop()
-        answer: asyncio.Future[A] = loop.create_future()
+        """The answer to one question. Raises its error, or what `answer` raises."""
+        answer: asyncio.Future[A] = asyncio.get_running_loop().create_future()
         self._waiting.append((question, answer))
         if len(self._waiting) == 1:
-            # After all that is ready to run now has run.
-            loop.call_soon(self._flush)
+            self._collecting = asyncio.create_task(self._collect())
         return await answer
 
-    def _flush(self) -> None:
-        # Who was cancelled in the meantime is not asked for.
-        batch = [(question, answer) for question, answer in self._waiting if not answer.done()]
-        self._waiting = []
-        if batch:
-            task = asyncio.create_task(self._deliver(batch))
-            self._sending.add(task)
-            task.add_done_callback(self._sending.discard)
-            for _, answer in batch:
-                answer.add_done_callback(lambda _: self._drop(task, batch))
+    async def _collect(self) -> None:
+        """Send all that waits. A new task starts after all that is ready to run now: that is the turn of the event loop."""
+        if self._window_seconds:
+            await asyncio.sleep(self._window_seconds)
+        while self._waiting:
+            if len(self._under_way) == self._max_under_way:
+                await asyncio.wait(self._under_way, return_when=asyncio.FIRST_COMPLETED)
+            else:
+                self._send_batch()
 
-    def _drop(self, task: "asyncio.Task[None]", batch: Sequence[tuple[Q, "asyncio.Future[A]"]]) -> None:
-        """Give a request up when nobody waits for it any more."""
-        if all(answer.cancelled() for _, answer in batch):
-            task.cancel()
-
-    async def _deliver(self, batch: Sequence[tuple[Q, "asyncio.Future[A]"]]) -> None:
-        try:
-            answers = await self._send([question for question, _ in batch])
-        except Exception as error:  # noqa: BLE001 - handed to each of those who wait
-            for _, answer in batch:
-                if not answer.done():
-                    answer.set_exception(error)
+    def _send_batch(self) -> None:
+        # Nobody asks for those who were cancelled in the meantime.
+        waiting = [(question, answer) for question, answer in self._waiting if not answer.done()]
+        size = len(waiting) if self._max_batch is None else self._max_batch
+        batch, self._waiting = waiting[:size], waiting[size:]
+        if not batch:
             return
+        task = asyncio.create_task(self._deliver(batch))
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+        for _, answer in batch:
+            answer.add_done_callback(lambda _: _cancel_if_unwanted(task, batch))
+
+    async def _deliver(self, batch: "Sequence[tuple[Q, asyncio.Future[A]]]") -> None:
+        """Ask, and give each of those who wait its answer."""
+        try:
+            answers = await self._answer([question for question, _ in batch])
+        except asyncio.CancelledError:
+            # Whoever stopped the call: nobody may wait for it for ever.
+            for _, answer in batch:
+                answer.cancel()
+            raise
+        except Exception as error:  # noqa: BLE001 - handed to each of those who wait
+            answers = [error] * len(batch)
         for (_, waiting), found in zip(batch, answers, strict=True):
-            if not waiting.done():
+            if waiting.done():
+                continue
+            if isinstance(found, Exception):
+                waiting.set_exception(found)
+            else:
                 waiting.set_result(found)
+
+
+def _cancel_if_unwanted(task: "asyncio.Task[None]", batch: "Sequence[tuple[Q, asyncio.Future[A]]]") -> None:
+    """Give a call up when nobody waits for it any more."""
+    if all(answer.cancelled() for _, answer in batch):
+        task.cancel()

@@ -14,10 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ratchet.batching import MicroBatcher
 from ratchet.contracts.serving import HeldModel, LoadModel
 from ratchet.models.prm_head import HeadError
 from ratchet.models.sources import ResolvedModel, resolve
-from services.prm.batcher import MicroBatcher
+from services.prm.batcher import MAX_BATCH, WINDOW_SECONDS
 from services.prm.cache import StepCache
 from services.prm.likelihood import NAME
 
@@ -178,13 +179,14 @@ class Versions:
         loop = asyncio.get_running_loop()
         head = await asyncio.to_thread(TrainedHead, found.path)
 
-        async def logits(questions: list["Question"]) -> list[list[float]]:
+        async def logits(questions: Sequence["Question"]) -> list[list[float]]:
             try:
                 return await loop.run_in_executor(self._worker, head.logits, questions)
             except (RuntimeError, ValueError, IndexError) as error:
                 raise HeadFailedError(f"{type(error).__name__}: {error}") from error
 
-        return TrainedPrm(version, uri, found.sha256, head, MicroBatcher(logits, at_once=1))
+        batcher = MicroBatcher(logits, window_seconds=WINDOW_SECONDS, max_batch=MAX_BATCH, max_under_way=1)
+        return TrainedPrm(version, uri, found.sha256, head, batcher)
 
     async def unload(self, version: str) -> None:
         """Let go of a version; returns when its last request has ended. Raises UnknownVersionError, VersionInUseError."""

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 from collections.abc import Sequence
 
-from ratchet.batching import Together
+from ratchet.batching import MicroBatcher
 from ratchet.clients import SandboxClient, ServiceError
 from ratchet.contracts.sandbox import (
     Chain,
@@ -45,7 +45,7 @@ class Interpreter:
         self._session: str | None = None
         # Rollouts run side by side, and the first ones begin together: one session for all of them.
         self._beginning = asyncio.Lock()
-        self._together = Together(self._run)
+        self._batcher = MicroBatcher(self._run)
 
     async def __aenter__(self) -> "Interpreter":
         return self
@@ -61,7 +61,7 @@ class Interpreter:
 
         Raises ServiceError, SandboxFailedError.
         """
-        return await self._together.ask(tuple(steps))
+        return await self._batcher.ask(tuple(steps))
 
     async def _run(self, asked: Sequence[tuple[str, ...]]) -> list[list[StepResult]]:
         new = [steps for steps in dict.fromkeys(asked) if steps not in self._known]

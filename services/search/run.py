@@ -15,7 +15,7 @@ from typing import Protocol, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from ratchet.batching import Together
+from ratchet.batching import MicroBatcher
 from ratchet.clients import PolicyClient, PrmClient, SandboxClient, ServiceError
 from ratchet.contracts.base import StepText
 from ratchet.contracts.policy import Candidate, GenerateRequest, Prefix, Until
@@ -92,19 +92,19 @@ class Search:
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     """Set from outside to end the search with what it has: a cancel, or a lost lease."""
 
-    _questions: Together[Question, Candidate] | None = None
-    _scores: Together[Scored, list[float]] | None = None
+    _questions: MicroBatcher[Question, Candidate] | None = None
+    _scores: MicroBatcher[Scored, list[float]] | None = None
 
-    def questions(self, backends: Backends) -> Together[Question, Candidate]:
+    def questions(self, backends: Backends) -> MicroBatcher[Question, Candidate]:
         """Where rollouts of one moment ask the policy with one request."""
         if self._questions is None:
-            self._questions = Together(lambda asked: _ask_policy(self, backends, asked))
+            self._questions = MicroBatcher(lambda asked: _ask_policy(self, backends, asked))
         return self._questions
 
-    def scores(self, backends: Backends) -> Together[Scored, list[float]]:
+    def scores(self, backends: Backends) -> MicroBatcher[Scored, list[float]]:
         """Where rollouts of one moment ask the PRM with one request."""
         if self._scores is None:
-            self._scores = Together(lambda asked: _ask_prm(self, backends, asked))
+            self._scores = MicroBatcher(lambda asked: _ask_prm(self, backends, asked))
         return self._scores
 
     def strategy(self) -> Strategy:
