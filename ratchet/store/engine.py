@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any, ParamSpec, TypeVar
 
 import orjson
-from sqlalchemy import text
+from sqlalchemy import func, text
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -47,9 +47,8 @@ def make_engine(database_url: str, pool_size: int = 10) -> AsyncEngine:
         json_deserializer=orjson.loads,
         connect_args={
             "timeout": CONNECT_SECONDS,
-            # A little more than the server's own limit, which gives the better message; this one holds
-            # when the
-            # server is silent.
+            # A little more than the server's own limit, which gives the better message; this one holds when the server is
+            # silent.
             "command_timeout": STATEMENT_SECONDS + 5,
             "server_settings": {
                 "application_name": "ratchet",
@@ -65,8 +64,7 @@ def _is_unavailable(error: BaseException) -> bool:
         if error.connection_invalidated or isinstance(error, InterfaceError | OperationalError):
             return True
         return error.orig is not None and _is_unavailable(error.orig)
-    # asyncpg's errors carry the SQLSTATE; those of its connect come as they are, without SQLAlchemy's
-    # wrapping.
+    # asyncpg's errors carry the SQLSTATE; those of its connect come without SQLAlchemy's wrapping.
     sqlstate = getattr(error, "sqlstate", None)
     if isinstance(sqlstate, str):
         return sqlstate.startswith(_UNAVAILABLE_SQLSTATES)
@@ -101,6 +99,11 @@ def retried(call: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
         raise AssertionError("unreachable")
 
     return wrapper
+
+
+def from_now(seconds: float) -> Any:
+    """An SQL expression: the time so many seconds from now, by the database's clock."""
+    return func.clock_timestamp() + func.make_interval(0, 0, 0, 0, 0, 0, seconds)
 
 
 async def ping(engine: AsyncEngine) -> None:

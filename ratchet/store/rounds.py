@@ -1,11 +1,10 @@
-"""Rounds in Postgres: who works on one (lease and fence), its problems, its searches, its state.
+"""Rounds in Postgres: who works on one (lease and fence), its state, its problems, and what it has made.
 
 A trainer claims a round and gets a `RoundClaim` with a fencing token; every write under an older token is refused with
 `RoundLostError` and writes nothing. A stage may run twice (a trainer died in it), so all writes here can be repeated.
 """
 
-import hashlib
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -15,25 +14,19 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from ratchet.contracts.rounds import READ_IN, Quarantined, RoundConfig, RoundProgress, RoundRequest, RoundView
-from ratchet.contracts.search import SearchRequest, Usage
 from ratchet.problems import Problem
 from ratchet.states import (
     ROUND_ENDS,
     ROUND_STAGES,
     ROUND_TRANSITIONS,
-    SEARCH_TRANSITIONS,
     RoundState,
     SearchState,
     check_transition,
-    is_end,
 )
 from ratchet.store import tables as t
-from ratchet.store.engine import retried, transaction
+from ratchet.store.engine import from_now, retried, transaction
 from ratchet.store.ids import new_id
-from ratchet.store.searches import NODE_COLUMNS, NodeRecord, Waiting, from_now, request_sha256
-
-SEARCH_ENDS = tuple(state for state in SearchState if is_end(SEARCH_TRANSITIONS, state))
-TREES_AT_ONCE = 100
+from ratchet.store.search_requests import ensure_problems
 
 
 class RoundLostError(Exception):
@@ -80,30 +73,6 @@ class RoundProblem:
     difficulty: int | None
     source: str
     quarantined: bool
-
-
-@dataclass(frozen=True, slots=True)
-class EndedSearch:
-    """A search of a round that is over."""
-
-    place: int
-    attempt: int
-    search_id: UUID
-    state: SearchState
-    answer: str | None
-    reason: str | None
-    usage: Usage
-    models: Mapping[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class SearchedTree:
-    """A search of a round and its tree, parents before children."""
-
-    place: int
-    attempt: int
-    search_id: UUID
-    nodes: list[NodeRecord]
 
 
 class RoundStore:
@@ -219,7 +188,7 @@ class RoundStore:
             row = (
                 await connection.execute(
                     t.rounds.update()
-                    .where(_held(claim))
+                    .where(_is_held_by(claim))
                     .values(lease_until=from_now(lease_seconds))
                     .returning(t.rounds.c.paused, t.rounds.c.cancel_requested)
                 )
@@ -234,7 +203,7 @@ class RoundStore:
         async with transaction(self._engine) as connection:
             await connection.execute(
                 t.rounds.update()
-                .where(_held(claim))
+                .where(_is_held_by(claim))
                 .values(lease_until=None, owner=None, fence=t.rounds.c.fence + 1)
             )
 
@@ -249,7 +218,7 @@ class RoundStore:
         async with transaction(self._engine) as connection:
             moved = await connection.execute(
                 t.rounds.update()
-                .where(_held(claim))
+                .where(_is_held_by(claim))
                 .values(
                     state=state,
                     metrics=merged,
@@ -275,7 +244,7 @@ class RoundStore:
         """Where the stage stands, for those who watch."""
         async with transaction(self._engine) as connection:
             await connection.execute(
-                t.rounds.update().where(_held(claim)).values(progress=progress.model_dump(mode="json"))
+                t.rounds.update().where(_is_held_by(claim)).values(progress=progress.model_dump(mode="json"))
             )
 
     @retried
@@ -372,8 +341,8 @@ class RoundStore:
     async def add_problems(self, claim: RoundClaim, split: str, problems: Sequence[Problem]) -> None:
         """The round's problems of a split, in their order. Adding them again changes nothing."""
         async with transaction(self._engine) as connection:
-            await _fenced(connection, claim)
-            ids = await _problem_ids(connection, [problem.text for problem in problems])
+            await require_lease(connection, claim)
+            ids = await ensure_problems(connection, {problem.text for problem in problems})
             if problems:
                 await connection.execute(
                     insert(t.round_problems).on_conflict_do_nothing(),
@@ -419,7 +388,7 @@ class RoundStore:
     async def quarantine(self, claim: RoundClaim, split: str, found: Mapping[int, Mapping[str, Any]]) -> None:
         """Set problems aside, by place."""
         async with transaction(self._engine) as connection:
-            await _fenced(connection, claim)
+            await require_lease(connection, claim)
             for place, why in found.items():
                 await connection.execute(
                     t.round_problems.update()
@@ -452,185 +421,12 @@ class RoundStore:
             ]
 
     @retried
-    async def plan(
-        self, claim: RoundClaim, purpose: str, attempt: int, requests: Mapping[int, SearchRequest]
-    ) -> list[Waiting]:
-        """Store a search for each place, unless the same is there; the ones of these that should have a job.
-
-        One that asked for something else (a retry has changed the settings) is no longer the round's.
-        """
-        async with transaction(self._engine) as connection:
-            await _fenced(connection, claim)
-            mine = and_(
-                t.round_searches.c.round_id == claim.id,
-                t.round_searches.c.purpose == purpose,
-                t.round_searches.c.attempt == attempt,
-            )
-            rows = await connection.execute(
-                select(t.round_searches.c.place, t.searches.c.request_sha256)
-                .join(t.searches, t.searches.c.id == t.round_searches.c.search_id)
-                .where(mine)
-            )
-            there = {row.place: row.request_sha256 for row in rows}
-            new = {
-                place: (new_id(), request)
-                for place, request in requests.items()
-                if there.get(place) != request_sha256(request)
-            }
-            if not new:
-                return []
-            await connection.execute(
-                t.round_searches.delete().where(mine, t.round_searches.c.place.in_(list(new)))
-            )
-            ids = await _problem_ids(connection, [request.problem for _, request in new.values()])
-            await connection.execute(
-                t.searches.insert(),
-                [
-                    {
-                        "id": search_id,
-                        "problem_id": ids[request.problem],
-                        "round_id": claim.id,
-                        "request_sha256": request_sha256(request),
-                        "strategy": request.strategy,
-                        "parameters": request.parameters.model_dump(mode="json"),
-                        "budget": request.budget.model_dump(mode="json"),
-                        "pinned": request.models.model_dump(mode="json"),
-                        "seed": request.seed,
-                        "priority": request.priority,
-                        "require": request.require,
-                        "state": SearchState.QUEUED,
-                    }
-                    for search_id, request in new.values()
-                ],
-            )
-            answers = [
-                {"search_id": search_id, "answer": request.reference_answer}
-                for search_id, request in new.values()
-                if request.reference_answer is not None
-            ]
-            if answers:
-                await connection.execute(t.reference_answers.insert(), answers)
-            await connection.execute(
-                t.round_searches.insert(),
-                [
-                    {
-                        "round_id": claim.id,
-                        "purpose": purpose,
-                        "place": place,
-                        "attempt": attempt,
-                        "search_id": search_id,
-                    }
-                    for place, (search_id, _) in new.items()
-                ],
-            )
-        return [Waiting(search_id, 0, request.priority) for search_id, request in new.values()]
-
-    @retried
-    async def ended(self, round_id: UUID, purpose: str) -> tuple[int, int]:
-        """How many of the round's searches for a purpose are over, and how many there are."""
-        async with transaction(self._engine) as connection:
-            row = (
-                await connection.execute(
-                    select(
-                        func.count().filter(t.searches.c.state.in_(SEARCH_ENDS)).label("over"),
-                        func.count().label("all"),
-                    )
-                    .select_from(
-                        t.round_searches.join(t.searches, t.searches.c.id == t.round_searches.c.search_id)
-                    )
-                    .where(t.round_searches.c.round_id == round_id, t.round_searches.c.purpose == purpose)
-                )
-            ).one()
-        return row.over, row.all
-
-    @retried
-    async def results(self, round_id: UUID, purpose: str) -> list[EndedSearch]:
-        """What came of the round's searches for a purpose, by place and attempt."""
-        joined = t.round_searches.join(t.searches, t.searches.c.id == t.round_searches.c.search_id).outerjoin(
-            t.solutions, t.solutions.c.search_id == t.searches.c.id
-        )
-        async with transaction(self._engine) as connection:
-            rows = await connection.execute(
-                select(
-                    t.round_searches.c.place,
-                    t.round_searches.c.attempt,
-                    t.searches.c.id,
-                    t.searches.c.state,
-                    t.searches.c.reason,
-                    t.searches.c.usage,
-                    t.searches.c.models,
-                    t.solutions.c.answer,
-                )
-                .select_from(joined)
-                .where(t.round_searches.c.round_id == round_id, t.round_searches.c.purpose == purpose)
-                .order_by(t.round_searches.c.place, t.round_searches.c.attempt)
-            )
-            return [
-                EndedSearch(
-                    place=row.place,
-                    attempt=row.attempt,
-                    search_id=row.id,
-                    state=row.state,
-                    answer=row.answer,
-                    reason=row.reason,
-                    usage=Usage.model_validate(row.usage),
-                    models=row.models,
-                )
-                for row in rows
-            ]
-
-    async def trees(self, round_id: UUID, purpose: str) -> AsyncIterator[SearchedTree]:
-        """The round's trees for a purpose, by place and attempt, a hundred at a time."""
-        searches = await self._searches(round_id, purpose)
-        for start in range(0, len(searches), TREES_AT_ONCE):
-            for tree in await self._trees(searches[start : start + TREES_AT_ONCE]):
-                yield tree
-
-    @retried
-    async def _searches(self, round_id: UUID, purpose: str) -> list[tuple[int, int, UUID]]:
-        async with transaction(self._engine) as connection:
-            rows = await connection.execute(
-                select(t.round_searches.c.place, t.round_searches.c.attempt, t.round_searches.c.search_id)
-                .where(t.round_searches.c.round_id == round_id, t.round_searches.c.purpose == purpose)
-                .order_by(t.round_searches.c.place, t.round_searches.c.attempt)
-            )
-            return [(row.place, row.attempt, row.search_id) for row in rows]
-
-    @retried
-    async def _trees(self, searches: Sequence[tuple[int, int, UUID]]) -> list[SearchedTree]:
-        trees = {
-            search_id: SearchedTree(place, attempt, search_id, []) for place, attempt, search_id in searches
-        }
-        async with transaction(self._engine) as connection:
-            rows = await connection.execute(
-                select(t.nodes.c.search_id, *(t.nodes.c[name] for name in NODE_COLUMNS))
-                .where(t.nodes.c.search_id.in_(list(trees)))
-                .order_by(t.nodes.c.search_id, t.nodes.c.depth, t.nodes.c.ordinal)
-            )
-            for row in rows.mappings():
-                record = {name: row[name] for name in NODE_COLUMNS}
-                trees[row["search_id"]].nodes.append(NodeRecord(**record))
-        return list(trees.values())
-
-    @retried
-    async def cancel_searches(self, round_id: UUID) -> int:
-        """Ask all searches of the round that are not over to end; how many there were."""
-        async with transaction(self._engine) as connection:
-            found = await connection.execute(
-                t.searches.update()
-                .where(t.searches.c.round_id == round_id, t.searches.c.state.not_in(SEARCH_ENDS))
-                .values(cancel_requested=True)
-                .returning(t.searches.c.id)
-            )
-            return len(found.all())
-
-    @retried
     async def add_dataset(
         self, claim: RoundClaim, dataset_id: UUID, name: str, uri: str, sha256: str, rows: int
     ) -> None:
         """A data set that the round has made. Adding it again changes nothing."""
         async with transaction(self._engine) as connection:
-            await _fenced(connection, claim)
+            await require_lease(connection, claim)
             await connection.execute(
                 insert(t.datasets)
                 .values(id=dataset_id, round_id=claim.id, name=name, uri=uri, sha256=sha256, rows=rows)
@@ -643,7 +439,7 @@ class RoundStore:
     ) -> None:
         """What a model measured on a split in this round; the later measurement stands."""
         async with transaction(self._engine) as connection:
-            await _fenced(connection, claim)
+            await require_lease(connection, claim)
             where = and_(
                 t.evaluations.c.model == model,
                 t.evaluations.c.round_id == claim.id,
@@ -673,32 +469,20 @@ def _require_unread(old: RoundConfig, new: RoundConfig, stage: RoundState) -> No
         raise ConfigInUseError(used, stage)
 
 
-def _held(claim: RoundClaim) -> Any:
+def _is_held_by(claim: RoundClaim) -> Any:
+    """An SQL condition: the round is not over, and under this claim's fence."""
     return and_(
         tuple_(t.rounds.c.id, t.rounds.c.fence) == tuple_(claim.id, claim.fence),
         t.rounds.c.state.not_in(ROUND_ENDS),
     )
 
 
-async def _fenced(connection: AsyncConnection, claim: RoundClaim) -> None:
-    held = await connection.execute(select(t.rounds.c.id).where(_held(claim)).with_for_update())
+async def require_lease(connection: AsyncConnection, claim: RoundClaim) -> None:
+    """Raise RoundLostError unless the claim holds the round; hold it until the transaction is over."""
+    # The row lock keeps another trainer's claim waiting until this transaction is over.
+    held = await connection.execute(select(t.rounds.c.id).where(_is_held_by(claim)).with_for_update())
     if held.one_or_none() is None:
         raise RoundLostError(f"round {claim.id} was taken over")
-
-
-async def _problem_ids(connection: AsyncConnection, texts: Sequence[str]) -> dict[str, UUID]:
-    """Ids of problems by text; new ones are stored."""
-    digests = {hashlib.sha256(each.encode()).hexdigest(): each for each in texts}
-    if not digests:
-        return {}
-    await connection.execute(
-        insert(t.problems).on_conflict_do_nothing(),
-        [{"id": new_id(), "sha256": digest, "text": each} for digest, each in sorted(digests.items())],
-    )
-    rows = await connection.execute(
-        select(t.problems.c.id, t.problems.c.sha256).where(t.problems.c.sha256.in_(list(digests)))
-    )
-    return {digests[row.sha256]: row.id for row in rows}
 
 
 def _view(row: RowMapping) -> RoundView:

@@ -18,7 +18,7 @@ from ratchet.solutions.answers import same_answer
 from ratchet.solutions.programs import fingerprint, program_of
 from ratchet.solutions.proof import REEXECUTION_SEED, final_answer, proof_program, sealed
 from ratchet.states import SearchState
-from ratchet.store.searches import SearchOutcome
+from ratchet.store.search_results import SearchOutcome
 from services.search.confidence import confidence
 from services.search.interpreter import STEP_MEMORY_MB, STEP_SECONDS, SandboxFailedError
 from services.search.run import Search

@@ -30,7 +30,9 @@ from ratchet.queue import make_worker
 from ratchet.settings import SearchSettings, load
 from ratchet.states import SearchState
 from ratchet.store.engine import StoreUnavailableError, make_engine
-from ratchet.store.searches import Claim, LeaseLostError, NodeRecord, SearchOutcome, SearchStore
+from ratchet.store.nodes import NodeRecord
+from ratchet.store.search_results import SearchOutcome
+from ratchet.store.searches import Claim, LeaseLostError, SearchStore
 from ratchet.telemetry import configure_logging
 from services.search.interpreter import Interpreter, SandboxFailedError
 from services.search.run import Backends, Search, grow

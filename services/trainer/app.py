@@ -28,6 +28,7 @@ from ratchet.settings import TrainerSettings
 from ratchet.states import IllegalTransitionError, ModelState
 from ratchet.store.engine import StoreUnavailableError, make_engine, ready
 from ratchet.store.registry import Registry, UnknownParentError, VersionConflictError
+from ratchet.store.round_searches import RoundSearchStore
 from ratchet.store.rounds import ConfigInUseError, RoundConflictError, RoundStore
 from ratchet.web.app import ProblemError, create_app
 from ratchet.web.unavailable import UNAVAILABLE, answer_unavailable, problems
@@ -75,7 +76,9 @@ def build_app(settings: TrainerSettings) -> FastAPI:
             SandboxClient(settings.sandbox_url) as sandbox,
         ):
             services.update({ModelKind.POLICY: policy, ModelKind.PRM: prm})
-            machine = Machine(settings, rounds, registry, queue, policy, prm, sandbox)
+            machine = Machine(
+                settings, rounds, RoundSearchStore(engine), registry, queue, policy, prm, sandbox
+            )
             beside = {
                 asyncio.create_task(machine.run()),
                 asyncio.create_task(keep_serving(policy, prm, registry)),

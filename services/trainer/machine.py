@@ -27,6 +27,7 @@ from ratchet.settings import TrainerSettings
 from ratchet.states import ModelState, RoundState
 from ratchet.store.engine import StoreUnavailableError
 from ratchet.store.registry import Registry
+from ratchet.store.round_searches import RoundSearchStore
 from ratchet.store.rounds import RoundClaim, RoundLostError, RoundStore
 from services.trainer.promotion import let_go, needed_by_rounds, serve
 from services.trainer.report.write import write_report
@@ -69,6 +70,7 @@ class Machine:
         self,
         settings: TrainerSettings,
         rounds: RoundStore,
+        searches: RoundSearchStore,
         registry: Registry,
         queue: SearchQueue,
         policy: PolicyClient,
@@ -77,6 +79,7 @@ class Machine:
     ) -> None:
         self._settings = settings
         self._rounds = rounds
+        self._searches = searches
         self._registry = registry
         self._queue = queue
         self._policy = policy
@@ -119,7 +122,7 @@ class Machine:
                 await watching
         except _StoppedError as stopped:
             if stopped.cancel:
-                await self._rounds.cancel_searches(claim.id)
+                await self._searches.cancel(claim.id)
                 await self._fail(holder[0], "cancelled on request")
             else:
                 await self._rounds.release(holder[0])
@@ -207,6 +210,7 @@ class Machine:
             settings=self._settings,
             claim=claim,
             rounds=self._rounds,
+            searches=self._searches,
             registry=self._registry,
             queue=self._queue,
             policy=self._policy,

@@ -19,8 +19,8 @@ from ratchet.contracts.rounds import SelectBy, Selection
 from ratchet.solutions.answers import answer_key
 from ratchet.solutions.programs import fingerprint, program_of
 from ratchet.states import NodeState
+from ratchet.store.nodes import NodeRecord
 from ratchet.store.rounds import RoundProblem
-from ratchet.store.searches import NodeRecord
 
 
 class Dropped(StrEnum):

@@ -15,9 +15,11 @@ from uuid import UUID
 from ratchet.contracts.search import Usage
 from ratchet.queue import make_worker
 from ratchet.settings import SearchSettings
-from ratchet.states import SearchState
+from ratchet.states import NodeState, SearchState
 from ratchet.store.engine import make_engine
-from ratchet.store.searches import LeaseLostError, NodeRecord, NodeState, SearchOutcome, SearchStore
+from ratchet.store.nodes import NodeRecord
+from ratchet.store.search_results import SearchOutcome
+from ratchet.store.searches import LeaseLostError, SearchStore
 
 
 def tell(what: str, search: object) -> None:

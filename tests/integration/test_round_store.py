@@ -18,6 +18,7 @@ from ratchet.store import tables as t
 from ratchet.store.engine import make_engine, transaction
 from ratchet.store.ids import new_id
 from ratchet.store.migrate import migrate
+from ratchet.store.round_searches import RoundSearchStore
 from ratchet.store.rounds import (
     ConfigInUseError,
     RoundClaim,
@@ -106,22 +107,27 @@ async def test_a_round_whose_lease_ran_out_is_taken_over_and_a_renewed_one_is_no
     assert (taken.id, taken.fence) == (short.id, short.fence + 1)
 
 
-WRITES: dict[str, Callable[[RoundStore, RoundClaim], Awaitable[Any]]] = {
-    "renew": lambda store, claim: store.renew(claim, LEASE),
-    "advance": lambda store, claim: store.advance(claim, RoundState.SEARCHING, {"x": 1}),
-    "fail": lambda store, claim: store.advance(claim, RoundState.FAILED, {}, "no reason"),
-    "add_problems": lambda store, claim: store.add_problems(claim, "train", problems("Late?")),
-    "quarantine": lambda store, claim: store.quarantine(claim, "train", {0: {"answer": "1"}}),
-    "plan": lambda store, claim: store.plan(claim, "label", 0, requests(["Late?"])),
-    "add_dataset": lambda store, claim: store.add_dataset(claim, new_id(), "d", "/d", "0" * 64, 1),
-    "add_evaluation": lambda store, claim: store.add_evaluation(claim, "m", "development", {}),
+@pytest.fixture
+def searches(engine: AsyncEngine) -> RoundSearchStore:
+    return RoundSearchStore(engine)
+
+
+WRITES: dict[str, Callable[[RoundStore, RoundSearchStore, RoundClaim], Awaitable[Any]]] = {
+    "renew": lambda store, _, claim: store.renew(claim, LEASE),
+    "advance": lambda store, _, claim: store.advance(claim, RoundState.SEARCHING, {"x": 1}),
+    "fail": lambda store, _, claim: store.advance(claim, RoundState.FAILED, {}, "no reason"),
+    "add_problems": lambda store, _, claim: store.add_problems(claim, "train", problems("Late?")),
+    "quarantine": lambda store, _, claim: store.quarantine(claim, "train", {0: {"answer": "1"}}),
+    "plan": lambda _, searches, claim: searches.plan(claim, "label", 0, requests(["Late?"])),
+    "add_dataset": lambda store, _, claim: store.add_dataset(claim, new_id(), "d", "/d", "0" * 64, 1),
+    "add_evaluation": lambda store, _, claim: store.add_evaluation(claim, "m", "development", {}),
 }
 
 
 @pytest.mark.parametrize("over", [False, True], ids=["taken over", "over"])
 @pytest.mark.parametrize("write", WRITES)
 async def test_who_has_lost_a_round_can_write_nothing(
-    store: RoundStore, engine: AsyncEngine, write: str, over: bool
+    store: RoundStore, searches: RoundSearchStore, engine: AsyncEngine, write: str, over: bool
 ) -> None:
     await begin(store)
     lost = await claimed(store, lease=0.0)
@@ -131,7 +137,7 @@ async def test_who_has_lost_a_round_can_write_nothing(
         lost = current
     before, rows = await read(store, lost), await count_rows(engine, lost.id)
     with pytest.raises(RoundLostError):
-        await WRITES[write](store, lost)
+        await WRITES[write](store, searches, lost)
     assert await read(store, lost) == before
     assert await count_rows(engine, lost.id) == rows
 
@@ -327,12 +333,12 @@ async def test_what_a_stage_works_with_is_known_of_every_part_of_a_configuration
 
 
 async def test_a_retry_plans_failed_and_cancelled_searches_anew_and_keeps_the_others(
-    store: RoundStore, engine: AsyncEngine
+    store: RoundStore, searches: RoundSearchStore, engine: AsyncEngine
 ) -> None:
     await begin(store)
     claim = await store.advance(await claimed(store), RoundState.SEARCHING, {})
     texts = ["Solved?", "Failed?", "Cancelled?", "Being cancelled?"]
-    planned = await store.plan(claim, "label", 0, requests(texts))
+    planned = await searches.plan(claim, "label", 0, requests(texts))
     ends = (SearchState.SOLVED_VERIFIED, SearchState.FAILED, SearchState.CANCELLED, SearchState.RUNNING)
     async with transaction(engine) as connection:
         for each, state in zip(planned, ends, strict=True):
@@ -344,9 +350,9 @@ async def test_a_retry_plans_failed_and_cancelled_searches_anew_and_keeps_the_ot
     await store.advance(claim, RoundState.FAILED, {}, "x")
     await store.retry(claim.id)
     claim = await claimed(store)
-    anew = await store.plan(claim, "label", 0, requests(texts))
+    anew = await searches.plan(claim, "label", 0, requests(texts))
     assert len(anew) == 3
-    found = await store.results(claim.id, "label")
+    found = await searches.results(claim.id, "label")
     assert [each.search_id for each in found] == [planned[0].id, *(each.id for each in anew)]
 
 
@@ -404,23 +410,23 @@ async def test_what_is_set_aside_is_listed_for_its_round_and_its_run(store: Roun
 
 
 async def test_a_plan_that_is_made_again_adds_only_what_is_missing(
-    store: RoundStore, engine: AsyncEngine
+    store: RoundStore, searches: RoundSearchStore, engine: AsyncEngine
 ) -> None:
     await begin(store)
     claim = await claimed(store)
-    first = await store.plan(claim, "label", 0, requests(["One?", "Two?"]))
+    first = await searches.plan(claim, "label", 0, requests(["One?", "Two?"]))
     assert len(first) == 2
-    assert await store.plan(claim, "label", 0, requests(["One?", "Two?"])) == []
-    third = await store.plan(claim, "label", 0, requests(["One?", "Two?", "Three?"]))
+    assert await searches.plan(claim, "label", 0, requests(["One?", "Two?"])) == []
+    third = await searches.plan(claim, "label", 0, requests(["One?", "Two?", "Three?"]))
     assert len(third) == 1
-    again = await store.plan(claim, "label", 1, requests(["One?"]))
-    other = await store.plan(claim, "candidate.greedy", 0, requests(["One?"], reference=None))
+    again = await searches.plan(claim, "label", 1, requests(["One?"]))
+    other = await searches.plan(claim, "candidate.greedy", 0, requests(["One?"], reference=None))
     assert len(again) == len(other) == 1
-    found = await store.results(claim.id, "label")
+    found = await searches.results(claim.id, "label")
     assert [(each.place, each.attempt) for each in found] == [(0, 0), (0, 1), (1, 0), (2, 0)]
     assert {each.search_id for each in found} == {each.id for each in [*first, *third, *again]}
     assert {each.state for each in found} == {SearchState.QUEUED}
-    assert await store.ended(claim.id, "label") == (0, 4)
+    assert await searches.count_ended(claim.id, "label") == (0, 4)
 
     async with transaction(engine) as connection:
         known = await connection.execute(
@@ -433,29 +439,33 @@ async def test_a_plan_that_is_made_again_adds_only_what_is_missing(
         )
 
 
-async def test_a_planned_search_that_asked_for_something_else_gives_way(store: RoundStore) -> None:
+async def test_a_planned_search_that_asked_for_something_else_gives_way(
+    store: RoundStore, searches: RoundSearchStore
+) -> None:
     await begin(store)
     claim = await claimed(store)
     asked = requests(["One?", "Two?"])
-    first, second = await store.plan(claim, "label", 0, asked)
+    first, second = await searches.plan(claim, "label", 0, asked)
     changed = {0: asked[0], 1: asked[1].model_copy(update={"seed": 7})}
-    [anew] = await store.plan(claim, "label", 0, changed)
-    found = await store.results(claim.id, "label")
+    [anew] = await searches.plan(claim, "label", 0, changed)
+    found = await searches.results(claim.id, "label")
     assert [each.search_id for each in found] == [first.id, anew.id]
     assert anew.id != second.id
 
 
 async def test_cancelling_a_rounds_searches_leaves_those_of_others_alone(
-    store: RoundStore, engine: AsyncEngine
+    store: RoundStore, searches: RoundSearchStore, engine: AsyncEngine
 ) -> None:
-    searches = SearchStore(engine)
+    others = SearchStore(engine)
     await begin(store)
     claim = await claimed(store)
-    planned = await store.plan(claim, "label", 0, requests(["One?", "Two?", "Three?"]))
-    alone, _ = await searches.create(SearchRequest(problem="Mine?"), None)
-    await searches.request_cancel(planned[0].id)
-    assert await store.ended(claim.id, "label") == (1, 3), "one that nobody had begun is over at once"
-    assert await store.cancel_searches(claim.id) == 2
+    planned = await searches.plan(claim, "label", 0, requests(["One?", "Two?", "Three?"]))
+    alone, _ = await others.create(SearchRequest(problem="Mine?"), None)
+    await others.request_cancel(planned[0].id)
+    assert await searches.count_ended(claim.id, "label") == (1, 3), (
+        "one that nobody had begun is over at once"
+    )
+    assert await searches.cancel(claim.id) == 2
     async with transaction(engine) as connection:
         asked = await connection.execute(select(t.searches.c.id).where(t.searches.c.cancel_requested))
         assert alone not in set(asked.scalars())

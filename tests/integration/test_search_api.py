@@ -34,7 +34,9 @@ from ratchet.states import NodeState, SearchState
 from ratchet.store.engine import make_engine
 from ratchet.store.ids import new_id
 from ratchet.store.migrate import migrate
-from ratchet.store.searches import Claim, NodeRecord, SearchOutcome, SearchStore
+from ratchet.store.nodes import NodeRecord
+from ratchet.store.search_results import SearchOutcome
+from ratchet.store.searches import Claim, SearchStore
 from services.search.app import build_app
 
 VERIFIED = Verification(

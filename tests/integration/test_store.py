@@ -33,15 +33,9 @@ from ratchet.store import tables
 from ratchet.store.engine import StoreUnavailableError, make_engine, transaction
 from ratchet.store.ids import new_id
 from ratchet.store.migrate import migrate
-from ratchet.store.searches import (
-    Claim,
-    IdempotencyConflictError,
-    LeaseLostError,
-    NodeRecord,
-    SearchOutcome,
-    SearchStore,
-    UnknownParentError,
-)
+from ratchet.store.nodes import NodeRecord, OrphanNodeError
+from ratchet.store.search_results import SearchOutcome
+from ratchet.store.searches import Claim, IdempotencyConflictError, LeaseLostError, SearchStore
 from ratchet.store.tables import metadata
 
 SECRET = "37.000123"
@@ -377,7 +371,7 @@ async def test_a_node_cannot_go_back(store: SearchStore, old: NodeState) -> None
 
 async def test_a_node_without_its_parent_is_refused(store: SearchStore) -> None:
     claim = await claimed(store, await a_search(store))
-    with pytest.raises(UnknownParentError, match="n4"):
+    with pytest.raises(OrphanNodeError, match="n4"):
         await store.journal(claim, [node(5, parent=4)], Usage())
 
 

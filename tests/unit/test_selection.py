@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from ratchet.contracts.rounds import SelectBy, Selection
 from ratchet.states import NodeState
+from ratchet.store.nodes import NodeRecord
 from ratchet.store.rounds import RoundProblem
-from ratchet.store.searches import NodeRecord
 from services.trainer.selection import Card, Chosen, Dropped, choose, quarantine, trajectories, tree_line
 
 PROBLEM = RoundProblem(0, "What is 6 * 7?", "42", "packs", 1, "nano:train:0", False)

@@ -9,6 +9,7 @@ from ratchet.contracts.rounds import RoundProgress
 from ratchet.queue import SearchQueue
 from ratchet.settings import TrainerSettings
 from ratchet.store.registry import Registry
+from ratchet.store.round_searches import RoundSearchStore
 from ratchet.store.rounds import RoundClaim, RoundStore
 
 
@@ -30,6 +31,7 @@ class Context:
     settings: TrainerSettings
     claim: RoundClaim
     rounds: RoundStore
+    searches: RoundSearchStore
     registry: Registry
     queue: SearchQueue
     policy: PolicyClient

@@ -25,8 +25,8 @@ from ratchet.contracts.search import (
 )
 from ratchet.contracts.serving import LoadModel
 from ratchet.solutions.answers import answer_key, same_answer
+from ratchet.store.nodes import NodeRecord
 from ratchet.store.rounds import RoundProblem
-from ratchet.store.searches import NodeRecord
 from services.trainer.stages.context import Context
 from services.trainer.stages.planned_searches import Pair, plan, require_sound, wait_for
 
@@ -171,7 +171,7 @@ async def _measure(
     # A retry may measure on fewer problems than there are searches of.
     places = {problem.place for problem in problems}
     results = [
-        each for each in await context.rounds.results(context.claim.id, purpose) if each.place in places
+        each for each in await context.searches.results(context.claim.id, purpose) if each.place in places
     ]
     require_sound(results, purpose)
     tokens = sum(each.usage.policy.tokens for each in results) / max(1, len(results))
@@ -180,7 +180,7 @@ async def _measure(
         return {plan.name: await _figures(context, answers, problems, tokens)}
     best: dict[int, str | None] = {}
     majority: dict[int, str | None] = {}
-    async for tree in context.rounds.trees(context.claim.id, purpose):
+    async for tree in context.searches.trees(context.claim.id, purpose):
         ends = [node for node in tree.nodes if node.answer is not None and node.visits > 0]
         best[tree.place] = _vote(ends, by_prm=True)
         majority[tree.place] = _vote(ends, by_prm=False)

@@ -17,7 +17,7 @@ from ratchet.contracts.rounds import RoundProgress
 from ratchet.contracts.search import SearchRequest
 from ratchet.contracts.serving import LoadModel
 from ratchet.states import SearchState
-from ratchet.store.rounds import EndedSearch
+from ratchet.store.round_searches import RoundSearch
 from services.trainer.stages.context import Context, RoundFailedError
 from services.trainer.stages.prepare import PRM1
 
@@ -56,7 +56,7 @@ async def hold(context: Context, pairs: Sequence[Pair]) -> None:
 
 async def plan(context: Context, purpose: str, attempt: int, requests: Mapping[int, SearchRequest]) -> None:
     """Store the searches that are not there yet, and give them to the workers."""
-    waiting = await context.rounds.plan(context.claim, purpose, attempt, requests)
+    waiting = await context.searches.plan(context.claim, purpose, attempt, requests)
     try:
         await context.queue.enqueue_many(waiting)
     except RedisError as error:
@@ -72,7 +72,7 @@ async def wait_for(context: Context, purposes: Sequence[str], stage: str, pairs:
             held = time.monotonic()
             with contextlib.suppress(ServiceError):
                 await hold(context, pairs)
-        counts = [await context.rounds.ended(context.claim.id, purpose) for purpose in purposes]
+        counts = [await context.searches.count_ended(context.claim.id, purpose) for purpose in purposes]
         over, planned = sum(over for over, _ in counts), sum(planned for _, planned in counts)
         note = ", ".join(
             f"{purpose} {count[0]}/{count[1]}" for purpose, count in zip(purposes, counts, strict=True)
@@ -83,7 +83,7 @@ async def wait_for(context: Context, purposes: Sequence[str], stage: str, pairs:
         await asyncio.sleep(POLL_SECONDS)
 
 
-def require_sound(results: Sequence[EndedSearch], purpose: str) -> None:
+def require_sound(results: Sequence[RoundSearch], purpose: str) -> None:
     """Raise RoundFailedError when too many searches failed for what they found to be believed."""
     failed = [result for result in results if result.state is SearchState.FAILED]
     if results and len(failed) > FAILED_SHARE * len(results):

@@ -18,7 +18,8 @@ from ratchet.contracts.search import (
     VerificationLevel,
 )
 from ratchet.states import SearchState
-from ratchet.store.rounds import EndedSearch, RoundProblem
+from ratchet.store.round_searches import RoundSearch
+from ratchet.store.rounds import RoundProblem
 from services.trainer.stages.context import Context
 from services.trainer.stages.planned_searches import Pair, plan, require_sound, wait_for
 from services.trainer.stages.prepare import PRM1
@@ -33,7 +34,7 @@ async def label(context: Context) -> dict[str, Any]:
     problems = await context.rounds.problems(context.claim.id, "train")
     rollouts = config.label.rollouts
     for attempt in range(config.label.retries + 1):
-        solved = _solved(await context.rounds.results(context.claim.id, PURPOSE))
+        solved = _solved(await context.searches.results(context.claim.id, PURPOSE))
         requests = {
             problem.place: _request(
                 problem,
@@ -53,7 +54,7 @@ async def label(context: Context) -> dict[str, Any]:
             [Pair(models["policy"], models["prm"])],
         )
         rollouts = round(rollouts * config.label.retry_factor)
-    results = await context.rounds.results(context.claim.id, PURPOSE)
+    results = await context.searches.results(context.claim.id, PURPOSE)
     require_sound(results, PURPOSE)
     return {
         "label": {
@@ -68,7 +69,7 @@ async def label(context: Context) -> dict[str, Any]:
     }
 
 
-def _solved(results: list[EndedSearch]) -> set[int]:
+def _solved(results: list[RoundSearch]) -> set[int]:
     return {result.place for result in results if result.state is SearchState.SOLVED_VERIFIED}
 
 

@@ -27,7 +27,7 @@ async def select(context: Context) -> dict[str, Any]:
     problems = {each.place: each for each in await context.rounds.problems(context.claim.id, "train")}
     by_place: defaultdict[int, list[Any]] = defaultdict(list)
     trees: list[dict[str, Any]] = []
-    async for tree in context.rounds.trees(context.claim.id, PURPOSE):
+    async for tree in context.searches.trees(context.claim.id, PURPOSE):
         problem = problems[tree.place]
         by_place[tree.place].append(tree.nodes)
         line = tree_line(problem_id(problem.text, problem.answer), problem, context.claim.number, tree.nodes)
