@@ -31,7 +31,7 @@ from sympy.parsing.sympy_parser import (  # type: ignore[import-untyped,unused-i
 # The constructors that a parsed answer may name. Nothing here does anything but build an expression.
 CONSTRUCTORS = frozenset(
     """
-    Integer Rational Float Symbol Add Mul Pow Tuple Abs sqrt exp log sin cos tan cot sec csc asin acos atan acot
+    Integer Rational Add Mul Pow Tuple Abs sqrt exp log sin cos tan cot sec csc asin acos atan acot
     sinh cosh tanh asinh acosh atanh factorial binomial floor ceiling Min Max Mod re im conjugate sign
     Equality Unequality StrictLessThan LessThan StrictGreaterThan GreaterThan Eq Ne Lt Le Gt Ge And Or Not
     FiniteSet Interval Union Intersection Complement ProductSet EmptySet
@@ -41,6 +41,11 @@ CONSTRUCTORS = frozenset(
 CONSTANTS = frozenset(
     "pi E I oo zoo nan true false GoldenRatio Integers Reals Naturals Naturals0 Rationals Complexes EmptySet".split()  # noqa: SIM905 - a list of words reads better as words
 )
+# Those that take a text: a name, and the digits of a number. Many others would evaluate one.
+TEXT_CONSTRUCTORS = {
+    "Symbol": re.compile(r".+", re.DOTALL),
+    "Float": re.compile(r"[-+]?[\d.]+(?:e[-+]?\d+)?"),
+}
 MAX_FORM_CHARS = 20_000
 RELATIVE, ABSOLUTE = Fraction(1, 10**6), Fraction(1, 10**12)
 
@@ -64,7 +69,7 @@ def rebuild(form: str) -> Any:
 
 def _rebuild(node: ast.expr) -> Any:
     match node:
-        case ast.Constant(value=int() | str()):
+        case ast.Constant(value=int()):
             return node.value
         case ast.UnaryOp(op=ast.USub(), operand=operand):
             return -_rebuild(operand)
@@ -72,15 +77,26 @@ def _rebuild(node: ast.expr) -> Any:
             return [_rebuild(item) for item in items]
         case ast.Attribute(value=ast.Name(id="S"), attr=name) | ast.Name(id=name) if name in CONSTANTS:
             return getattr(sympy.S, name, None) or getattr(sympy, name)
-        case ast.Call(func=ast.Name(id=name), args=arguments, keywords=keywords) if name in CONSTRUCTORS:
-            options = {}
-            for keyword in keywords:
-                if keyword.arg is None or not isinstance(keyword.value, ast.Constant):
-                    raise RestrictedFormError(f"an argument of {name}")
-                options[keyword.arg] = keyword.value.value
-            return getattr(sympy, name)(*[_rebuild(argument) for argument in arguments], **options)
+        case ast.Call(func=ast.Name(id=name), args=[ast.Constant(value=str(text))], keywords=keywords) if (
+            name in TEXT_CONSTRUCTORS and TEXT_CONSTRUCTORS[name].fullmatch(text)
+        ):
+            return getattr(sympy, name)(text, **_options(keywords))
+        case ast.Call(func=ast.Name(id=name), args=arguments, keywords=[]) if name in CONSTRUCTORS:
+            return getattr(sympy, name)(*[_rebuild(argument) for argument in arguments])
         case _:
             raise RestrictedFormError(ast.unparse(node)[:80])
+
+
+def _options(keywords: list[ast.keyword]) -> dict[str, int]:
+    """What a symbol is assumed to be, or the precision of a number."""
+    options: dict[str, int] = {}
+    for keyword in keywords:
+        match keyword:
+            case ast.keyword(arg=str(name), value=ast.Constant(value=int(value))):
+                options[name] = value
+            case _:
+                raise RestrictedFormError(ast.unparse(keyword)[:80])
+    return options
 
 
 def parsed(text: str) -> dict[str, str] | None:
