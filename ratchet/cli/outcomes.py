@@ -3,7 +3,6 @@
 Pure: it knows neither files nor services. A search that failed counts as wrong, and is also counted by itself.
 """
 
-import math
 from collections.abc import Sequence
 
 from pydantic import Field
@@ -13,8 +12,7 @@ from ratchet.contracts.sandbox import GradeRule
 from ratchet.contracts.search import SearchResult, VerificationLevel
 from ratchet.problems import Problem
 from ratchet.states import SearchState
-
-Z_95 = 1.959963984540054
+from ratchet.statistics import wilson
 
 
 class GradedProblem(Contract):
@@ -95,25 +93,6 @@ def graded_problem(
         search=result.id,
         reason=result.reason,
     )
-
-
-def wilson(successes: int, n: int, z: float = Z_95) -> tuple[float, float]:
-    """Wilson score interval for a proportion; (0, 1) when nothing was tried."""
-    if n == 0:
-        return 0.0, 1.0
-    share = successes / n
-    centre = share + z * z / (2 * n)
-    spread = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    scale = 1 + z * z / n
-    return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
-
-
-def mcnemar(first: int, second: int) -> float:
-    """p of the exact two-sided McNemar test: so many problems only the first solved, so many only the second."""
-    n = first + second
-    # Twice the tail of Binomial(n, 1/2).
-    tail = sum(math.comb(n, k) for k in range(max(first, second), n + 1))
-    return min(1.0, 2 * tail / (1 << n))
 
 
 def summarise(outcomes: Sequence[GradedProblem]) -> Summary:

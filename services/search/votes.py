@@ -1,10 +1,10 @@
-"""Which answer leads? Trajectories grouped by answer, each group with its votes and its share of the weighted vote."""
+"""Which answer of a search leads? Its trajectories by answer, each group with its votes and its share of the vote."""
 
-import math
 from dataclasses import dataclass
 
-from ratchet.solutions.answers import answer_key
 from ratchet.solutions.programs import fingerprint, program_of
+from ratchet.solutions.votes import count_votes
+from ratchet.statistics import binomial_tail
 from services.search.strategies import Node, Strategy, Tree
 from services.search.strategies.mcts import trajectory_score
 
@@ -22,6 +22,12 @@ class Trajectory:
     @property
     def end(self) -> Node:
         return self.steps[-1]
+
+    @property
+    def answer(self) -> str:
+        answer = self.end.answer
+        assert answer is not None
+        return answer
 
     @property
     def texts(self) -> list[str]:
@@ -50,9 +56,7 @@ class Group:
 
     @property
     def answer(self) -> str:
-        answer = self.trajectories[0].end.answer
-        assert answer is not None
-        return answer
+        return self.trajectories[0].answer
 
     @property
     def votes(self) -> int:
@@ -66,26 +70,25 @@ class Group:
 
 def tally(tree: Tree, strategy: Strategy) -> list[Group]:
     """The answers found so far, the leading one first; ties go to the answer that was found first."""
-    by_key: dict[str, list[Trajectory]] = {}
-    for end in tree.terminals():
-        assert end.answer is not None
-        steps = tuple(tree.path(end.id))
-        scores = [node.prm_score for node in steps if node.prm_score is not None]
-        trajectory = Trajectory(steps, strategy.weight(scores, end.visits))
-        by_key.setdefault(answer_key(end.answer), []).append(trajectory)
-    everything = [trajectory for group in by_key.values() for trajectory in group]
-    weight = sum(trajectory.weight for trajectory in everything) or 1.0
-    prm = sum(trajectory.prm_score * trajectory.end.visits for trajectory in everything) or 1.0
-    groups = [
+    found = [_trajectory(tree, strategy, end) for end in tree.terminals()]
+    counted = count_votes(found, lambda each: each.answer, lambda each: each.weight)
+    weight = sum(votes.weight for votes in counted) or 1.0
+    prm = sum(each.prm_score * each.end.visits for each in found) or 1.0
+    return [
         Group(
-            key=key,
-            trajectories=tuple(sorted(found, key=lambda each: (-each.prm_score, each.end.ordinal))),
-            share=sum(each.weight for each in found) / weight,
-            prm_share=sum(each.prm_score * each.end.visits for each in found) / prm,
+            key=votes.key,
+            trajectories=tuple(sorted(votes.voters, key=lambda each: (-each.prm_score, each.end.ordinal))),
+            share=votes.weight / weight,
+            prm_share=sum(each.prm_score * each.end.visits for each in votes.voters) / prm,
         )
-        for key, found in by_key.items()
+        for votes in counted
     ]
-    return sorted(groups, key=lambda group: -group.share)
+
+
+def _trajectory(tree: Tree, strategy: Strategy, end: Node) -> Trajectory:
+    steps = tuple(tree.path(end.id))
+    scores = [node.prm_score for node in steps if node.prm_score is not None]
+    return Trajectory(steps, strategy.weight(scores, end.visits))
 
 
 def hardly_overtaken(groups: list[Group], min_agreement: int) -> bool:
@@ -97,6 +100,6 @@ def hardly_overtaken(groups: list[Group], min_agreement: int) -> bool:
     if not groups or groups[0].votes < min_agreement:
         return False
     first, second = groups[0].votes, groups[1].votes if len(groups) > 1 else 0
-    trials = first + second + 1
-    ahead = sum(math.comb(trials, k) for k in range(first + 1)) / 2**trials
+    # P(X <= first) is P(X >= second + 1): the coin is fair.
+    ahead = binomial_tail(second + 1, first + second + 1)
     return first > second and ahead >= CERTAIN_ENOUGH

@@ -7,18 +7,58 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_strategies import mcts, play, step
 
-from services.search.strategies import ExecutedStep, Majority, Rollout, Tree
+from ratchet.solutions.votes import count_votes
+from ratchet.states import NodeState
+from ratchet.store.nodes import NodeRecord
+from services.search.strategies import BestOfN, ExecutedStep, Majority, Rollout, Tree
 from services.search.votes import CERTAIN_ENOUGH, Group, hardly_overtaken, tally
+from services.trainer.stages.evaluate import leading_answer
 
 
-def grown(*trajectories: tuple[ExecutedStep, ...]) -> tuple[Tree, Majority]:
+def test_the_heaviest_answer_leads_and_of_equals_the_first_given() -> None:
+    voters = [("7", 1.0), ("42", 0.75), ("42.0", 0.25), ("84/2", 0.5), ("8", 1.0)]
+    counted = count_votes(voters, lambda voter: voter[0], lambda voter: voter[1])
+    assert [(votes.voters[0][0], votes.weight) for votes in counted] == [("42", 1.5), ("7", 1.0), ("8", 1.0)]
+    assert [voter[0] for voter in counted[0].voters] == ["42", "42.0", "84/2"]
+
+
+def ended(ordinal: int, answer: str, prm_score: float | None) -> NodeRecord:
+    return NodeRecord(
+        f"n{ordinal}",
+        "n0",
+        ordinal,
+        1,
+        NodeState.TERMINAL,
+        "print(x)",
+        answer=answer,
+        prm_score=prm_score,
+        visits=1,
+    )
+
+
+def test_an_evaluation_counts_an_unscored_trajectory_as_the_search_does() -> None:
+    ends = [ended(2, "8", 0.9), ended(1, "7", None)]
+    scored, unscored = says("8", 0.9), says("7")
+    assert BestOfN(2, 8).weight([], 1) == 0.5
+    assert (
+        leading_answer(ends, by_prm=True)
+        == tally(*grown(unscored, scored, strategy=BestOfN))[0].answer
+        == "8"
+    )
+    assert leading_answer(ends, by_prm=False) == tally(*grown(unscored, scored))[0].answer == "7"
+    assert leading_answer([], by_prm=True) is None
+
+
+def grown(
+    *trajectories: tuple[ExecutedStep, ...], strategy: type[Majority | BestOfN] = Majority
+) -> tuple[Tree, Majority | BestOfN]:
     """A tree with these trajectories, each from one rollout."""
-    strategy, tree = Majority(len(trajectories), 8), Tree()
+    how, tree = strategy(len(trajectories), 8), Tree()
     for path in trajectories:
-        task = strategy.ask(tree)
+        task = how.ask(tree)
         assert task is not None
-        strategy.tell(tree, Rollout(task, (path,)))
-    return tree, strategy
+        how.tell(tree, Rollout(task, (path,)))
+    return tree, how
 
 
 def says(answer: str, prm: float = 0.5, way: str = "") -> tuple[ExecutedStep, ...]:
