@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from ratchet.cli.outcomes import mcnemar, wilson
 from ratchet.clients import (
     ModelServiceClient,
     PolicyClient,
@@ -29,15 +28,16 @@ from ratchet.clients import (
 )
 from ratchet.contracts.rounds import RoundConfig, RoundView
 from ratchet.contracts.search import StrategyName
-from ratchet.contracts.serving import LoadModel
+from ratchet.contracts.serving import PRM1, LoadModel
 from ratchet.solutions.answers import same_answer
-from ratchet.stack.local import StackConfig, local_stack
+from ratchet.stack.config import StackConfig
+from ratchet.stack.local import local_stack
 from ratchet.states import SEARCH_TRANSITIONS, SearchState, is_end
+from ratchet.statistics import mcnemar, wilson
 from ratchet.store.engine import make_engine
 from ratchet.store.rounds import RoundProblem, RoundStore
 from services.trainer.stages.evaluate import Plan
 from services.trainer.stages.planned_searches import Pair
-from services.trainer.stages.prepare import PRM1
 
 WAIT_SECONDS = 1800.0
 

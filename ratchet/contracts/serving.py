@@ -7,6 +7,8 @@ from pydantic import Field
 from ratchet.contracts.base import Contract, Text
 
 MODEL_VERSION = r"^[A-Za-z0-9][A-Za-z0-9._/@+-]{0,199}$"
+PRM1 = "prm1-likelihood"
+"""The PRM that needs no training. The PRM service always holds it."""
 
 ModelVersion = Annotated[str, Field(pattern=MODEL_VERSION, examples=["nano-r2@3f2a91c0"])]
 

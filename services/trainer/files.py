@@ -1,9 +1,26 @@
-"""Files and folders that are either whole or not there, also after a kill or a full disk."""
+"""Where a round keeps its files, and how files and folders come to be whole or not there.
+
+Limit: one writer a target at a time.
+"""
 
 import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+
+from ratchet.settings import TrainerSettings
+
+SFT_FILE = "sft.jsonl"
+"""The selected solutions, which the policy is trained on."""
+TREES_FILE = "trees.jsonl"
+"""The search trees, which the PRM is trained on."""
+CARD_FILE = "card.json"
+"""What is in these two, and what was left out."""
+
+
+def run_folder(settings: TrainerSettings, run: str) -> Path:
+    """Where a run of rounds keeps its files."""
+    return settings.rounds_dir.expanduser().resolve() / run
 
 
 def write_atomically(target: Path, fill: Callable[[Path], None]) -> None:
@@ -43,6 +60,7 @@ def write_file_atomically(target: Path, text: str) -> None:
 
 
 def sync(path: Path) -> None:
+    """Return when the file or the folder's list of names is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

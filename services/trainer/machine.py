@@ -21,6 +21,7 @@ import structlog
 
 from ratchet.clients import PolicyClient, PrmClient, SandboxClient, ServiceError
 from ratchet.contracts.rounds import RoundProgress
+from ratchet.contracts.serving import PRM1
 from ratchet.contracts.trainer import ModelKind
 from ratchet.queue import SearchQueue
 from ratchet.settings import TrainerSettings
@@ -29,12 +30,13 @@ from ratchet.store.engine import StoreUnavailableError
 from ratchet.store.registry import Registry
 from ratchet.store.round_searches import RoundSearchStore
 from ratchet.store.rounds import RoundClaim, RoundLostError, RoundStore
+from services.trainer.gate import accepted
 from services.trainer.promotion import let_go, needed_by_rounds, serve
 from services.trainer.report.write import write_report
 from services.trainer.stages.context import Context, RoundFailedError
-from services.trainer.stages.evaluate import accepted, evaluate
-from services.trainer.stages.prepare import PRM1, prepare
-from services.trainer.stages.search import label
+from services.trainer.stages.evaluate import evaluate
+from services.trainer.stages.prepare import prepare
+from services.trainer.stages.search import search
 from services.trainer.stages.select import select
 from services.trainer.stages.train import train_policy, train_prm
 
@@ -44,7 +46,7 @@ Stage = Callable[[Context], Awaitable[dict[str, Any]]]
 
 STAGES: Mapping[RoundState, tuple[Stage, RoundState]] = {
     RoundState.CREATED: (prepare, RoundState.SEARCHING),
-    RoundState.SEARCHING: (label, RoundState.SELECTING),
+    RoundState.SEARCHING: (search, RoundState.SELECTING),
     RoundState.SELECTING: (select, RoundState.TRAINING_POLICY),
     RoundState.TRAINING_POLICY: (train_policy, RoundState.TRAINING_PRM),
     RoundState.TRAINING_PRM: (train_prm, RoundState.EVALUATING),

@@ -11,13 +11,12 @@ from uuid import UUID
 import structlog
 
 from ratchet.clients import ModelServiceClient, PolicyClient, PrmClient, ServiceError
-from ratchet.contracts.serving import HeldModel, LoadModel
+from ratchet.contracts.serving import PRM1, HeldModel, LoadModel
 from ratchet.contracts.trainer import ModelKind, ModelRegistration, ModelView
 from ratchet.states import ROUND_ENDS, IllegalTransitionError, ModelState
 from ratchet.store.engine import StoreUnavailableError
 from ratchet.store.registry import Registry, VersionConflictError
 from ratchet.store.rounds import RoundStore
-from services.trainer.stages.prepare import PRM1
 
 log = structlog.get_logger()
 

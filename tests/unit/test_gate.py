@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ratchet.contracts.rounds import Gate
-from services.trainer.stages.evaluate import accepted, compare, gate
+from services.trainer.gate import accepted, compare, gate
 
 GREEDY, SYSTEM = "development.greedy", "development.mcts"
 OUTCOMES = st.lists(st.sampled_from(["00", "01", "10", "11"]), max_size=60)

@@ -9,16 +9,16 @@ from typing import Any
 import orjson
 import pytest
 
-from ratchet.cli.outcomes import wilson
 from ratchet.contracts.rounds import RoundConfig, RoundProgress, RoundView
 from ratchet.contracts.search import StrategyName
 from ratchet.settings import TrainerSettings
 from ratchet.states import RoundState
+from ratchet.statistics import wilson
+from services.trainer.gate import compare, gate
 from services.trainer.report.curve import points
 from services.trainer.report.page import page
 from services.trainer.report.sections import Section, sections
 from services.trainer.report.write import write_report
-from services.trainer.stages.evaluate import compare, gate
 
 HOSTILE = "Nothing to learn from <script>alert('x')</script> & $\\frac{$ {{ 7 * 7 }}"
 SECTIONS = ["accuracy", "strategies", "coverage", "prm", "gate", "cost", "data", "lineage", "failures"]

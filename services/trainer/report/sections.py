@@ -7,10 +7,10 @@ have measured, except the paired comparison of MCTS and best-of-N, whose outcome
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ratchet.cli.outcomes import mcnemar
 from ratchet.contracts.rounds import RoundView
 from ratchet.contracts.search import StrategyName
 from ratchet.states import RoundState
+from ratchet.statistics import mcnemar
 from services.trainer.report.curve import Point, points
 from services.trainer.report.metrics import (
     DASH,

@@ -14,7 +14,7 @@ import orjson
 from ratchet.contracts.rounds import RoundView
 from ratchet.settings import TrainerSettings
 from ratchet.summary import run_summary
-from services.trainer.stages.context import run_folder
+from services.trainer.files import run_folder
 
 JSON_FILE, HTML_FILE, CURVE_FILE = "report.json", "report.html", "accuracy.png"
 

@@ -11,6 +11,7 @@ from ratchet.settings import TrainerSettings
 from ratchet.store.registry import Registry
 from ratchet.store.round_searches import RoundSearchStore
 from ratchet.store.rounds import RoundClaim, RoundStore
+from services.trainer.files import run_folder
 
 
 class RoundFailedError(Exception):
@@ -48,8 +49,3 @@ class Context:
         """What an earlier stage of this round has measured."""
         found: dict[str, Any] = self.claim.metrics[stage]
         return found
-
-
-def run_folder(settings: TrainerSettings, run: str) -> Path:
-    """Where a run of rounds keeps its files."""
-    return settings.rounds_dir.expanduser().resolve() / run

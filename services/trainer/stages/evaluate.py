@@ -5,14 +5,11 @@ many generated tokens. The gate looks at development problems only; held-out pro
 pair measured in an earlier round of the run is used again.
 """
 
-import math
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ratchet.cli.outcomes import wilson
-from ratchet.contracts.rounds import Evaluation, Gate, RoundConfig
+from ratchet.contracts.rounds import Evaluation, RoundConfig
 from ratchet.contracts.search import (
     Budget,
     PinnedModels,
@@ -24,15 +21,19 @@ from ratchet.contracts.search import (
     VerificationLevel,
 )
 from ratchet.contracts.serving import LoadModel
-from ratchet.solutions.answers import answer_key, same_answer
+from ratchet.solutions.answers import same_answer
+from ratchet.solutions.votes import count_votes
+from ratchet.statistics import wilson
 from ratchet.store.nodes import NodeRecord
 from ratchet.store.rounds import RoundProblem
+from services.trainer.gate import SYSTEM, compare, gate
 from services.trainer.stages.context import Context
 from services.trainer.stages.planned_searches import Pair, plan, require_sound, wait_for
 
 SPLITS = ("development", "held_out")
 INCUMBENT, CANDIDATE, SERVING_PRM = "incumbent", "candidate", "serving_prm"
-SYSTEM = f"development.{StrategyName.MCTS}"
+UNSCORED = 0.5
+"""The vote of a trajectory that the PRM has not scored, as in the search's own best-of-N."""
 
 
 async def evaluate(context: Context) -> dict[str, Any]:
@@ -182,25 +183,23 @@ async def _measure(
     majority: dict[int, str | None] = {}
     async for tree in context.searches.trees(context.claim.id, purpose):
         ends = [node for node in tree.nodes if node.answer is not None and node.visits > 0]
-        best[tree.place] = _vote(ends, by_prm=True)
-        majority[tree.place] = _vote(ends, by_prm=False)
+        best[tree.place] = leading_answer(ends, by_prm=True)
+        majority[tree.place] = leading_answer(ends, by_prm=False)
     return {
         plan.name: await _figures(context, best, problems, tokens),
         f"{plan.split}.{StrategyName.MAJORITY}": await _figures(context, majority, problems, tokens),
     }
 
 
-def _vote(ends: Sequence[NodeRecord], *, by_prm: bool) -> str | None:
+def leading_answer(ends: Sequence[NodeRecord], *, by_prm: bool) -> str | None:
     """The answer with most votes; each trajectory has one, weighted by the PRM's score of its end where `by_prm`."""
-    votes: defaultdict[str, float] = defaultdict(float)
-    texts: dict[str, str] = {}
-    for end in sorted(ends, key=lambda end: end.ordinal):
-        assert end.answer is not None
-        key = answer_key(end.answer)
-        texts.setdefault(key, end.answer)
-        weight = end.prm_score if by_prm and end.prm_score is not None else 1.0
-        votes[key] += weight * end.visits
-    return texts[max(votes, key=lambda key: votes[key])] if votes else None
+
+    def weight(end: NodeRecord) -> float:
+        score = UNSCORED if end.prm_score is None else end.prm_score
+        return end.visits * (score if by_prm else 1.0)
+
+    counted = count_votes(sorted(ends, key=lambda end: end.ordinal), lambda end: end.answer or "", weight)
+    return counted[0].voters[0].answer if counted else None
 
 
 async def _figures(
@@ -227,39 +226,4 @@ async def _figures(
         "ci95": [round(low, 4), round(high, 4)],
         "tokens": round(tokens, 1),
         "outcomes": outcomes,
-    }
-
-
-def gate(incumbent: Mapping[str, Any], candidate: Mapping[str, Any], rules: Gate) -> dict[str, Any]:
-    """Whether the candidate is promoted: it must not lose on development problems, neither alone nor as a system."""
-    comparisons = {}
-    for name in (f"development.{StrategyName.GREEDY}", SYSTEM):
-        if name in incumbent and name in candidate:
-            comparisons[name] = compare(incumbent[name]["outcomes"], candidate[name]["outcomes"], rules)
-    lost = [name for name, each in comparisons.items() if each["loses"]]
-    return {"promoted": not lost, "lost": lost, "comparisons": comparisons, **rules.model_dump()}
-
-
-def accepted(verdicts: Mapping[str, Any]) -> tuple[bool, bool]:
-    """Whether the new policy is to serve, and whether the new PRM is: one that loses alone is rejected alone."""
-    promoted = bool(verdicts["promoted"])
-    return promoted, promoted and not (verdicts["prm"] or {}).get("loses", False)
-
-
-def compare(old: str, new: str, rules: Gate) -> dict[str, Any]:
-    """Paired outcomes of the same problems: an exact one-sided McNemar test of "the new one is worse"."""
-    worse = sum(before == "1" and after == "0" for before, after in zip(old, new, strict=True))
-    better = sum(before == "0" and after == "1" for before, after in zip(old, new, strict=True))
-    n = worse + better
-    # P(X >= worse) for X ~ Binomial(n, 1/2).
-    p = sum(math.comb(n, k) for k in range(worse, n + 1)) / 2**n
-    difference = (better - worse) / max(1, len(old))
-    loses = (worse > better and p < rules.alpha) or difference < -rules.tolerance
-    return {
-        "n": len(old),
-        "better": better,
-        "worse": worse,
-        "difference": round(difference, 4),
-        "p_worse": round(p, 4),
-        "loses": loses,
     }

@@ -15,14 +15,15 @@ from redis.exceptions import RedisError
 from ratchet.clients import ServiceError
 from ratchet.contracts.rounds import RoundProgress
 from ratchet.contracts.search import SearchRequest
-from ratchet.contracts.serving import LoadModel
+from ratchet.contracts.serving import PRM1, LoadModel
 from ratchet.states import SearchState
 from ratchet.store.round_searches import RoundSearch
 from services.trainer.stages.context import Context, RoundFailedError
-from services.trainer.stages.prepare import PRM1
 
 log = structlog.get_logger()
 
+LABEL = "label"
+"""The purpose of the searches of training problems: the second stage plans them, the third reads their trees."""
 POLL_SECONDS = 0.5
 HOLD_SECONDS = 5.0
 FAILED_SHARE = 0.2

@@ -6,7 +6,7 @@ from typing import Any
 import structlog
 
 from ratchet.contracts.rounds import ProblemSource, RoundConfig
-from ratchet.contracts.serving import LoadModel
+from ratchet.contracts.serving import PRM1, LoadModel
 from ratchet.contracts.trainer import ModelKind
 from ratchet.problems import Problem, ProblemFileError, contaminated, load, sample
 from ratchet.states import ModelState
@@ -14,8 +14,6 @@ from services.trainer.stages.context import Context, RoundFailedError
 
 log = structlog.get_logger()
 
-PRM1 = "prm1-likelihood"
-"""The PRM that is always there; see services/prm."""
 SPLITS = ("train", "development", "held_out")
 SAME_PROBLEM = 0.9
 """Share of common 13-grams from which on two problems are the same one."""

@@ -17,24 +17,23 @@ from ratchet.contracts.search import (
     StrategyParameters,
     VerificationLevel,
 )
+from ratchet.contracts.serving import PRM1
 from ratchet.states import SearchState
 from ratchet.store.round_searches import RoundSearch
 from ratchet.store.rounds import RoundProblem
 from services.trainer.stages.context import Context
-from services.trainer.stages.planned_searches import Pair, plan, require_sound, wait_for
-from services.trainer.stages.prepare import PRM1
+from services.trainer.stages.planned_searches import LABEL, Pair, plan, require_sound, wait_for
 
-PURPOSE = "label"
 SEEDS_PER_ATTEMPT = 100_003
 
 
-async def label(context: Context) -> dict[str, Any]:
+async def search(context: Context) -> dict[str, Any]:
     """Search all training problems; coverage and cost."""
     config, models = context.claim.config, context.metric("models")
     problems = await context.rounds.problems(context.claim.id, "train")
     rollouts = config.label.rollouts
     for attempt in range(config.label.retries + 1):
-        solved = _solved(await context.searches.results(context.claim.id, PURPOSE))
+        solved = _solved(await context.searches.results(context.claim.id, LABEL))
         requests = {
             problem.place: _request(
                 problem,
@@ -46,16 +45,16 @@ async def label(context: Context) -> dict[str, Any]:
             for problem in problems
             if problem.place not in solved
         }
-        await plan(context, PURPOSE, attempt, requests)
+        await plan(context, LABEL, attempt, requests)
         await wait_for(
             context,
-            [PURPOSE],
+            [LABEL],
             f"searching, attempt {attempt + 1}",
             [Pair(models["policy"], models["prm"])],
         )
         rollouts = round(rollouts * config.label.retry_factor)
-    results = await context.searches.results(context.claim.id, PURPOSE)
-    require_sound(results, PURPOSE)
+    results = await context.searches.results(context.claim.id, LABEL)
+    require_sound(results, LABEL)
     return {
         "label": {
             "problems": len(problems),

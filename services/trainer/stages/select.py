@@ -11,14 +11,12 @@ from uuid import NAMESPACE_URL, uuid5
 import orjson
 
 from ratchet.contracts.rounds import RoundProgress
+from ratchet.contracts.serving import PRM1
 from ratchet.problems import problem_id
-from services.trainer.files import write_file_atomically
+from services.trainer.files import CARD_FILE, SFT_FILE, TREES_FILE, run_folder, write_file_atomically
 from services.trainer.selection import Card, choose, tree_line
-from services.trainer.stages.context import Context, RoundFailedError, run_folder
-from services.trainer.stages.prepare import PRM1
-from services.trainer.stages.search import PURPOSE
-
-SFT_FILE, TREES_FILE, CARD_FILE = "sft.jsonl", "trees.jsonl", "card.json"
+from services.trainer.stages.context import Context, RoundFailedError
+from services.trainer.stages.planned_searches import LABEL
 
 
 async def select(context: Context) -> dict[str, Any]:
@@ -27,7 +25,7 @@ async def select(context: Context) -> dict[str, Any]:
     problems = {each.place: each for each in await context.rounds.problems(context.claim.id, "train")}
     by_place: defaultdict[int, list[Any]] = defaultdict(list)
     trees: list[dict[str, Any]] = []
-    async for tree in context.searches.trees(context.claim.id, PURPOSE):
+    async for tree in context.searches.trees(context.claim.id, LABEL):
         problem = problems[tree.place]
         by_place[tree.place].append(tree.nodes)
         line = tree_line(problem_id(problem.text, problem.answer), problem, context.claim.number, tree.nodes)

@@ -19,8 +19,8 @@ from pydantic import BaseModel, ValidationError
 from ratchet.contracts.rounds import RoundProgress
 from ratchet.contracts.trainer import ModelKind, ModelRegistration
 from ratchet.models.sources import ModelSourceError, local_checkpoint
-from services.trainer.stages.context import Context, RoundFailedError, run_folder
-from services.trainer.stages.select import SFT_FILE, TREES_FILE
+from services.trainer.files import SFT_FILE, TREES_FILE, run_folder
+from services.trainer.stages.context import Context, RoundFailedError
 from services.trainer.training.jobs import (
     ERROR_FILE,
     PROGRESS_FILE,
