@@ -5,7 +5,7 @@ A trainer claims a round and gets a `RoundClaim` with a fencing token; every wri
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
@@ -111,20 +111,15 @@ class RoundStore:
                         config=request.config.model_dump(mode="json"),
                     )
                 )
-            row = (
-                (await connection.execute(select(t.rounds).where(t.rounds.c.id == round_id))).mappings().one()
-            )
-        return _view(row)
+            made = await connection.execute(select(t.rounds).where(t.rounds.c.id == round_id))
+            return _view(made.mappings().one())
 
     @retried
     async def get(self, round_id: UUID) -> RoundView | None:
         """One round; None: unknown."""
         async with transaction(self._engine) as connection:
-            row = (
-                (await connection.execute(select(t.rounds).where(t.rounds.c.id == round_id)))
-                .mappings()
-                .one_or_none()
-            )
+            found = await connection.execute(select(t.rounds).where(t.rounds.c.id == round_id))
+            row = found.mappings().one_or_none()
         return None if row is None else _view(row)
 
     @retried
@@ -139,27 +134,16 @@ class RoundStore:
     @retried
     async def claim(self, owner: str, lease_seconds: float) -> RoundClaim | None:
         """Take up the oldest round that is not over, not paused, and nobody's; None when there is none."""
+        free = or_(t.rounds.c.lease_until.is_(None), t.rounds.c.lease_until < func.clock_timestamp())
+        oldest = (
+            select(t.rounds)
+            .where(t.rounds.c.state.not_in(ROUND_ENDS), t.rounds.c.paused.is_(False), free)
+            .order_by(t.rounds.c.created_at)
+            .limit(1)
+            .with_for_update(skip_locked=True)
+        )
         async with transaction(self._engine) as connection:
-            row = (
-                (
-                    await connection.execute(
-                        select(t.rounds)
-                        .where(
-                            t.rounds.c.state.not_in(ROUND_ENDS),
-                            t.rounds.c.paused.is_(False),
-                            or_(
-                                t.rounds.c.lease_until.is_(None),
-                                t.rounds.c.lease_until < func.clock_timestamp(),
-                            ),
-                        )
-                        .order_by(t.rounds.c.created_at)
-                        .limit(1)
-                        .with_for_update(skip_locked=True)
-                    )
-                )
-                .mappings()
-                .one_or_none()
-            )
+            row = (await connection.execute(oldest)).mappings().one_or_none()
             if row is None:
                 return None
             fence = (
@@ -214,7 +198,11 @@ class RoundStore:
         """Move on to the state that follows, adding to the metrics. Raises RoundLostError, IllegalTransitionError."""
         check_transition(ROUND_TRANSITIONS, claim.state, state)
         merged = {**claim.metrics, **metrics}
-        over = state in ROUND_ENDS
+        ended = (
+            {"ended_at": func.clock_timestamp(), "lease_until": None, "owner": None}
+            if state in ROUND_ENDS
+            else {}
+        )
         async with transaction(self._engine) as connection:
             moved = await connection.execute(
                 t.rounds.update()
@@ -225,19 +213,13 @@ class RoundStore:
                     reason=reason,
                     failed_in=claim.state if state is RoundState.FAILED else None,
                     progress={},
-                    **(
-                        {"ended_at": func.clock_timestamp(), "lease_until": None, "owner": None}
-                        if over
-                        else {}
-                    ),
+                    **ended,
                 )
                 .returning(t.rounds.c.id)
             )
             if moved.one_or_none() is None:
                 raise RoundLostError(f"round {claim.id} was taken over")
-        return RoundClaim(
-            claim.id, claim.run, claim.number, state, claim.config, merged, claim.owner, claim.fence
-        )
+        return replace(claim, state=state, metrics=merged)
 
     @retried
     async def note_progress(self, claim: RoundClaim, progress: RoundProgress) -> None:
@@ -253,15 +235,7 @@ class RoundStore:
     ) -> RoundView | None:
         """Ask for a pause, its end, or a cancel; None: unknown. Raises RoundConflictError for a round that is over."""
         async with transaction(self._engine) as connection:
-            row = (
-                (
-                    await connection.execute(
-                        select(t.rounds).where(t.rounds.c.id == round_id).with_for_update()
-                    )
-                )
-                .mappings()
-                .one_or_none()
-            )
+            row = await _lock(connection, round_id)
             if row is None:
                 return None
             if row["state"] in ROUND_ENDS:
@@ -285,18 +259,12 @@ class RoundStore:
         may differ in what no finished stage has read. Raises RoundConflictError, ConfigInUseError.
         """
         async with transaction(self._engine) as connection:
-            found = select(t.rounds).where(t.rounds.c.id == round_id).with_for_update()
-            row = (await connection.execute(found)).mappings().one_or_none()
+            row = await _lock(connection, round_id)
             if row is None:
                 return None
             if row["state"] is not RoundState.FAILED:
                 raise RoundConflictError(f"Only a failed round can be retried; this one is {row['state']}.")
-            await _lock_run(connection, row["run"])
-            last = await connection.scalar(
-                select(func.max(t.rounds.c.number)).where(t.rounds.c.run == row["run"])
-            )
-            if last != row["number"]:
-                raise RoundConflictError(f"The run has gone on without this round, to round {last}.")
+            await _require_last(connection, row["run"], row["number"])
             stage = row["failed_in"] or RoundState.CREATED
             check_transition(ROUND_TRANSITIONS, row["state"], stage)
             if config is not None:
@@ -305,20 +273,7 @@ class RoundStore:
                 await connection.execute(
                     t.round_problems.delete().where(t.round_problems.c.round_id == round_id)
                 )
-            await connection.execute(
-                t.round_searches.delete().where(
-                    t.round_searches.c.round_id == round_id,
-                    t.round_searches.c.search_id.in_(
-                        select(t.searches.c.id).where(
-                            t.searches.c.round_id == round_id,
-                            or_(
-                                t.searches.c.state.in_((SearchState.FAILED, SearchState.CANCELLED)),
-                                t.searches.c.cancel_requested,
-                            ),
-                        )
-                    ),
-                )
-            )
+            await _drop_unfinished_searches(connection, round_id)
             values = {} if config is None else {"config": config.model_dump(mode="json")}
             changed = await connection.execute(
                 t.rounds.update()
@@ -458,7 +413,38 @@ async def _lock_run(connection: AsyncConnection, run: str) -> None:
     await connection.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(f"round/{run}", 0))))
 
 
+async def _lock(connection: AsyncConnection, round_id: UUID) -> RowMapping | None:
+    """The round's row, locked until the transaction is over; None: unknown."""
+    found = await connection.execute(select(t.rounds).where(t.rounds.c.id == round_id).with_for_update())
+    return found.mappings().one_or_none()
+
+
+async def _require_last(connection: AsyncConnection, run: str, number: int) -> None:
+    """Raise RoundConflictError unless this is the run's last round."""
+    await _lock_run(connection, run)
+    last = await connection.scalar(select(func.max(t.rounds.c.number)).where(t.rounds.c.run == run))
+    if last != number:
+        raise RoundConflictError(f"The run has gone on without this round, to round {last}.")
+
+
+async def _drop_unfinished_searches(connection: AsyncConnection, round_id: UUID) -> None:
+    """Searches that failed or were cancelled are no longer the round's, so a retry plans them anew."""
+    unfinished = select(t.searches.c.id).where(
+        t.searches.c.round_id == round_id,
+        or_(
+            t.searches.c.state.in_((SearchState.FAILED, SearchState.CANCELLED)),
+            t.searches.c.cancel_requested,
+        ),
+    )
+    await connection.execute(
+        t.round_searches.delete().where(
+            t.round_searches.c.round_id == round_id, t.round_searches.c.search_id.in_(unfinished)
+        )
+    )
+
+
 def _require_unread(old: RoundConfig, new: RoundConfig, stage: RoundState) -> None:
+    """Raise ConfigInUseError when the two differ in what a stage before this one has read."""
     finished = ROUND_STAGES[: ROUND_STAGES.index(stage)]
     used = [
         part
