@@ -19,7 +19,8 @@ from fastapi import FastAPI, Request, Response
 from starlette.requests import ClientDisconnect
 
 from ratchet.contracts.search import SearchResult
-from ratchet.stack.local import StackConfig, StackUrls, local_stack
+from ratchet.stack.config import StackConfig, StackUrls
+from ratchet.stack.local import local_stack
 from ratchet.stack.ports import free_ports
 from ratchet.stack.supervisor import ChildStatus
 
@@ -41,7 +42,7 @@ def recorder(service: str, target: str, heard: list[Heard]) -> FastAPI:
     app = FastAPI()
     client = httpx.AsyncClient(base_url=target, timeout=600, trust_env=False)
 
-    @app.api_route("/{path:path}", methods=["GET", "POST"])
+    @app.api_route("/{path:path}", methods=["GET", "POST", "PUT", "DELETE"])
     async def pass_on(request: Request, path: str) -> Response:
         try:
             body = await request.body()

@@ -22,9 +22,12 @@ from rich.console import Console
 
 from ratchet.cli.display import clean
 from ratchet.clients import PolicyClient, SearchClient, ServiceError, TrainerClient
+from ratchet.stack.config import StackConfig, default_data
+from ratchet.stack.data_folder import running_stack
 from ratchet.stack.errors import StackError
-from ratchet.stack.local import StackConfig, default_data, local_stack, running_stack
+from ratchet.stack.local import local_stack
 from ratchet.stack.ports import free_ports
+from ratchet.stack.services import service_command, service_environment
 from ratchet.stack.supervisor import ChildSpec, ChildState, ChildStatus, Supervisor
 
 EXIT_USAGE = 2
@@ -225,8 +228,8 @@ async def local_sandbox() -> AsyncIterator[str]:
     with tempfile.TemporaryDirectory(prefix="ratchet-sandbox-") as folder:
         child = ChildSpec(
             name="sandbox",
-            argv=[sys.executable, "-m", "services.sandbox"],
-            env={"RATCHET_HOST": "127.0.0.1", "RATCHET_PORT": str(port)},
+            argv=service_command("sandbox"),
+            env={**service_environment(), "RATCHET_HOST": "127.0.0.1", "RATCHET_PORT": str(port)},
             ready=f"{url}/health",
             url=url,
             port=port,

@@ -14,7 +14,8 @@ import typer
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from ratchet.stack.local import OnStatus, StackConfig, StackUrls
+    from ratchet.stack.config import StackConfig, StackUrls
+    from ratchet.stack.local import OnStatus
     from ratchet.stack.supervisor import ChildStatus
 
 PREFERRED_PORT = 8000
@@ -51,8 +52,8 @@ def up(
     ] = "process",
 ) -> None:
     """Start everything on this machine: databases, the five services, search workers. Ctrl-C stops it."""
+    from ratchet.stack.config import SERVICES, StackConfig, default_data
     from ratchet.stack.errors import StackError
-    from ratchet.stack.local import SERVICES, StackConfig, default_data
     from ratchet.stack.ports import is_free
 
     if port is None and is_free(PREFERRED_PORT, host):

@@ -17,7 +17,8 @@ from search_double import MODEL, Searches, search_double
 
 from ratchet import __version__
 from ratchet.contracts.search import SearchResult
-from ratchet.stack.local import StackUrls, running_stack
+from ratchet.stack.config import StackUrls
+from ratchet.stack.data_folder import running_stack
 
 Double = tuple[str, Searches]
 

@@ -21,8 +21,10 @@ import pytest
 import redis.asyncio
 
 from ratchet.stack import local, postgres, unprivileged, valkey
+from ratchet.stack.config import StackConfig, StackUrls
+from ratchet.stack.data_folder import running_stack
 from ratchet.stack.errors import StackError
-from ratchet.stack.local import StackConfig, StackUrls, local_stack, running_stack
+from ratchet.stack.local import local_stack
 from ratchet.stack.supervisor import ChildState, ChildStatus
 
 ROOT = os.geteuid() == 0

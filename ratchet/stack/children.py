@@ -1,0 +1,185 @@
+"""The children of a local stack: what is started, with which environment, after what, and when it is ready."""
+
+import asyncio
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ratchet.clients import UNIX_SCHEME, SandboxClient, ServiceError
+from ratchet.stack import postgres, valkey
+from ratchet.stack.config import WORKER_NEEDS, StackConfig, StackUrls
+from ratchet.stack.services import service_command, service_environment
+from ratchet.stack.supervisor import ChildSpec
+
+# Weights may have to be downloaded and converted before a policy can answer.
+POLICY_READY_SECONDS = 20 * 60.0
+SERVICE_READY_SECONDS = 180.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A stack that is about to start. `ports` names one for each of PORTS."""
+
+    config: StackConfig
+    data: Path
+    ports: Mapping[str, int]
+    urls: StackUrls
+    database: postgres.Postgres
+    queue: valkey.Valkey
+
+    def log(self, name: str) -> Path:
+        """The child's log file."""
+        return self.data / "logs" / f"{name}.log"
+
+
+def children(plan: Plan) -> list[ChildSpec]:
+    """The stack's children, each after those that it needs."""
+    databases = _databases(plan)
+    services = [spec for spec in _services(plan) if spec.name in plan.config.services]
+    present = {spec.name for spec in [*databases, *services]}
+    services = [replace(spec, after=tuple(n for n in spec.after if n in present)) for spec in services]
+    workers = []
+    if set(WORKER_NEEDS) <= set(plan.config.services):
+        workers = [_worker(plan, number) for number in range(1, plan.config.search_workers + 1)]
+    return [*databases, *services, *workers]
+
+
+def _environment(plan: Plan, own: Mapping[str, str]) -> dict[str, str]:
+    """Of every child that is ours: what all of them read, what this one reads, and what the configuration adds."""
+    known = os.environ.get("NO_PROXY") or os.environ.get("no_proxy")
+    no_proxy = ",".join(filter(None, [known, "127.0.0.1,localhost,::1"]))
+    return {
+        **service_environment(),
+        "PYTHONUNBUFFERED": "1",
+        "NO_PROXY": no_proxy,
+        "no_proxy": no_proxy,
+        "RATCHET_LOG_LEVEL": plan.config.log_level,
+        "RATCHET_HOST": "127.0.0.1",
+        **own,
+        **plan.config.env,
+    }
+
+
+def _store(plan: Plan) -> dict[str, str]:
+    """Only for those that need it: the policy and the sandbox have no business with the store."""
+    return {"RATCHET_DATABASE_URL": plan.urls.database, "RATCHET_REDIS_URL": plan.urls.redis}
+
+
+def _model_services(plan: Plan) -> dict[str, str]:
+    return {
+        "RATCHET_POLICY_URL": plan.urls.policy,
+        "RATCHET_PRM_URL": plan.urls.prm,
+        "RATCHET_SANDBOX_URL": plan.urls.sandbox,
+    }
+
+
+def _databases(plan: Plan) -> list[ChildSpec]:
+    """Postgres, Valkey, and the migrations, which run to their end."""
+    database, queue = plan.database, plan.queue
+    return [
+        ChildSpec(
+            name="postgres",
+            argv=lambda: postgres.command(database),
+            prepare=lambda: postgres.prepare(database),
+            ready=lambda: asyncio.to_thread(postgres.ensure_database, database),
+            port=database.port,
+            log=plan.log("postgres"),
+            stop_signal=postgres.STOP_SIGNAL,
+            stop_timeout=30.0,
+        ),
+        ChildSpec(
+            name="valkey",
+            argv=valkey.command(queue),
+            prepare=lambda: valkey.prepare(queue),
+            ready=lambda: asyncio.to_thread(valkey.answers, queue),
+            port=queue.port,
+            log=plan.log("valkey"),
+            stop_signal=valkey.STOP_SIGNAL,
+            stop_timeout=30.0,
+        ),
+        ChildSpec(
+            name="migrate",
+            argv=[sys.executable, "-m", "ratchet.store.migrate"],
+            env=_environment(plan, _store(plan)),
+            once=True,
+            after=("postgres",),
+            log=plan.log("migrate"),
+        ),
+    ]
+
+
+def _services(plan: Plan) -> list[ChildSpec]:
+    """All five, in the order of what they need."""
+    model = {"RATCHET_MODEL": plan.config.model, "RATCHET_ENGINE": plan.config.engine}
+    policy = _service(plan, "policy", env={name: value for name, value in model.items() if value})
+    return [
+        _sandbox_container(plan) if plan.config.sandbox == "docker" else _service(plan, "sandbox"),
+        replace(policy, ready_timeout=POLICY_READY_SECONDS),
+        _service(plan, "prm", "policy", env={"RATCHET_POLICY_URL": plan.urls.policy}),
+        _service(plan, "search", "migrate", "valkey", env={**_store(plan), "RATCHET_HOST": plan.config.host}),
+        _service(
+            plan,
+            "trainer",
+            "migrate",
+            "valkey",
+            env={**_store(plan), **_model_services(plan), "RATCHET_ROUNDS_DIR": str(plan.data / "rounds")},
+        ),
+    ]
+
+
+def _service(plan: Plan, name: str, *after: str, env: Mapping[str, str] | None = None) -> ChildSpec:
+    url: str = getattr(plan.urls, name)
+    return ChildSpec(
+        name=name,
+        argv=service_command(name),
+        env=_environment(plan, {"RATCHET_PORT": str(plan.ports[name]), **(env or {})}),
+        ready=f"{url}/health",
+        url=url,
+        port=plan.ports[name],
+        after=after,
+        log=plan.log(name),
+        ready_timeout=SERVICE_READY_SECONDS,
+    )
+
+
+def _sandbox_container(plan: Plan) -> ChildSpec:
+    """The process that starts the container and passes its log on. The service answers on a Unix socket."""
+
+    async def ready() -> bool:
+        async with SandboxClient(plan.urls.sandbox, retry_seconds=0.0) as client:
+            try:
+                return (await client.health()).ready
+            except ServiceError:
+                return False
+
+    return ChildSpec(
+        name="sandbox",
+        argv=service_command("sandbox.container"),
+        env=_environment(plan, {"RATCHET_SOCKET": plan.urls.sandbox.removeprefix(UNIX_SCHEME)}),
+        ready=ready,
+        url=plan.urls.sandbox,
+        log=plan.log("sandbox"),
+        ready_timeout=SERVICE_READY_SECONDS,
+    )
+
+
+def _worker(plan: Plan, number: int) -> ChildSpec:
+    name = f"search-worker-{number}"
+    ready_file = plan.data / "run" / f"{name}.ready"
+
+    async def ready() -> bool:
+        return ready_file.exists()
+
+    own = {**_store(plan), **_model_services(plan), "RATCHET_READY_FILE": str(ready_file)}
+    return ChildSpec(
+        name=name,
+        argv=service_command("search.worker"),
+        env=_environment(plan, own),
+        ready=ready,
+        prepare=lambda: ready_file.unlink(missing_ok=True),
+        # Its first jobs may be those of an earlier run, and they need all of these.
+        after=("migrate", "valkey", *WORKER_NEEDS),
+        log=plan.log(name),
+    )

@@ -1,0 +1,52 @@
+"""What a local stack is made of, and what may differ between two of them."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+SERVICES = ("sandbox", "policy", "prm", "search", "trainer")
+WORKER_NEEDS = ("sandbox", "policy", "prm")
+PORTS = ("postgres", "valkey", *SERVICES)
+
+
+def default_data() -> Path:
+    """`$RATCHET_DATA`, otherwise `.ratchet` in the current folder."""
+    return Path(os.environ.get("RATCHET_DATA") or ".ratchet")
+
+
+@dataclass(frozen=True)
+class StackConfig:
+    """What may differ between local stacks. `ports`: by part (see PORTS), a free one where none is given.
+
+    `model` and `engine` go to the policy service (None: its defaults); `host` is the address that the search API binds,
+    everything else stays on loopback. `sandbox`: a process of this machine, or a container of its Docker engine (image
+    `ratchet-sandbox:local`, unless RATCHET_SANDBOX_IMAGE says otherwise). `env` is added to the environment of every
+    service. `services` may name fewer than all: then workers run only where all that they need does, and with none the
+    databases stand alone.
+    """
+
+    data: Path = field(default_factory=default_data)
+    model: str | None = None
+    engine: str | None = None
+    ports: Mapping[str, int] = field(default_factory=dict)
+    host: str = "127.0.0.1"
+    search_workers: int = 1
+    sandbox: Literal["process", "docker"] = "process"
+    services: tuple[str, ...] = SERVICES
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class StackUrls:
+    """Where the parts of a running stack answer. `database` and `redis` hold passwords."""
+
+    search: str
+    policy: str
+    prm: str
+    sandbox: str
+    trainer: str
+    database: str
+    redis: str
