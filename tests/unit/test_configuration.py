@@ -5,12 +5,32 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml  # type: ignore[import-untyped]
 
 from ratchet.secret_files import NAMES, make
-from ratchet.settings import SearchSettings, StoreSettings, load
-from tests.settings_table import rows
+from ratchet.settings import (
+    PolicySettings,
+    PrmSettings,
+    SandboxSettings,
+    SearchSettings,
+    Settings,
+    StoreSettings,
+    TrainerSettings,
+    load,
+)
+from tests.settings_table import ROLES, rows
 
 ROOT = Path(__file__).parents[2]
+COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+READ_BY: dict[str, type[Settings]] = {
+    "migrate": StoreSettings,
+    "sandbox": SandboxSettings,
+    "policy": PolicySettings,
+    "prm": PrmSettings,
+    "search": SearchSettings,
+    "search-worker": SearchSettings,
+    "trainer": TrainerSettings,
+}
 
 
 def test_documentation_has_every_setting_with_its_default() -> None:
@@ -18,11 +38,35 @@ def test_documentation_has_every_setting_with_its_default() -> None:
     assert [row for row in rows() if row not in documented] == []
 
 
-def test_every_variable_of_the_compose_file_is_in_the_example() -> None:
+def test_every_setting_is_read() -> None:
+    code = "".join(
+        file.read_text() for room in ("ratchet", "services") for file in (ROOT / room).rglob("*.py")
+    )
+    read = set(re.findall(r"[sS]ettings\)?\.([a-z_]+)", code))
+    unread = {name for _, kind in ROLES for name in kind.model_fields} - read
+    # The validator of the URLs reads them, by a name that it puts together.
+    assert unread == {"database_password_file", "redis_password_file"}
+
+
+@pytest.mark.parametrize("service", READ_BY)
+def test_the_compose_file_sets_only_what_its_service_reads(service: str) -> None:
+    names = {name for name in COMPOSE[service]["environment"] if name.startswith("RATCHET_")}
+    assert {name.removeprefix("RATCHET_").lower() for name in names} <= READ_BY[service].model_fields.keys()
+
+
+def test_the_images_set_only_what_a_service_reads() -> None:
+    known = {name for _, kind in ROLES for name in kind.model_fields}
+    names = re.findall(r"RATCHET_([A-Z_]+)=", (ROOT / "Dockerfile").read_text())
+    assert names
+    assert {name.lower() for name in names} <= known
+
+
+def test_every_variable_of_the_compose_file_is_in_the_example_and_no_other() -> None:
     text = (ROOT / "docker-compose.yml").read_text()
     used = dict(re.findall(r"\$\{([A-Z_]+):?-([^}]*)\}", text))
     example = dict(re.findall(r"^# ([A-Z_]+)=(.*)$", (ROOT / ".env.example").read_text(), re.MULTILINE))
-    assert used.keys() <= example.keys()
+    # Of COMPOSE_FILE Compose itself knows.
+    assert used.keys() == example.keys() - {"COMPOSE_FILE"}
     # SECRETS and PROBLEMS show a folder in place of the volume.
     assert {
         name: value for name, value in used.items() if name not in ("SECRETS", "PROBLEMS")
