@@ -26,7 +26,6 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, w
 from ratchet.clients import PolicyClient, PrmClient, SandboxClient, ServiceError
 from ratchet.contracts.search import EventKind, Priority
 from ratchet.events import Event, Events
-from ratchet.queue import make_worker
 from ratchet.settings import SearchSettings, load
 from ratchet.states import SearchState
 from ratchet.store.engine import StoreUnavailableError, make_engine
@@ -34,6 +33,7 @@ from ratchet.store.nodes import NodeRecord
 from ratchet.store.search_results import SearchOutcome
 from ratchet.store.searches import Claim, LeaseLostError, SearchStore
 from ratchet.telemetry import configure_logging
+from services.search.consumer import Consumer
 from services.search.interpreter import Interpreter, SandboxFailedError
 from services.search.run import Backends, Search, grow
 from services.search.strategies import Node, Tree
@@ -324,7 +324,7 @@ async def main(settings: SearchSettings) -> None:
         SandboxClient(settings.sandbox_url) as sandbox,
     ):
         worker = Worker(settings, name, SearchStore(engine), events, Backends(policy, prm, sandbox))
-        consumer = make_worker(settings, worker.run_search)
+        consumer = Consumer(settings, worker.run_search)
         beat = asyncio.create_task(_keep_touching(settings.ready_file)) if settings.ready_file else None
         log.info("worker ready", name=name, concurrency=settings.concurrency)
         try:

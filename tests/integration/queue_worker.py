@@ -1,9 +1,7 @@
-"""A worker process for the queue's tests: claims, says so on stdout, holds the search for a while, and
-ends it.
+"""A worker process for the queue's tests: claims, says so on stdout, holds the search for a while, and ends it.
 
-Arguments: seconds of work, then the lease in seconds. A search whose problem begins with "stuck" is worked
-on until it is
-cancelled. It prints `PID begin|end|cancelled|released SEARCH`.
+Arguments: seconds of work, then the lease in seconds. A search whose problem begins with "stuck" is worked on until it is
+cancelled. It prints `PID begin|end|cancelled|lost|released SEARCH`.
 """
 
 import asyncio
@@ -13,13 +11,13 @@ import time
 from uuid import UUID
 
 from ratchet.contracts.search import Usage
-from ratchet.queue import make_worker
 from ratchet.settings import SearchSettings
 from ratchet.states import NodeState, SearchState
 from ratchet.store.engine import make_engine
 from ratchet.store.nodes import NodeRecord
 from ratchet.store.search_results import SearchOutcome
 from ratchet.store.searches import LeaseLostError, SearchStore
+from services.search.consumer import Consumer
 
 
 def tell(what: str, search: object) -> None:
@@ -53,9 +51,9 @@ async def main(seconds: float, lease: float) -> None:
             tell("released", search_id)
             raise
 
-    worker = make_worker(settings, work)
+    consumer = Consumer(settings, work)
     tell("ready", "-")
-    await worker.run()
+    await consumer.run()
 
 
 if __name__ == "__main__":

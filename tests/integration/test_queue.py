@@ -1,5 +1,4 @@
-"""The queue against a real Redis and real worker processes: what is killed, flushed or cancelled, and what
-comes of it."""
+"""The queue against a real Redis and real worker processes: what is killed, flushed or cancelled, and what comes of it."""
 
 import asyncio
 import contextlib
@@ -18,7 +17,7 @@ from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ratchet.contracts.search import Priority, SearchRequest, SearchResult
-from ratchet.queue import SearchQueue, make_worker, sweep
+from ratchet.queue import SearchQueue, sweep
 from ratchet.redis import make_redis
 from ratchet.settings import SearchSettings
 from ratchet.stack.valkey import running_valkey
@@ -27,6 +26,7 @@ from ratchet.store.engine import make_engine
 from ratchet.store.ids import new_id
 from ratchet.store.migrate import migrate
 from ratchet.store.searches import SearchStore, Waiting
+from services.search.consumer import Consumer
 
 PROGRAM = Path(__file__).with_name("queue_worker.py")
 LEASE = 1.0
@@ -235,12 +235,12 @@ async def test_urgent_searches_go_first(site: Site) -> None:
     async def note(search_id: UUID, cancelled: asyncio.Event) -> None:
         seen.append(search_id)
 
-    worker = make_worker(site.settings.model_copy(update={"concurrency": 1}), note)
-    running = asyncio.create_task(worker.run())
+    consumer = Consumer(site.settings.model_copy(update={"concurrency": 1}), note)
+    running = asyncio.create_task(consumer.run())
     deadline = time.monotonic() + 10
     while len(seen) < 6 and time.monotonic() < deadline:
         await asyncio.sleep(0.02)
-    worker.stop()
+    consumer.stop()
     await running
     rank = {Priority.HIGH: 0, Priority.NORMAL: 1, Priority.LOW: 2}
     expected = [job.id for job in sorted(waiting, key=lambda job: rank[job.priority])]
@@ -259,12 +259,12 @@ async def test_no_more_searches_run_at_once_than_the_worker_may(site: Site) -> N
         now -= 1
         done += 1
 
-    worker = make_worker(site.settings, hold)
-    running = asyncio.create_task(worker.run())
+    consumer = Consumer(site.settings, hold)
+    running = asyncio.create_task(consumer.run())
     deadline = time.monotonic() + 10
     while done < 12 and time.monotonic() < deadline:
         await asyncio.sleep(0.02)
-    worker.stop()
+    consumer.stop()
     await running
     assert (done, most) == (12, site.settings.concurrency)
 
@@ -278,12 +278,12 @@ async def test_a_handler_that_fails_does_not_end_the_worker(site: Site) -> None:
             raise RuntimeError("boom")
         seen.set()
 
-    worker = make_worker(site.settings, handle)
-    running = asyncio.create_task(worker.run())
+    consumer = Consumer(site.settings, handle)
+    running = asyncio.create_task(consumer.run())
     await site.queue.enqueue(bad, Priority.HIGH)
     await site.queue.enqueue(good, Priority.LOW)
     await asyncio.wait_for(seen.wait(), 10)
-    worker.stop()
+    consumer.stop()
     await running
 
 
@@ -302,11 +302,11 @@ async def test_a_worker_outlives_a_redis_that_is_restarted(
     with contextlib.ExitStack() as servers:
         server = servers.enter_context(running_valkey(tmp_path / "one", port=free_port, durable=False))
         url = server.url()
-        worker = make_worker(site.settings.model_copy(update={"redis_url": url}), handle)
-        running = asyncio.create_task(worker.run())
+        consumer = Consumer(site.settings.model_copy(update={"redis_url": url}), handle)
+        running = asyncio.create_task(consumer.run())
         queue = SearchQueue(url, site.settings.queue_name)
         await queue.enqueue(first, Priority.NORMAL)
-        while not worker._running:
+        while not consumer.running:
             await asyncio.sleep(0.02)
         await queue.aclose()
         # Gone, with all it held.
@@ -320,5 +320,5 @@ async def test_a_worker_outlives_a_redis_that_is_restarted(
         await queue.enqueue(second, Priority.NORMAL)
         assert await asyncio.wait_for(seen.get(), 20) == second
         await queue.aclose()
-        worker.stop()
+        consumer.stop()
         await asyncio.wait_for(running, 10)
