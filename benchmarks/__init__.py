@@ -1,1 +1,1 @@
-"""One program per claim. Each prints a JSON object as its last line; docs/measurements.md says what came out."""
+"""One program for each measured claim. Each prints a JSON object as its last line; docs/measurements has what came out."""

@@ -1,8 +1,8 @@
 """Settings of rounds, by the model that they are for.
 
-`nano` is the demonstration: problems from its own families, four rounds, each with more problems; docs/measurements.md has its
-figures. `gsm8k` is for real models, LoRA on grade-school problems; on few problems its policy needs more and smaller steps than
-here (docs/rounds.md). Anything can be overridden (`--set policy.epochs=2`).
+`nano` is the demonstration: problems from its own families, four rounds, each with more problems. Its figures are in
+docs/measurements/rounds-on-nano.md. `gsm8k` is for real models, LoRA on grade-school problems; on few problems its policy needs
+more and smaller steps than here (docs/rounds.md). Anything can be overridden (`--set policy.epochs=2`).
 """
 
 import copy

@@ -181,7 +181,9 @@ class Verification(Contract):
     )
     prm_share: float = Field(ge=0, le=1, description="This answer's share of the PRM-weighted vote.")
     confidence: float = Field(
-        ge=0, le=1, description="Estimated probability that the answer is right; see docs/measurements.md."
+        ge=0,
+        le=1,
+        description="Estimated probability that the answer is right; see docs/measurements/trust.md.",
     )
 
 

@@ -1,7 +1,7 @@
 """How likely is an answer right? A logistic model over what the search saw, fitted on development problems.
 
-Limits: the coefficients were fitted on 60 searches of GSM8K training problems by `small` (docs/measurements.md says how well
-they are calibrated). For another model or other problems the number ranks answers and is no promise.
+Limits: the coefficients were fitted on 60 searches of GSM8K training problems by `small`; docs/measurements/trust.md says how
+well they are calibrated. For another model or other problems the number ranks answers and is no promise.
 """
 
 import math

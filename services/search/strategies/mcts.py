@@ -8,7 +8,7 @@ arXiv 1810.11755), so that several descents at once spread out. The PRM's score 
 weight of one visit. Steps that do not run are never selected.
 
 The paper instead generates all candidates of a node as single steps. At small budgets that spends most tokens on
-candidates that are never completed: docs/measurements.md.
+candidates that are never completed: docs/measurements/searching.md.
 """
 
 import math

@@ -1,0 +1,14 @@
+"""All tables by name."""
+
+from collections.abc import Mapping
+
+from benchmarks.tables import deployment, models, rounds, sandbox, search
+from benchmarks.tables.documents import Table
+
+TABLES: Mapping[str, Table] = {
+    **search.TABLES,
+    **models.TABLES,
+    **rounds.TABLES,
+    **sandbox.TABLES,
+    **deployment.TABLES,
+}

@@ -1,0 +1,94 @@
+"""How fast the policy is, how number formats compare, and which signal PRM1 reads."""
+
+from benchmarks.tables.documents import Results, Rows, Table, interval
+
+SIGNALS = {
+    "likelihood": "mean of the steps' mean log-probabilities (PRM1)",
+    "bare likelihood": "the same, read without the worked examples",
+    "brevity": "brevity: fewer tokens, knows nothing else",
+    "problem given the program": "likelihood of the problem given the program",
+    "judge": "own yes/no judgement, chat form",
+    "judge, few-shot form": "own yes/no judgement, few-shot form",
+    "step likelihood": "step by step: the mean up to the step",
+    "the step's own likelihood": "step by step: the step's own log-probability",
+}
+
+WAYS = {
+    "baseline": "Hugging Face's `generate`, fp32",
+    "engine_bf16": "engine, bf16, 64 different prompts",
+    "engine_bf16_n8": "engine, bf16, 8 prompts with 8 candidates each",
+    "http_64_clients_n1": "over HTTP, 64 clients that ask for one candidate at a time",
+    "http_8_clients_n8": "over HTTP, 8 clients that ask for eight",
+}
+
+
+def signals(results: Results) -> Rows:
+    """AUC of each signal in both runs."""
+    runs = [results["prm1-signals-first"].figures, results["prm1-signals"].figures]
+    rows = [["signal", *(f"AUC, {run['ran']} solutions that ran, {run['right']} right" for run in runs)]]
+    rows[0][1] += " (the choice)"
+    rows[0][2] += " (measured again)"
+    for name, label in SIGNALS.items():
+        cells = []
+        for run in runs:
+            found = run["auc"].get(name)
+            edges = found and found.get("ci95")
+            cells.append("" if found is None else f"{found['auc']:.2f}")
+            if edges:
+                cells[-1] += f" ({interval(edges, '.2f', 1)})"
+        rows.append([label, *cells])
+    return rows
+
+
+def two_cores(results: Results) -> Rows:
+    """Tokens a second before and after."""
+    found = results["vllm-two-cores"].figures
+    cores, nucleus = found["every_core"], found["top_p_over_the_whole_vocabulary"]
+    return [
+        ["change", "tokens/s without", "tokens/s with"],
+        ["`VLLM_CPU_OMP_THREADS_BIND` names both cores", str(cores["before"]), str(cores["after"])],
+        [
+            "vLLM's own top-p, which sorts 152k logits for every token",
+            str(nucleus["without"]),
+            str(nucleus["with"]),
+        ],
+    ]
+
+
+def precision(results: Results) -> Rows:
+    """fp32 beside bf16."""
+    found = results["policy-precision"].figures
+    fp32, bf16, ratio = found["float32"], found["bfloat16"], found["fp32_over_bf16"]
+    return [
+        ["", "fp32", "bf16", "fp32 is faster"],
+        [
+            f"seconds to the first token after a cold prompt of {fp32['prompt_tokens']} tokens",
+            f"{fp32['first_token_seconds']:.1f}",
+            f"{bf16['first_token_seconds']:.1f}",
+            f"{ratio['first_token']:.1f} times",
+        ],
+        [
+            f"tokens/s, {found.get('batch', 16)} problems at once",
+            f"{fp32['tokens_per_second']:.1f}",
+            f"{bf16['tokens_per_second']:.1f}",
+            f"{ratio['tokens_per_second']:.1f} times",
+        ],
+    ]
+
+
+def decoding(results: Results) -> Rows:
+    """Tokens a second of each way."""
+    found = results["policy-speed"].figures
+    rows = [["", "tokens/s", "lowest – highest"]]
+    for name, label in WAYS.items():
+        low, high = found["spread"][name]
+        rows.append([label, f"{found['tokens_per_second'][name]:,}", f"{low:,} – {high:,}"])
+    return rows
+
+
+TABLES = {
+    "prm1-signals": Table(("prm1-signals-first", "prm1-signals"), signals),
+    "vllm-two-cores": Table(("vllm-two-cores",), two_cores),
+    "policy-precision": Table(("policy-precision",), precision),
+    "policy-speed": Table(("policy-speed",), decoding),
+}
