@@ -1,16 +1,30 @@
-"""Real servers for every test: one embedded Postgres and one embedded Valkey a session, a fresh database a module."""
+"""Real servers for every test: one embedded Postgres and one embedded Valkey a session, a fresh database a module.
+
+With `-n` (pytest-xdist) the tests of a file run in one process, one after another, and so do the files that share a
+stack, so that each stack is started once.
+"""
 
 import re
 import uuid
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from http_double import serving
+from running_stack import Running, running_stack
 
 from models import make_memorised_checkpoint
 from ratchet.stack import ports
 from ratchet.stack.postgres import Postgres, drop_database, ensure_database, running_postgres
 from ratchet.stack.valkey import running_valkey
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """For `--dist loadgroup`: the tests of a file are a group, unless the file says with which others it shares a stack."""
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(str(item.path)))
 
 
 @pytest.fixture(scope="session")
@@ -47,3 +61,15 @@ def free_port() -> int:
 def memorised_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint that knows `models.REMEMBERED`, `ENDLESS` and `HOPELESS`, and nothing else."""
     return make_memorised_checkpoint(tmp_path_factory.mktemp("models") / "memorised")
+
+
+@pytest.fixture(scope="session")
+async def stack(
+    memorised_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Running]:
+    """Everything that `ratchet up` starts, on the memorised checkpoint. A short lease, so that a lost worker is missed
+    soon."""
+    with serving() as serve:
+        data = tmp_path_factory.mktemp("stack")
+        async with running_stack(data, memorised_checkpoint, serve, lease_seconds="3") as running:
+            yield running

@@ -5,35 +5,26 @@ import os
 import signal
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
-from pathlib import Path
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 import httpx
 import pytest
-from running_stack import Running, running_stack
+from running_stack import Running
 
 from models import REMEMBERED
 from ratchet.contracts.search import SearchResult
 from ratchet.stack.supervisor import ChildState
 from ratchet.states import SEARCH_TRANSITIONS, SearchState, is_end
 
+pytestmark = pytest.mark.xdist_group("stack")
+
 PARTS = ["policy", "prm", "sandbox", "search", "search-worker-1", "trainer", "postgres", "valkey"]
 FIGS = REMEMBERED[5]
-ROLLOUTS = 300
+ROLLOUTS = 120
 BOUND_SECONDS = 90.0
 
 T = TypeVar("T")
-
-
-@pytest.fixture(scope="module")
-async def stack(
-    memorised_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[Running]:
-    """A stack of its own: what is killed here is nobody else's. A short lease, so that a lost worker is missed soon."""
-    data = tmp_path_factory.mktemp("chaos")
-    async with running_stack(data, memorised_checkpoint, lease_seconds="3") as running:
-        yield running
 
 
 async def patiently(ask: Callable[[], Awaitable[T]]) -> T:

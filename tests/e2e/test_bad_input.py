@@ -13,10 +13,13 @@ from running_stack import ROOT, Running, ratchet
 
 from models import CORPUS, HOPELESS
 
+pytestmark = pytest.mark.xdist_group("stack")
+
 FULL_DISK = """
 import sys
 from pathlib import Path
 from ratchet.models.sources import ModelSourceError, resolve
+
 try:
     resolve("small", Path(sys.argv[1]), hub="http://127.0.0.1:9")
 except ModelSourceError as error:

@@ -13,6 +13,8 @@ from models import ENDLESS, HOPELESS, REMEMBERED
 from ratchet.contracts.search import EventKind, SearchResult, StrategyName, VerificationLevel
 from ratchet.states import SEARCH_TRANSITIONS, SearchState, is_end
 
+pytestmark = pytest.mark.xdist_group("stack")
+
 CUPS, PENS, EGGS, NUTS, KEYS, FIGS = REMEMBERED
 LONG = {
     # No natural end within the test: the temperature keeps the tree growing.
