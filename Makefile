@@ -15,9 +15,11 @@ LIMIT    ?=
 SEED     ?=
 ROUNDS   ?= 4
 ARGS     ?=
+JOBS     ?= 2
+PARALLEL  = --numprocesses $(JOBS) --dist loadgroup --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help env dev demo up eval rounds nano attack bench-sandbox soak compose-test test lint format clean
+.PHONY: help env dev demo up eval rounds nano attack bench-sandbox soak compose-test test test-all lint format clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -68,8 +70,12 @@ soak: $(READY) ## Does the sandbox leak under random load, floods and kills? [AR
 compose-test: $(READY) ## Bring docker-compose.yml up for real and treat it badly: [ARGS=--keep]
 	@$(BIN)/python -m tests.compose $(ARGS)
 
-test: $(READY_DEV) ## Run all tests: [ARGS=tests/unit]
-	@$(BIN)/python -m pytest $(ARGS)
+# Two processes: most of these tests wait for a service that they have asked.
+test: $(READY_DEV) ## Run the tests, the slow ones apart: [ARGS=tests/unit] [JOBS=2]
+	@$(BIN)/python -m pytest $(PARALLEL) -m "not slow" $(ARGS)
+
+test-all: $(READY_DEV) ## Run all tests: those of vLLM and of the benchmarks too
+	@$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
 lint: $(READY_DEV) ## Format, lint, types, and which module may import which
 	@$(BIN)/ruff check .

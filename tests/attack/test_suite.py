@@ -7,6 +7,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from benchmarks.attack.attack import HOST_ROOT, Program
 from benchmarks.attack.service import served
 
@@ -35,6 +37,7 @@ def test_attacks_are_contained_and_their_controls_trip() -> None:
     assert found["service_alive"]
 
 
+@pytest.mark.slow
 def test_the_speed_of_the_sandbox_is_measured() -> None:
     found = _run("benchmarks.sandbox_speed", "--quick", seconds=200)
     for name in (

@@ -402,7 +402,7 @@ def test_a_broken_weights_file_ends_the_process_with_a_message(tiny_checkpoint: 
 # --- vLLM ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.vllm
+@pytest.mark.slow
 @pytest.mark.timeout(400)
 async def test_vllm_agrees_with_transformers(
     tiny_checkpoint: Path, engine: TransformersEngine, reference: tuple[Any, Any]

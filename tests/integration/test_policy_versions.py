@@ -17,7 +17,7 @@ import uvicorn
 from ratchet.clients import PolicyClient, ServiceError
 from ratchet.contracts.policy import GenerateRequest, LikelihoodRequest, Prefix
 from ratchet.contracts.serving import LoadModel
-from ratchet.models.sources import local_checkpoint
+from ratchet.models.checkpoint import local_checkpoint
 from ratchet.settings import PolicySettings
 from ratchet.solutions.step_formats import few_shot
 from services.policy.app import build_app
@@ -288,7 +288,7 @@ def kill(engine: TransformersEngine) -> None:
     engine._decoder = Broken()  # type: ignore[assignment]
 
 
-@pytest.mark.vllm
+@pytest.mark.slow
 @pytest.mark.timeout(400)
 async def test_vllm_runs_two_versions_in_one_process(checkpoints: list[Path], tmp_path: Path) -> None:
     pytest.importorskip("vllm")
