@@ -8,18 +8,17 @@ Limits: a caller who goes away while waiting leaves the search running; only `DE
 
 import asyncio
 import contextlib
-import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from http import HTTPStatus
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 from uuid import UUID
 
-import orjson
 import structlog
-from fastapi import FastAPI, Header, Path, Query, Request
+from fastapi import APIRouter, Depends, FastAPI, Header, Path, Query, Request
 from fastapi.responses import Response
 from redis.exceptions import RedisError
-from sse_starlette import EventSourceResponse, ServerSentEvent
+from sqlalchemy.ext.asyncio import AsyncEngine
+from sse_starlette import EventSourceResponse
 
 from ratchet import __version__
 from ratchet.contracts.base import Health
@@ -31,20 +30,19 @@ from ratchet.contracts.search import (
     SearchResult,
     TreeView,
 )
-from ratchet.events import BLOCK_SECONDS, ID_PATTERN, START, Event, Events
+from ratchet.events import ID_PATTERN, START, Event, Events
 from ratchet.queue import SearchQueue, keep_sweeping
 from ratchet.settings import SearchSettings
 from ratchet.states import SEARCH_TRANSITIONS, SearchState, is_end
-from ratchet.store.engine import StoreUnavailableError, make_engine, ready
+from ratchet.store.engine import make_engine, ready
 from ratchet.store.searches import IdempotencyConflictError, SearchStore
 from ratchet.web.app import ProblemError, create_app
 from ratchet.web.unavailable import UNAVAILABLE, answer_unavailable, problems
 from services.search.dot import render_dot
+from services.search.following import stream_events, wait_for_end
 
 log = structlog.get_logger()
 
-END_SECONDS = 2.0
-"""How long the last event of a search that is over is waited for: its worker may have died before it was said."""
 HEALTH_SECONDS = 3.0
 HEARTBEAT_SECONDS = 15
 DOT = "text/vnd.graphviz"
@@ -83,6 +81,8 @@ _SSE_SCHEMA = {
 }
 _LOCATION = {"Location": {"description": "Path of the search.", "schema": {"type": "string"}}}
 
+router = APIRouter(tags=["searches"])
+
 
 def build_app(settings: SearchSettings) -> FastAPI:
     """The app; it connects when it is started and holds itself not ready while Postgres or Redis is away."""
@@ -92,7 +92,7 @@ def build_app(settings: SearchSettings) -> FastAPI:
     events = Events(settings.redis_url)
 
     @contextlib.asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    async def sweeping(_: FastAPI) -> AsyncIterator[None]:
         sweeper = asyncio.create_task(keep_sweeping(store, queue))
         try:
             yield
@@ -103,323 +103,295 @@ def build_app(settings: SearchSettings) -> FastAPI:
             await events.aclose()
             await engine.dispose()
 
-    async def health() -> Health:
-        database, redis = await asyncio.gather(
-            asyncio.wait_for(ready(engine), HEALTH_SECONDS),
-            asyncio.wait_for(queue.depth(), HEALTH_SECONDS),
-            return_exceptions=True,
-        )
-        return Health(
-            service="search",
-            ready=not isinstance(database, BaseException) and not isinstance(redis, BaseException),
-            version=__version__,
-            detail={
-                "database": "away" if isinstance(database, BaseException) else "ok",
-                "redis": "away" if isinstance(redis, BaseException) else "ok",
-                "queue_depth": None if isinstance(redis, BaseException) else redis,
-            },
-        )
-
     app = create_app(
         service="search",
         summary="Find and verify a solution: POST a problem, then follow, read or cancel the search.",
         settings=settings,
-        lifespan=lifespan,
-        health=health,
+        lifespan=sweeping,
+        health=lambda: health(engine, queue),
     )
     answer_unavailable(app)
-    _add_routes(app, store, queue, events)
+    app.state.store, app.state.queue, app.state.events = store, queue, events
+    app.include_router(router)
     return app
 
 
-def _add_routes(app: FastAPI, store: SearchStore, queue: SearchQueue, events: Events) -> None:
-    @app.post(
-        "/search",
-        tags=["searches"],
-        summary="Begin a search",
-        status_code=202,
-        response_model=SearchResult,
-        response_description="Stored and under way; `Location` leads to it.",
-        responses={
-            200: {
-                "model": SearchResult,
-                "description": "It ended while the caller waited, or an earlier request with this key did.",
-                "headers": _LOCATION,
+async def health(engine: AsyncEngine, queue: SearchQueue) -> Health:
+    """Whether Postgres and Redis answer in time, and how many jobs there are."""
+    database, depth = await asyncio.gather(
+        asyncio.wait_for(ready(engine), HEALTH_SECONDS),
+        asyncio.wait_for(queue.depth(), HEALTH_SECONDS),
+        return_exceptions=True,
+    )
+    database_away, redis_away = isinstance(database, BaseException), isinstance(depth, BaseException)
+    return Health(
+        service="search",
+        ready=not database_away and not redis_away,
+        version=__version__,
+        detail={
+            "database": "away" if database_away else "ok",
+            "redis": "away" if redis_away else "ok",
+            "queue_depth": None if redis_away else depth,
+        },
+    )
+
+
+async def search_store(request: Request) -> SearchStore:
+    """The app's store of searches."""
+    store: SearchStore = request.app.state.store
+    return store
+
+
+async def search_queue(request: Request) -> SearchQueue:
+    """The app's queue of jobs for the workers."""
+    queue: SearchQueue = request.app.state.queue
+    return queue
+
+
+async def search_events(request: Request) -> Events:
+    """The app's events of searches."""
+    events: Events = request.app.state.events
+    return events
+
+
+Store = Annotated[SearchStore, Depends(search_store)]
+Queue = Annotated[SearchQueue, Depends(search_queue)]
+EventStreams = Annotated[Events, Depends(search_events)]
+
+
+@router.post(
+    "/search",
+    summary="Begin a search",
+    status_code=202,
+    response_model=SearchResult,
+    response_description="Stored and under way; `Location` leads to it.",
+    responses={
+        200: {
+            "model": SearchResult,
+            "description": "It ended while the caller waited, or an earlier request with this key did.",
+            "headers": _LOCATION,
+        },
+        202: {"headers": _LOCATION},
+        **problems(_409="The Idempotency-Key was used before, with another request."),
+        **_INVALID,
+        **UNAVAILABLE,
+    },
+)
+async def begin(
+    body: SearchRequest,
+    request: Request,
+    store: Store,
+    queue: Queue,
+    events: EventStreams,
+    idempotency_key: IdempotencyKey = None,
+) -> Response:
+    """Store the problem and put it before the workers. With `wait`, the answer waits for the end, at most that many seconds."""
+    # Before anything is stored, so that a caller who is told to come back has not begun a search.
+    await queue.ping()
+    try:
+        search_id, created = await store.create(body, idempotency_key)
+    except IdempotencyConflictError as error:
+        raise ProblemError(HTTPStatus.CONFLICT, str(error)) from error
+    if created:
+        # From here the search is safe: should Redis go away now, the sweeper puts the job.
+        with _redis_may_be_away("job put off"):
+            await queue.enqueue(search_id, body.priority)
+            await events.publish(search_id, [_state_event(SearchState.QUEUED, None)])
+    if body.wait > 0:
+        await wait_for_end(store, events, search_id, body.wait, request)
+    return _result_response(await _read_result(store, search_id))
+
+
+@router.get(
+    "/search/{search_id}",
+    summary="State and best answer of a search",
+    response_model=SearchResult,
+    responses=_ONE,
+)
+async def read(search_id: SearchId, store: Store) -> Response:
+    """Anything from `queued` to the verified answer with its steps, votes and cost."""
+    return _json_response(await _read_result(store, search_id))
+
+
+@router.get(
+    "/searches",
+    summary="Recent searches",
+    response_model=SearchPage,
+    responses={**_INVALID, **UNAVAILABLE},
+)
+async def recent(
+    store: Store,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    state: Annotated[SearchState | None, Query(description="Only those in this state.")] = None,
+    cursor: Annotated[UUID | None, Query(description="`next` of the page before.")] = None,
+) -> Response:
+    """The newest first, a page at a time."""
+    return _json_response(await store.list_recent(limit, state, cursor))
+
+
+@router.get(
+    "/search/{search_id}/events",
+    summary="Follow a search (server-sent events)",
+    response_class=EventSourceResponse,
+    responses={
+        200: {
+            "description": "Events `state`, `node`, `answer` and at last `end`; `data` of each is one JSON object.",
+            "content": {
+                "text/event-stream": {
+                    "schema": _SSE_SCHEMA,
+                    "example": "id: 1764000000000-0\nevent: state\n"
+                    'data: {"state":"running","reason":null}\n\n',
+                }
             },
-            202: {"headers": _LOCATION},
-            **problems(_409="The Idempotency-Key was used before, with another request."),
-            **_INVALID,
-            **UNAVAILABLE,
         },
+        204: {"description": "The reader has seen the end already; a browser stops reconnecting."},
+        **_ONE,
+    },
+)
+async def follow(
+    search_id: SearchId,
+    store: Store,
+    events: EventStreams,
+    after: EventId = None,
+    last_event_id: LastEventId = None,
+) -> Response:
+    """All events from the beginning, or from where a reader broke off. Ends after `end`."""
+    state = await store.state(search_id)
+    if state is None:
+        raise _no_such_search(search_id)
+    since = last_event_id or after or START
+    # Asked in any case: a reader is told 503 now rather than a stream that breaks off.
+    end = await events.end(search_id)
+    if is_end(SEARCH_TRANSITIONS, state) and since == end != START:
+        return Response(status_code=204)
+    return EventSourceResponse(
+        stream_events(store, events, search_id, since),
+        ping=HEARTBEAT_SECONDS,
+        headers={"X-Accel-Buffering": "no"},
     )
-    async def begin(
-        body: SearchRequest, request: Request, idempotency_key: IdempotencyKey = None
-    ) -> Response:
-        """Store the problem and put it before the workers. With `wait`, hold the answer back until the end
-        or then."""
-        # Before anything is stored, so that a caller who is told to come back has not begun a search.
-        await queue.ping()
-        try:
-            search_id, created = await store.create(body, idempotency_key)
-        except IdempotencyConflictError as error:
-            raise ProblemError(HTTPStatus.CONFLICT, str(error)) from error
-        if created:
-            # From here the search is safe: should Redis go away now, the sweeper puts the job.
-            with _tolerated("job put off"):
-                await queue.enqueue(search_id, body.priority)
-                await events.publish(search_id, [_state_event(SearchState.QUEUED, None)])
-        if body.wait > 0:
-            await _wait_for_end(store, events, search_id, body.wait, request)
-        return _shown(await _result(store, search_id))
 
-    @app.get(
-        "/search/{search_id}",
-        tags=["searches"],
-        summary="State and best answer of a search",
-        response_model=SearchResult,
-        responses=_ONE,
-    )
-    async def read(search_id: SearchId) -> Response:
-        """Anything from `queued` to the verified answer with its steps, votes and cost."""
-        return _json(await _result(store, search_id))
 
-    @app.get(
-        "/searches",
-        tags=["searches"],
-        summary="Recent searches",
-        response_model=SearchPage,
-        responses={**_INVALID, **UNAVAILABLE},
-    )
-    async def recent(
-        limit: Annotated[int, Query(ge=1, le=200)] = 50,
-        state: Annotated[SearchState | None, Query(description="Only those in this state.")] = None,
-        cursor: Annotated[UUID | None, Query(description="`next` of the page before.")] = None,
-    ) -> Response:
-        """The newest first, a page at a time."""
-        return _json(await store.list_recent(limit, state, cursor))
-
-    @app.get(
-        "/search/{search_id}/events",
-        tags=["searches"],
-        summary="Follow a search (server-sent events)",
-        response_class=EventSourceResponse,
-        responses={
-            200: {
-                "description": "Events `state`, `node`, `answer` and at last `end`; `data` of each is one JSON object.",
-                "content": {
-                    "text/event-stream": {
-                        "schema": _SSE_SCHEMA,
-                        "example": "id: 1764000000000-0\nevent: state\n"
-                        'data: {"state":"running","reason":null}\n\n',
-                    }
-                },
-            },
-            204: {"description": "The reader has seen the end already; a browser stops reconnecting."},
-            **_ONE,
+@router.get(
+    "/search/{search_id}/tree",
+    summary="The search tree",
+    response_model=TreeView,
+    responses={
+        200: {
+            "description": "The tree, parents before children.",
+            "content": {DOT: {"schema": {"type": "string"}, "example": "digraph search {\n}\n"}},
         },
-    )
-    async def follow(
-        search_id: SearchId, after: EventId = None, last_event_id: LastEventId = None
-    ) -> Response:
-        """All events from the beginning, or from where a reader broke off. Ends after `end`."""
-        state = await store.state(search_id)
-        if state is None:
-            raise _unknown(search_id)
-        since = last_event_id or after or START
-        # Asked in any case: a reader is told 503 now rather than a stream that breaks off.
-        end = await events.end(search_id)
-        if is_end(SEARCH_TRANSITIONS, state) and since == end != START:
-            return Response(status_code=204)
-        return EventSourceResponse(
-            _event_stream(store, events, search_id, since),
-            ping=HEARTBEAT_SECONDS,
-            headers={"X-Accel-Buffering": "no"},
-        )
+        **_ONE,
+    },
+)
+async def tree(
+    search_id: SearchId,
+    store: Store,
+    format: Annotated[  # noqa: A002 - the API's word
+        Literal["json", "dot"], Query(description="`dot`: Graphviz source.")
+    ] = "json",
+) -> Response:
+    """All executed steps so far, as JSON or as Graphviz source."""
+    found = await store.tree(search_id)
+    if found is None:
+        raise _no_such_search(search_id)
+    if format == "dot":
+        return Response(render_dot(found), media_type=DOT)
+    return _json_response(found)
 
-    @app.get(
-        "/search/{search_id}/tree",
-        tags=["searches"],
-        summary="The search tree",
-        response_model=TreeView,
-        responses={
-            200: {
-                "description": "The tree, parents before children.",
-                "content": {DOT: {"schema": {"type": "string"}, "example": "digraph search {\n}\n"}},
-            },
-            **_ONE,
-        },
-    )
-    async def tree(
-        search_id: SearchId,
-        format: Annotated[  # noqa: A002 - the API's word
-            Literal["json", "dot"], Query(description="`dot`: Graphviz source.")
-        ] = "json",
-    ) -> Response:
-        """All executed steps so far, as JSON or as Graphviz source."""
-        found = await store.tree(search_id)
-        if found is None:
-            raise _unknown(search_id)
-        if format == "dot":
-            return Response(render_dot(found), media_type=DOT)
-        return _json(found)
 
-    @app.delete(
-        "/search/{search_id}",
-        tags=["searches"],
-        summary="Cancel a search",
-        response_model=SearchResult,
-        response_description="It is over; the result so far.",
-        responses={
-            202: {
-                "model": SearchResult,
-                "description": "Its worker was told; the best answer so far is kept.",
-            },
-            **_ONE,
+@router.delete(
+    "/search/{search_id}",
+    summary="Cancel a search",
+    response_model=SearchResult,
+    response_description="It is over; the result so far.",
+    responses={
+        202: {
+            "model": SearchResult,
+            "description": "Its worker was told; the best answer so far is kept.",
         },
-    )
-    async def cancel(search_id: SearchId) -> Response:
-        """Stop it and keep the best answer so far. Asking again, or when it is over, changes nothing."""
-        before = await store.state(search_id)
-        after = await store.request_cancel(search_id)
-        if after is None:
-            raise _unknown(search_id)
-        result = await _result(store, search_id)
-        # Both are for speed: the worker also reads the flag in Postgres, readers of events also ask the
-        # store.
-        with _tolerated("news of a cancellation put off"):
-            if after is SearchState.RUNNING:
-                await queue.cancel(search_id)
-            elif before is SearchState.QUEUED:
-                await events.publish(
-                    search_id,
-                    [
-                        _state_event(after, result.reason),
-                        Event(EventKind.END, result.model_dump(mode="json")),
-                    ],
-                )
-        return _shown(result)
+        **_ONE,
+    },
+)
+async def cancel(search_id: SearchId, store: Store, queue: Queue, events: EventStreams) -> Response:
+    """Stop it and keep the best answer so far. Asking again, or when it is over, changes nothing."""
+    before = await store.state(search_id)
+    after = await store.request_cancel(search_id)
+    if after is None:
+        raise _no_such_search(search_id)
+    result = await _read_result(store, search_id)
+    # Both are for speed: the worker also reads the flag in Postgres, readers of events also ask the store.
+    with _redis_may_be_away("news of a cancellation put off"):
+        if after is SearchState.RUNNING:
+            await queue.cancel(search_id)
+        elif before is SearchState.QUEUED:
+            await events.publish(
+                search_id,
+                [
+                    _state_event(after, result.reason),
+                    Event(EventKind.END, result.model_dump(mode="json")),
+                ],
+            )
+    return _result_response(result)
 
-    @app.get(
-        "/search/{search_id}/proof",
-        tags=["searches"],
-        summary="The proof bundle",
-        response_model=Proof,
-        responses={
-            **_ONE,
-            **problems(
-                _404="There is no such search, or it ended without a proof.",
-                _409="The search is not over yet.",
-            ),
-        },
-    )
-    async def proof(search_id: SearchId) -> Response:
-        """Program, steps, outputs, votes, versions and hashes: what `ratchet verify` re-executes offline."""
-        # The state first: a search that ends between the two reads is seen as still running, never as
-        # without proof.
-        state = await store.state(search_id)
-        if state is None:
-            raise _unknown(search_id)
-        found = await store.proof(search_id)
-        if found is not None:
-            return Response(Proof.model_validate(found).model_dump_json(), media_type="application/json")
-        if not is_end(SEARCH_TRANSITIONS, state):
-            raise ProblemError(HTTPStatus.CONFLICT, f"The search is {state}: there is no proof yet.")
-        raise ProblemError(HTTPStatus.NOT_FOUND, f"The search ended as {state}, without a proof.")
+
+@router.get(
+    "/search/{search_id}/proof",
+    summary="The proof bundle",
+    response_model=Proof,
+    responses={
+        **_ONE,
+        **problems(
+            _404="There is no such search, or it ended without a proof.",
+            _409="The search is not over yet.",
+        ),
+    },
+)
+async def proof(search_id: SearchId, store: Store) -> Response:
+    """Program, steps, outputs, votes, versions and hashes: what `ratchet verify` re-executes offline."""
+    # The state first: a search that ends between the two reads is seen as still running, never as without proof.
+    state = await store.state(search_id)
+    if state is None:
+        raise _no_such_search(search_id)
+    found = await store.proof(search_id)
+    if found is not None:
+        return Response(Proof.model_validate(found).model_dump_json(), media_type="application/json")
+    if not is_end(SEARCH_TRANSITIONS, state):
+        raise ProblemError(HTTPStatus.CONFLICT, f"The search is {state}: there is no proof yet.")
+    raise ProblemError(HTTPStatus.NOT_FOUND, f"The search ended as {state}, without a proof.")
 
 
 @contextlib.contextmanager
-def _tolerated(what: str) -> Any:
+def _redis_may_be_away(put_off: str) -> Iterator[None]:
+    """Inside, Redis is for speed alone: when it is away, say in the log what is put off, and go on."""
     try:
         yield
     except RedisError as error:
-        log.warning(what, error=str(error))
+        log.warning(put_off, error=str(error))
 
 
-def _unknown(search_id: UUID) -> ProblemError:
+def _no_such_search(search_id: UUID) -> ProblemError:
     return ProblemError(HTTPStatus.NOT_FOUND, f"There is no search {search_id}.")
 
 
-async def _result(store: SearchStore, search_id: UUID) -> SearchResult:
+async def _read_result(store: SearchStore, search_id: UUID) -> SearchResult:
     result = await store.result(search_id)
     if result is None:
-        raise _unknown(search_id)
+        raise _no_such_search(search_id)
     return result
 
 
-def _json(
+def _json_response(
     view: SearchResult | SearchPage | TreeView, status: int = 200, headers: dict[str, str] | None = None
 ) -> Response:
     # Serialised once, by pydantic's own writer: FastAPI would validate a big tree a second time.
     return Response(view.model_dump_json(), status, headers, media_type="application/json")
 
 
-def _shown(result: SearchResult) -> Response:
+def _result_response(result: SearchResult) -> Response:
     """200 when it is over, otherwise 202."""
     status = 200 if is_end(SEARCH_TRANSITIONS, result.state) else 202
-    return _json(result, status, {"Location": f"/search/{result.id}"})
+    return _json_response(result, status, {"Location": f"/search/{result.id}"})
 
 
 def _state_event(state: SearchState, reason: str | None) -> Event:
     return Event(EventKind.STATE, {"state": state.value, "reason": reason})
-
-
-async def _wait_for_end(
-    store: SearchStore, events: Events, search_id: UUID, seconds: float, request: Request
-) -> None:
-    """Return when the search is over, the time is up, or the caller has gone."""
-    deadline = time.monotonic() + seconds
-    seen = await events.newest(search_id)
-    gone = asyncio.create_task(_disconnected(request))
-    try:
-        # The store is asked at least every BLOCK_SECONDS: an event can be lost, the state cannot.
-        while not await _is_over(store, search_id):
-            left = deadline - time.monotonic()
-            if left <= 0 or gone.done():
-                return
-            for event in await events.read(search_id, seen, block_seconds=min(left, BLOCK_SECONDS)):
-                seen = event.id
-    finally:
-        gone.cancel()
-
-
-async def _disconnected(request: Request) -> None:
-    # Not `request.is_disconnected()`, which never says so under Starlette's HTTP middleware.
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
-
-
-async def _is_over(store: SearchStore, search_id: UUID) -> bool:
-    state = await store.state(search_id)
-    return state is None or is_end(SEARCH_TRANSITIONS, state)
-
-
-async def _event_stream(
-    store: SearchStore, events: Events, search_id: UUID, since: str
-) -> AsyncIterator[ServerSentEvent]:
-    try:
-        while True:
-            # Asked before the read: when it is over and nothing is left to read, no event was missed.
-            over = await _is_over(store, search_id)
-            # The worker ends a search first in the store, and says so a moment later.
-            said = over and await events.end(search_id) is not None
-            wait = 0 if said else END_SECONDS if over else BLOCK_SECONDS
-            batch = await events.read(search_id, since, block_seconds=wait)
-            for event in batch:
-                yield _sse(event.kind, event.data, event.id)
-                if event.kind is EventKind.END:
-                    return
-                since = event.id
-            if over and not batch:
-                # The stream has expired, or its last events were lost: the store knows how it ended.
-                result = await store.result(search_id)
-                if result is not None:
-                    yield _sse(EventKind.STATE, {"state": result.state.value, "reason": result.reason})
-                    yield _sse(EventKind.END, result.model_dump(mode="json"))
-                return
-    except (RedisError, StoreUnavailableError) as error:
-        # The reader comes back with the last id it saw, and is told 503 until this is mended.
-        log.warning("event stream broken off", search=str(search_id), error=str(error))
-
-
-def _sse(kind: EventKind, data: dict[str, Any], event_id: str | None = None) -> ServerSentEvent:
-    return ServerSentEvent(data=orjson.dumps(data).decode(), event=kind.value, id=event_id)
