@@ -9,7 +9,7 @@ import torch
 
 from ratchet.contracts.training import PrmTraining, SftConfig
 from ratchet.models.precision import computes_bf16, serving_dtype
-from services.trainer.training.jobs import computed
+from services.trainer.training.loop import with_dtype
 
 WEIGHTS = 1000
 
@@ -55,8 +55,8 @@ def test_training_computes_in_what_the_machine_multiplies(
     config: SftConfig | PrmTraining, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     machine(monkeypatch, bf16=False)
-    assert computed(config, "cpu").dtype == "fp32"
+    assert with_dtype(config, "cpu").dtype == "fp32"
     machine(monkeypatch, bf16=True)
-    assert computed(config, "cpu").dtype == "bf16"
+    assert with_dtype(config, "cpu").dtype == "bf16"
     for asked in ("fp32", "bf16"):
-        assert computed(config.model_copy(update={"dtype": asked}), "cpu").dtype == asked
+        assert with_dtype(config.model_copy(update={"dtype": asked}), "cpu").dtype == asked

@@ -18,10 +18,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from models import make_checkpoint
 from ratchet.contracts.policy import Prefix
 from ratchet.contracts.training import Lora, SftConfig
-from ratchet.models.sources import local_checkpoint
+from ratchet.models.checkpoint import local_checkpoint
 from ratchet.solutions.step_formats import CONFIG_KEY, Markers, choose
 from services.policy.engines.transformers import TransformersEngine
-from services.trainer.training import sft
+from services.trainer.training import loop, sft
+from services.trainer.training.checkpoints import copy_tokenizer
 from services.trainer.training.jobs import (
     ERROR_FILE,
     PROGRESS_FILE,
@@ -195,7 +196,7 @@ def test_bf16_and_checkpointing_follow_fp32(job: SftJob) -> None:
 def test_lora_is_merged_and_the_base_keeps_its_dtype(job: SftJob, tmp_path: Path) -> None:
     base = tmp_path / "bf16"
     AutoModelForCausalLM.from_pretrained(job.base, dtype=torch.bfloat16).save_pretrained(base)
-    sft.copy_tokenizer(job.base, base)
+    copy_tokenizer(job.base, base)
     job = configured(job.model_copy(update={"base": base}), lora=Lora(r=4, alpha=8), epochs=6, dtype="bf16")
     result = train(job)
     assert result.final_loss < 0.9 * result.losses[0]
@@ -251,13 +252,13 @@ def test_an_interrupted_training_ends_as_if_it_had_not_been(
 ) -> None:
     job = configured(job, lora=lora)
     whole = train(job.model_copy(update={"out": tmp_path / "whole"}))
-    save = sft.save_state
+    save = loop.save_state
 
     def save_and_die(*args: Any, **kwargs: Any) -> None:
         save(*args, **kwargs)
         raise Killed
 
-    monkeypatch.setattr(sft, "save_state", save_and_die)
+    monkeypatch.setattr(loop, "save_state", save_and_die)
     with pytest.raises(Killed):
         train(job)
     assert not (job.out / "model").exists()

@@ -18,11 +18,12 @@ from pydantic import BaseModel, ValidationError
 
 from ratchet.contracts.rounds import RoundProgress
 from ratchet.contracts.trainer import ModelKind, ModelRegistration
-from ratchet.models.sources import ModelSourceError, local_checkpoint
+from ratchet.models.checkpoint import ModelSourceError, local_checkpoint
 from services.trainer.files import SFT_FILE, TREES_FILE, run_folder
 from services.trainer.stages.context import Context, RoundFailedError
 from services.trainer.training.jobs import (
     ERROR_FILE,
+    MODEL_FOLDER,
     PROGRESS_FILE,
     RESULT_FILE,
     Job,
@@ -37,7 +38,6 @@ log = structlog.get_logger()
 
 R = TypeVar("R", bound=BaseModel)
 POLL_SECONDS = 0.5
-MODEL_FOLDER = "model"
 END_SECONDS = 10.0
 
 

@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ratchet.contracts.training import TrainingConfig
-from ratchet.models.sources import ModelSourceError, local_checkpoint
+from ratchet.models.checkpoint import ModelSourceError, local_checkpoint
 from services.trainer.files import write_atomically
 from services.trainer.training.jobs import TrainingFailedError
 
@@ -70,6 +70,16 @@ def job_digest(config: TrainingConfig, base: Path, data: Iterable[Path]) -> str:
                 f"The data {file} cannot be read ({error.strerror}); write it there and start the job again."
             ) from error
     return digest.hexdigest()
+
+
+def save_model(model: Any, base: Path, folder: Path) -> None:
+    """Write the model (transformers), with the tokenizer of the checkpoint that its training started from."""
+
+    def fill(partial: Path) -> None:
+        model.save_pretrained(partial)
+        copy_tokenizer(base, partial)
+
+    write_atomically(folder, fill)
 
 
 def copy_tokenizer(base: Path, folder: Path) -> None:

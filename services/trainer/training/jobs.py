@@ -19,13 +19,13 @@ from typing import TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ratchet.contracts.training import PrmTraining, SftConfig, TrainingConfig
-from ratchet.models.precision import computes_bf16
 from ratchet.models.prm_head import Calibration
 from services.trainer.training.prm_quality import Quality
 
 PROGRESS_FILE, RESULT_FILE, ERROR_FILE = "progress.jsonl", "result.json", "error.json"
+MODEL_FOLDER = "model"
+"""Where a job leaves its checkpoint."""
 PROGRESS_SECONDS = 0.5
-LOSS_POINTS = 200
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -62,8 +62,11 @@ class Progress(_Strict):
     seconds: float
 
 
-class SftResult(_Strict):
-    """result.json. `sha256` is that of out/model, as the services report it; `job` that of config, base and data."""
+class Result(_Strict):
+    """result.json. `sha256` is that of out/model, as the services report it; `job` that of config, base and data.
+
+    `seconds` are those of the steps, in all attempts.
+    """
 
     steps: int
     tokens: int
@@ -72,10 +75,15 @@ class SftResult(_Strict):
     losses: list[float]
     seconds: float
     tokens_per_second: float
-    examples: int
     dropped_too_long: int
     sha256: str
     job: str
+
+
+class SftResult(Result):
+    """Of fine-tuning: demonstrations that were learnt from."""
+
+    examples: int
 
 
 class PrmJob(Job):
@@ -85,27 +93,17 @@ class PrmJob(Job):
     config: PrmTraining = PrmTraining()
 
 
-class PrmResult(_Strict):
-    """result.json. `sha256` is that of out/model, as the services report it; `job` that of config, base and data."""
+class PrmResult(Result):
+    """Of a PRM: what it was trained on, and how it did on the problems that were kept out."""
 
-    steps: int
-    tokens: int
-    epochs: int
-    final_loss: float
-    losses: list[float]
-    seconds: float
-    tokens_per_second: float
     trees: int
     problems: int
     held_out_problems: int
     sibling_pairs: int
     trajectory_pairs: int
     values: int
-    dropped_too_long: int
     calibration: Calibration
     quality: Quality
-    sha256: str
-    job: str
 
 
 class ProgressWriter:
@@ -127,22 +125,6 @@ class ProgressWriter:
             self._on_progress(progress)
 
 
-C = TypeVar("C", bound=TrainingConfig)
-
-
-def computed(config: C, device: str) -> C:
-    """The config with the number format that `dtype` "auto" means on this device."""
-    if config.dtype != "auto":
-        return config
-    return config.model_copy(update={"dtype": "bf16" if computes_bf16(device) else "fp32"})
-
-
-def sampled(losses: list[float]) -> list[float]:
-    """At most LOSS_POINTS of the losses, at even distances, the last among them."""
-    stride = -(-len(losses) // LOSS_POINTS)
-    return losses[::-1][::stride][::-1] if losses else []
-
-
 @contextlib.contextmanager
 def job_folder(out: Path) -> Iterator[None]:
     """Make the job's folder and hold it. The lock goes with its holder, even when that is killed."""
@@ -154,7 +136,7 @@ def job_folder(out: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def named_failures(job: Job, config: TrainingConfig) -> Iterator[None]:
+def explained_failures(job: Job, config: TrainingConfig) -> Iterator[None]:
     """Raise TrainingFailedError for a full disk and for too little memory."""
     try:
         yield

@@ -8,13 +8,10 @@ probabilities, and the result is judged (prm_quality).
 Limits: one process, and nothing is sharded.
 """
 
-import math
 import random
-import shutil
 import sys
-import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,36 +22,25 @@ from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
 
 from ratchet.contracts.training import PrmTraining
 from ratchet.models.precision import serving_dtype
-from ratchet.models.prm_head import CONFIG_KEY, Calibration
-from services.trainer.files import write_atomically, write_file_atomically
-from services.trainer.training.checkpoints import (
-    checkpoint_sha256,
-    copy_tokenizer,
-    job_digest,
-    load_state,
-    save_state,
-)
+from ratchet.models.prm_head import CONFIG_KEY
+from services.trainer.training.checkpoints import checkpoint_sha256, job_digest, save_model
 from services.trainer.training.jobs import (
-    PROGRESS_FILE,
-    RESULT_FILE,
+    MODEL_FOLDER,
     PrmJob,
     PrmResult,
-    Progress,
     ProgressWriter,
     TrainingFailedError,
-    computed,
+    explained_failures,
     job_folder,
-    named_failures,
     run_job,
-    sampled,
 )
-from services.trainer.training.optimizer import optimizer_of, trained_weights, with_adapters
+from services.trainer.training.loop import Gradients, finish, known_result, run_steps, set_up
+from services.trainer.training.optimizer import trained_weights, with_adapters
 from services.trainer.training.preferences import Preferences, Tree, held_out_problems, preferences, running
 from services.trainer.training.prm_pieces import Piece, pieces
 from services.trainer.training.prm_quality import Readings, platt, quality
 from services.trainer.training.token_trie import ancestor_mask
 
-STATE_FOLDER = "state"
 HELD_OUT_FRACTION = 0.1
 HELD_OUT_AT_LEAST = 20
 LEAST_PROBLEMS = 4
@@ -62,11 +48,9 @@ LEAST_PROBLEMS = 4
 
 
 @dataclass(frozen=True)
-class Dataset:
-    """Packed trees; `held_out` with what each of them is judged by. Counts are of the training part."""
+class Counts:
+    """What a data set is made of. Pairs and values are those of the training part."""
 
-    train: list[Piece]
-    held_out: list[tuple[Preferences, list[Piece]]]
     trees: int
     problems: int
     held_out_problems: int
@@ -76,20 +60,20 @@ class Dataset:
     dropped_too_long: int
 
 
+@dataclass(frozen=True)
+class Dataset:
+    """Packed trees; `held_out` with what each of them is judged by."""
+
+    train: list[Piece]
+    held_out: list[tuple[Preferences, list[Piece]]]
+    counts: Counts
+
+
 def train(job: PrmJob) -> PrmResult:
     """Train, or go on with, or only read the result of, this job. Raises TrainingFailedError."""
-    with job_folder(job.out), named_failures(job, job.config):
+    with job_folder(job.out), explained_failures(job, job.config):
         digest = job_digest(job.config, job.base, job.data)
-        result = job.out / RESULT_FILE
-        if result.is_file():
-            known = PrmResult.model_validate_json(result.read_bytes())
-            if known.job == digest:
-                return known
-            result.unlink()
-        done = _train(job, digest)
-        write_file_atomically(result, done.model_dump_json(indent=2) + "\n")
-        shutil.rmtree(job.out / STATE_FOLDER, ignore_errors=True)
-        return done
+        return known_result(job, PrmResult, digest) or _train(job, digest)
 
 
 def read_trees(files: Iterable[Path]) -> Iterator[Tree]:
@@ -151,23 +135,21 @@ def dataset(trees: Sequence[Tree], tokenizer: Any, config: PrmTraining) -> Datas
                 f"No finished trajectory in {len(trees)} trees is {missing}, so there is nothing to tell apart. Search "
                 f"{'easier' if kind else 'harder'} problems, or with more rollouts."
             )
-    data = Dataset(
-        training,
-        held_out,
-        len(trees),
-        len(problems),
-        len(kept_out),
-        sum(len(found.siblings) for found in taught),
-        sum(len(found.pairs) - len(found.siblings) for found in taught),
-        sum(len(found.values) for found in taught),
-        dropped,
-    )
     if not training:
         raise TrainingFailedError(
             f"No pair of steps differs by a Q of {config.margin} and {config.edit_distance} characters. Lower margin or "
             "edit_distance, or set value_weight."
         )
-    return data
+    counts = Counts(
+        trees=len(trees),
+        problems=len(problems),
+        held_out_problems=len(kept_out),
+        sibling_pairs=sum(len(found.siblings) for found in taught),
+        trajectory_pairs=sum(len(found.pairs) - len(found.siblings) for found in taught),
+        values=sum(len(found.values) for found in taught),
+        dropped_too_long=dropped,
+    )
+    return Dataset(training, held_out, counts)
 
 
 # --- the model -------------------------------------------------------------------------------------------------------
@@ -306,65 +288,25 @@ def plan(data: Sequence[Piece], config: PrmTraining) -> list[list[list[Piece]]]:
 
 
 def _train(job: PrmJob, digest: str) -> PrmResult:
-    began = time.monotonic()
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    config = computed(job.config, device)
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
-    torch.manual_seed(config.seed)
+    config = set_up(job.config, device)
     trees = list(read_trees(job.data))
     model, tokenizer = load_policy(job.base, config, device)
     data = dataset(trees, tokenizer, config)
     steps = plan(data.train, config)
     weights = trained_weights(model)
-    optimizer, scheduler = optimizer_of(weights.values(), config, len(steps))
-    state = load_state(job.out / STATE_FOLDER, job=digest, optimizer=optimizer, scheduler=scheduler)
-    losses: list[float] = []
-    tokens, start, before = 0, 0, 0.0
-    if state is not None:
-        with torch.no_grad():
-            for name, weight in weights.items():
-                weight.copy_(state.tensors[name])
-        start, losses = state.step, list(state.notes["losses"])
-        tokens, before = state.notes["tokens"], state.notes["seconds"]
-    else:
-        # Of another job.
-        (job.out / PROGRESS_FILE).unlink(missing_ok=True)
-    progress = ProgressWriter(job.out)
     model.train()
-    for number, passes in enumerate(steps[start:], start + 1):
-        totals = _totals([piece for batch in passes for piece in batch])
-        lr, total = scheduler.get_last_lr()[0], 0.0
-        for batch in passes:
-            loss = loss_of(logits_of(model, batch, config.dtype), batch, config, totals)
-            loss.backward()  # type: ignore[no-untyped-call]
-            total += loss.item()
-            tokens += sum(map(len, batch))
-        norm = torch.nn.utils.clip_grad_norm_(weights.values(), config.max_grad_norm)
-        if not (math.isfinite(total) and math.isfinite(norm.item())):
-            raise TrainingFailedError(
-                f"The loss is not a number at step {number} of {len(steps)} (learning rate {lr:g}). Lower lr, or train "
-                "in fp32."
-            )
-        optimizer.step()
-        scheduler.step()
-        optimizer.zero_grad()
-        losses.append(total)
-        seconds = before + time.monotonic() - began
-        progress.write(
-            Progress(step=number, steps=len(steps), loss=total, lr=lr, tokens=tokens, seconds=seconds)
-        )
-        if number % config.save_every_steps == 0 or number == len(steps):
-            save_state(
-                job.out / STATE_FOLDER,
-                job=digest,
-                step=number,
-                tensors=weights,
-                optimizer=optimizer,
-                scheduler=scheduler,
-                notes={"losses": losses, "tokens": tokens, "seconds": seconds},
-            )
-    seconds = before + time.monotonic() - began
+    trained = run_steps(
+        job,
+        config,
+        digest,
+        weights,
+        len(steps),
+        lambda step: _gradients(model, weights.values(), steps[step], config),
+        progress=ProgressWriter(job.out),
+        # Reading the held-out trees takes long, and a kill in it must not cost the training.
+        keep_last=True,
+    )
     # Judged and calibrated as it will be served: rounded to the policy's own format, computed in that of the service.
     stored = _stored_dtype(job.base)
     if config.lora is not None:
@@ -372,27 +314,34 @@ def _train(job: PrmJob, digest: str) -> PrmResult:
     model = model.to(stored).to(serving_dtype(job.base, stored, device)).eval()
     readings = read(model, data.held_out, config)
     calibration = platt(readings.logits, readings.targets, readings.weights)
-    _save(model.to(stored), calibration, job)
-    return PrmResult(
-        steps=len(steps),
-        tokens=tokens,
+    setattr(model.config, CONFIG_KEY, calibration.entry())
+    save_model(model.to(stored), job.base, job.out / MODEL_FOLDER)
+    result = PrmResult(
+        **trained.figures(),
         epochs=config.epochs,
-        final_loss=losses[-1],
-        losses=sampled(losses),
-        seconds=seconds,
-        tokens_per_second=tokens / max(seconds, 1e-9),
-        trees=data.trees,
-        problems=data.problems,
-        held_out_problems=data.held_out_problems,
-        sibling_pairs=data.sibling_pairs,
-        trajectory_pairs=data.trajectory_pairs,
-        values=data.values,
-        dropped_too_long=data.dropped_too_long,
+        **asdict(data.counts),
         calibration=calibration,
         quality=quality(readings),
-        sha256=checkpoint_sha256(job.out / "model"),
+        sha256=checkpoint_sha256(job.out / MODEL_FOLDER),
         job=digest,
     )
+    finish(job, result)
+    return result
+
+
+def _gradients(
+    model: Any, weights: Iterable[torch.nn.Parameter], passes: Sequence[Sequence[Piece]], config: PrmTraining
+) -> Gradients:
+    """Add up the gradients of one step over its forward passes, and clip them."""
+    totals = _totals([piece for batch in passes for piece in batch])
+    loss, tokens = 0.0, 0
+    for batch in passes:
+        part = loss_of(logits_of(model, batch, config.dtype), batch, config, totals)
+        part.backward()  # type: ignore[no-untyped-call]
+        loss += part.item()
+        tokens += sum(map(len, batch))
+    norm = torch.nn.utils.clip_grad_norm_(weights, config.max_grad_norm)
+    return Gradients(loss, norm.item(), tokens)
 
 
 @torch.inference_mode()
@@ -452,16 +401,6 @@ def _stored_dtype(base: Path) -> torch.dtype:
 
     dtype = AutoConfig.from_pretrained(base, local_files_only=True).dtype
     return torch.float32 if dtype == torch.float32 else torch.bfloat16
-
-
-def _save(model: Any, calibration: Calibration, job: PrmJob) -> None:
-    setattr(model.config, CONFIG_KEY, calibration.entry())
-
-    def fill(partial: Path) -> None:
-        model.save_pretrained(partial)
-        copy_tokenizer(job.base, partial)
-
-    write_atomically(job.out / "model", fill)
 
 
 if __name__ == "__main__":

@@ -8,10 +8,7 @@ Under torchrun each process takes its share of every step's forward passes. Limi
 and optimizer must fit on one device; bit-equal weights are promised for the CPU, and for one number of threads and processes.
 """
 
-import math
-import shutil
 import sys
-import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -28,29 +25,20 @@ from ratchet.contracts.base import ProblemText, StepText
 from ratchet.contracts.policy import Prefix
 from ratchet.contracts.training import SftConfig
 from ratchet.solutions.step_formats import CONFIG_KEY, END_OF_CODE, Markers
-from services.trainer.files import write_atomically, write_file_atomically
-from services.trainer.training.checkpoints import (
-    checkpoint_sha256,
-    copy_tokenizer,
-    job_digest,
-    load_state,
-    save_state,
-)
+from services.trainer.training.checkpoints import checkpoint_sha256, job_digest, save_model
 from services.trainer.training.jobs import (
-    PROGRESS_FILE,
-    RESULT_FILE,
+    MODEL_FOLDER,
     Progress,
     ProgressWriter,
     SftJob,
     SftResult,
     TrainingFailedError,
-    computed,
+    explained_failures,
     job_folder,
-    named_failures,
     run_job,
-    sampled,
 )
-from services.trainer.training.optimizer import optimizer_of, trained_weights, with_adapters
+from services.trainer.training.loop import Gradients, finish, known_result, run_steps, set_up
+from services.trainer.training.optimizer import trained_weights, with_adapters
 from services.trainer.training.sft_rows import (
     IGNORED,
     Batch,
@@ -78,21 +66,13 @@ def train(job: SftJob, *, on_progress: Callable[[Progress], None] | None = None)
     # The first process holds the folder for all.
     with (
         job_folder(job.out) if accelerator.is_main_process else nullcontext(),
-        named_failures(job, job.config),
+        explained_failures(job, job.config),
     ):
         accelerator.wait_for_everyone()
         digest = job_digest(job.config, job.base, [job.data])
-        known = _known_result(job.out / RESULT_FILE, digest)
+        known = known_result(job, SftResult, digest)
         accelerator.wait_for_everyone()
         return known or _train(job, digest, accelerator, on_progress)
-
-
-def _known_result(file: Path, digest: str) -> SftResult | None:
-    try:
-        result = SftResult.model_validate_json(file.read_bytes())
-    except (OSError, ValidationError):
-        return None
-    return result if result.job == digest else None
 
 
 # --- the data --------------------------------------------------------------------------------------------------------
@@ -202,103 +182,57 @@ def _train(
     accelerator: Accelerator,
     on_progress: Callable[[Progress], None] | None,
 ) -> SftResult:
-    config, main = computed(job.config, accelerator.device.type), accelerator.is_main_process
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
-    torch.manual_seed(config.seed)
+    config, main = set_up(job.config, accelerator.device.type), accelerator.is_main_process
     demonstrations = read_demonstrations(job.data)
     base = load_base(job.base, config)
-    longest = min(config.max_length, base.context)
-    encoded = [encode(base.tokenizer, each) for each in demonstrations]
-    examples = [each for each in encoded if len(each) <= longest]
-    if not examples:
-        raise TrainingFailedError(
-            f"None of {len(encoded)} demonstrations fits into {longest} tokens; raise max_length (the model reads "
-            f"{base.context})."
-        )
+    examples = _fitting([encode(base.tokenizer, each) for each in demonstrations], config, base.context)
     plan = optimizer_steps(
         list(map(len, examples)), batch_tokens=config.batch_tokens, epochs=config.epochs, seed=config.seed
     )
-
     model: Any = accelerator.prepare(base.model.train())
-    weights = trained_weights(base.model)
-    optimizer, scheduler = optimizer_of(weights.values(), config, len(plan))
-    states = job.out / "checkpoints"
-    state = load_state(states, job=digest, optimizer=optimizer, scheduler=scheduler)
-    start, losses, tokens, before = 0, list[float](), 0, 0.0
-    if state is not None:
-        start, losses = state.step, state.notes["losses"]
-        tokens, before = state.notes["tokens"], state.notes["seconds"]
-        with torch.no_grad():
-            for name, weight in weights.items():
-                weight.copy_(state.tensors[name])
-    elif main:
-        # Of another job, or of nothing that could be gone on with.
-        for file in (RESULT_FILE, PROGRESS_FILE):
-            (job.out / file).unlink(missing_ok=True)
-    accelerator.wait_for_everyone()
-
-    progress = ProgressWriter(job.out, on_progress)
-    began = time.monotonic() - before
-    for step in range(start + 1, len(plan) + 1):
-        chosen = [examples[index] for index in plan[step - 1]]
-        lr = scheduler.get_last_lr()[0]
-        loss, norm = _gradients(model, chosen, config, accelerator)
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            raise TrainingFailedError(
-                f"The loss at step {step} of {len(plan)} is {loss} (norm of the gradient: {norm}): the training "
-                f"diverged. Lower lr (now {config.lr:g}), or look for damage in the base checkpoint."
-            )
-        optimizer.step()
-        optimizer.zero_grad()
-        scheduler.step()
-        losses.append(loss)
-        tokens += sum(map(len, chosen))
-        if not main:
-            continue
-        seconds = time.monotonic() - began
-        progress.write(
-            Progress(step=step, steps=len(plan), loss=loss, lr=lr, tokens=tokens, seconds=round(seconds, 3))
-        )
-        if step % config.save_every_steps == 0 and step < len(plan):
-            save_state(
-                states,
-                job=digest,
-                step=step,
-                tensors=weights,
-                optimizer=optimizer,
-                scheduler=scheduler,
-                notes={"losses": losses, "tokens": tokens, "seconds": seconds},
-            )
-
-    seconds = time.monotonic() - began
+    trained = run_steps(
+        job,
+        config,
+        digest,
+        trained_weights(base.model),
+        len(plan),
+        lambda step: _gradients(model, [examples[index] for index in plan[step]], config, accelerator),
+        progress=ProgressWriter(job.out, on_progress) if main else None,
+        wait=accelerator.wait_for_everyone,
+    )
     if main:
         _save(base, job)
     accelerator.wait_for_everyone()
     result = SftResult(
-        steps=len(plan),
-        tokens=tokens,
+        **trained.figures(),
         epochs=config.epochs,
-        final_loss=losses[-1],
-        losses=sampled(losses),
-        seconds=round(seconds, 3),
-        tokens_per_second=round(tokens / seconds, 1),
         examples=len(examples),
-        dropped_too_long=len(encoded) - len(examples),
-        sha256=checkpoint_sha256(job.out / "model"),
+        dropped_too_long=len(demonstrations) - len(examples),
+        sha256=checkpoint_sha256(job.out / MODEL_FOLDER),
         job=digest,
     )
     if main:
-        write_file_atomically(job.out / RESULT_FILE, result.model_dump_json(indent=2) + "\n")
-        shutil.rmtree(states, ignore_errors=True)
+        finish(job, result)
     return result
+
+
+def _fitting(encoded: Sequence[Example], config: SftConfig, context: int) -> list[Example]:
+    """Those that are not too long for the config and the model, which reads `context` tokens."""
+    longest = min(config.max_length, context)
+    fitting = [each for each in encoded if len(each) <= longest]
+    if not fitting:
+        raise TrainingFailedError(
+            f"None of {len(encoded)} demonstrations fits into {longest} tokens; raise max_length (the model reads "
+            f"{context})."
+        )
+    return fitting
 
 
 def _gradients(
     model: Any, examples: Sequence[Example], config: SftConfig, accelerator: Accelerator
-) -> tuple[float, float]:
-    """Add up the gradients of one step and clip them; the step's mean loss, and the norm before the clipping."""
-    # Never so much a pass that a process has nothing to do.
+) -> Gradients:
+    """Add up the gradients of one step over its forward passes and over all processes, and clip them."""
+    # Passes are so small that each process gets one, as long as there are enough examples.
     share_tokens = -(-sum(map(len, examples)) // accelerator.num_processes)
     passes = forward_passes(examples, min(config.micro_tokens, share_tokens))
     targets = sum(len(each) - each.prompt for each in examples)
@@ -315,19 +249,14 @@ def _gradients(
         total += loss.detach()
     mean: Any = accelerator.reduce(total, "sum")
     norm: Any = accelerator.clip_grad_norm_(model.parameters(), config.max_grad_norm)
-    return float(mean), float(norm)
+    return Gradients(float(mean), float(norm), sum(map(len, examples)))
 
 
 def _save(base: Base, job: SftJob) -> None:
     model = base.model if job.config.lora is None else base.model.merge_and_unload()
     model = model.to(base.dtype)
     setattr(model.config, CONFIG_KEY, FORMAT.name)
-
-    def fill(partial: Path) -> None:
-        model.save_pretrained(partial)
-        copy_tokenizer(job.base, partial)
-
-    write_atomically(job.out / "model", fill)
+    save_model(model, job.base, job.out / MODEL_FOLDER)
 
 
 if __name__ == "__main__":

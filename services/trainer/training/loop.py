@@ -1,0 +1,188 @@
+"""The loop of every training: from the last checkpoint, step by step, to the last step.
+
+A training gives it the gradients of a step; the loop moves the weights, tells its progress, keeps checkpoints, and stops
+where the training diverges. A job that is run again goes on from its newest checkpoint, to the same weights as without the
+interruption.
+"""
+
+import math
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from pydantic import ValidationError
+
+from ratchet.contracts.training import TrainingConfig
+from ratchet.models.precision import computes_bf16
+from services.trainer.files import write_file_atomically
+from services.trainer.training.checkpoints import State, load_state, save_state
+from services.trainer.training.jobs import (
+    PROGRESS_FILE,
+    RESULT_FILE,
+    Job,
+    Progress,
+    ProgressWriter,
+    Result,
+    TrainingFailedError,
+)
+from services.trainer.training.optimizer import optimizer_of
+
+CHECKPOINTS = "checkpoints"
+"""The folder of a job's checkpoints: about three times the weights. It goes when the job is done."""
+LOSS_POINTS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Gradients:
+    """What one step has left in the weights' gradients, which are clipped already."""
+
+    loss: float
+    """The step's mean loss."""
+    norm: float
+    """Of the gradients, before they were clipped."""
+    tokens: int
+
+
+@dataclass(slots=True)
+class Trained:
+    """What the steps so far have done, those of earlier attempts among them."""
+
+    losses: list[float]
+    tokens: int
+    seconds: float
+
+    def figures(self) -> dict[str, Any]:
+        """The part of a result that all trainings have."""
+        return {
+            "steps": len(self.losses),
+            "tokens": self.tokens,
+            "final_loss": self.losses[-1],
+            "losses": spread(self.losses),
+            "seconds": round(self.seconds, 3),
+            "tokens_per_second": round(self.tokens / max(self.seconds, 1e-9), 1),
+        }
+
+
+C = TypeVar("C", bound=TrainingConfig)
+R = TypeVar("R", bound=Result)
+
+
+def set_up(config: C, device: str) -> C:
+    """Set torch's threads and random numbers; the config with the number format that `dtype` "auto" means here."""
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    torch.manual_seed(config.seed)
+    return with_dtype(config, device)
+
+
+def with_dtype(config: C, device: str) -> C:
+    """The config with the number format that `dtype` "auto" means on this device."""
+    if config.dtype != "auto":
+        return config
+    return config.model_copy(update={"dtype": "bf16" if computes_bf16(device) else "fp32"})
+
+
+def run_steps(
+    job: Job,
+    config: TrainingConfig,
+    digest: str,
+    weights: Mapping[str, torch.nn.Parameter],
+    steps: int,
+    gradients_of: Callable[[int], Gradients],
+    *,
+    progress: ProgressWriter | None,
+    wait: Callable[[], None] = lambda: None,
+    keep_last: bool = False,
+) -> Trained:
+    """Train `weights` in so many steps. `gradients_of` computes those of the step with this index, from 0.
+
+    Of several processes only the first has a `progress`, and writes; `wait` is where they wait for one another. With
+    `keep_last` the last step is a checkpoint, too, for a training with much to do after it. Raises TrainingFailedError.
+    """
+    optimizer, scheduler = optimizer_of(weights.values(), config, steps)
+    folder = job.out / CHECKPOINTS
+    state = load_state(folder, job=digest, optimizer=optimizer, scheduler=scheduler)
+    done = Trained([], 0, 0.0) if state is None else _resumed(state, weights)
+    if state is None and progress is not None:
+        _remove_old_files(job)
+    wait()
+    began = time.monotonic() - done.seconds
+    for step in range(len(done.losses) + 1, steps + 1):
+        lr = scheduler.get_last_lr()[0]
+        made = gradients_of(step - 1)
+        _require_finite(made, step, steps, config)
+        optimizer.step()
+        optimizer.zero_grad()
+        scheduler.step()
+        done.losses.append(made.loss)
+        done.tokens += made.tokens
+        done.seconds = time.monotonic() - began
+        if progress is None:
+            continue
+        progress.write(
+            Progress(
+                step=step,
+                steps=steps,
+                loss=made.loss,
+                lr=lr,
+                tokens=done.tokens,
+                seconds=round(done.seconds, 3),
+            )
+        )
+        if step % config.save_every_steps == 0 if step < steps else keep_last:
+            save_state(
+                folder,
+                job=digest,
+                step=step,
+                tensors=weights,
+                optimizer=optimizer,
+                scheduler=scheduler,
+                notes={"losses": done.losses, "tokens": done.tokens, "seconds": done.seconds},
+            )
+    return done
+
+
+def known_result(job: Job, result: type[R], digest: str) -> R | None:
+    """The result that this job has left; None where there is none, or one of another job."""
+    try:
+        known = result.model_validate_json((job.out / RESULT_FILE).read_bytes())
+    except (OSError, ValidationError):
+        return None
+    return known if known.job == digest else None
+
+
+def finish(job: Job, result: Result) -> None:
+    """Write the result, which every later attempt gives out, and remove the checkpoints."""
+    write_file_atomically(job.out / RESULT_FILE, result.model_dump_json(indent=2) + "\n")
+    shutil.rmtree(job.out / CHECKPOINTS, ignore_errors=True)
+
+
+def spread(losses: list[float]) -> list[float]:
+    """At most LOSS_POINTS of the losses, at even distances, the last among them."""
+    stride = -(-len(losses) // LOSS_POINTS)
+    return losses[::-1][::stride][::-1] if losses else []
+
+
+def _resumed(state: State, weights: Mapping[str, torch.nn.Parameter]) -> Trained:
+    """What was done up to the checkpoint, whose weights are put back."""
+    with torch.no_grad():
+        for name, weight in weights.items():
+            weight.copy_(state.tensors[name])
+    return Trained(**state.notes)
+
+
+def _remove_old_files(job: Job) -> None:
+    """They are of another job, or of an attempt that left no checkpoint."""
+    for file in (RESULT_FILE, PROGRESS_FILE):
+        (job.out / file).unlink(missing_ok=True)
+
+
+def _require_finite(made: Gradients, step: int, steps: int, config: TrainingConfig) -> None:
+    if not (math.isfinite(made.loss) and math.isfinite(made.norm)):
+        raise TrainingFailedError(
+            f"The loss at step {step} of {steps} is {made.loss} (norm of the gradient: {made.norm}): the training "
+            f"diverged. Lower lr (now {config.lr:g}), train in fp32, or look for damage in the base checkpoint."
+        )
