@@ -9,8 +9,9 @@ import sys
 
 from ratchet.settings import SandboxSettings
 from ratchet.web.app import serve
-from services.sandbox.app import build_app, required_isolation
+from services.sandbox.app import build_app
 from services.sandbox.layers import Layer
+from services.sandbox.service import required_isolation
 
 
 def main() -> None:

@@ -11,8 +11,9 @@ def main() -> None:
     settings = load(SandboxSettings)
 
     from ratchet.web.app import serve
-    from services.sandbox.app import build_app, required_isolation
+    from services.sandbox.app import build_app
     from services.sandbox.seccomp import Filter, SeccompMissingError, child_filter
+    from services.sandbox.service import required_isolation
     from services.sandbox.zygotes import IsolationError
 
     try:
