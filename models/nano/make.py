@@ -26,7 +26,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 from corpus import Demonstration, demonstrations
 
 from ratchet.contracts.policy import Prefix
-from ratchet.models.sources import DIGESTS_FILE, local_checkpoint
+from ratchet.models.checkpoint import local_checkpoint
+from ratchet.models.sources import DIGESTS_FILE
 from ratchet.solutions.step_formats import CONFIG_KEY, END_OF_CODE, END_OF_STEP, Markers
 
 VOCABULARY = 768

@@ -33,7 +33,8 @@ def fetch(
 ) -> None:
     """Fetch and check a model; the last line is its version and its folder."""
     # Imported late, so that --help answers at once.
-    from ratchet.models.sources import ModelSourceError, Progress, resolve
+    from ratchet.models.checkpoint import ModelSourceError, Progress
+    from ratchet.models.sources import resolve
 
     console = Console(stderr=True)
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())

@@ -12,7 +12,7 @@ import structlog
 from ratchet.settings import PolicySettings, load
 
 if TYPE_CHECKING:
-    from ratchet.models.sources import Progress, ResolvedModel
+    from ratchet.models.checkpoint import Progress, ResolvedModel
     from services.policy.engines.base import Engine
 
 SMALL_BYTES = 64 * 2**20
@@ -66,7 +66,8 @@ def main() -> None:
     """Run the service until it is told to stop. The exit status is not 0 when model or engine fail."""
     settings = load(PolicySettings)
 
-    from ratchet.models.sources import ModelSourceError, resolve
+    from ratchet.models.checkpoint import ModelSourceError
+    from ratchet.models.sources import resolve
     from ratchet.solutions.step_formats import choose
     from ratchet.telemetry import configure_logging
     from ratchet.web.app import serve

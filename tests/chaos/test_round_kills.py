@@ -14,7 +14,7 @@ from small_rounds import Rounds, over, running_rounds
 
 from ratchet.contracts.rounds import RoundView
 from ratchet.contracts.trainer import ModelKind
-from ratchet.models.sources import local_checkpoint
+from ratchet.models.checkpoint import local_checkpoint
 from ratchet.stack.supervisor import ChildState
 from ratchet.states import ModelState, RoundState
 

@@ -18,7 +18,8 @@ pytestmark = pytest.mark.xdist_group("stack")
 FULL_DISK = """
 import sys
 from pathlib import Path
-from ratchet.models.sources import ModelSourceError, resolve
+from ratchet.models.checkpoint import ModelSourceError
+from ratchet.models.sources import resolve
 
 try:
     resolve("small", Path(sys.argv[1]), hub="http://127.0.0.1:9")

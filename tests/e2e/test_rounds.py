@@ -15,7 +15,7 @@ from sqlalchemy import select
 
 from ratchet.contracts.rounds import RoundView
 from ratchet.contracts.trainer import ModelKind
-from ratchet.models.sources import local_checkpoint
+from ratchet.models.checkpoint import local_checkpoint
 from ratchet.states import ModelState, RoundState
 from ratchet.store import tables as t
 from ratchet.store.engine import make_engine, transaction

