@@ -1,6 +1,6 @@
 """Start-up, and the containers."""
 
-from benchmarks.tables.documents import Results, Rows, Table
+from benchmarks.tables.documents import Below, Results, Rows, Table
 
 
 def start_up(results: Results) -> Rows:
@@ -106,8 +106,8 @@ def summary(results: Results) -> Rows:
 TABLES = {
     "start-up": Table(("start-up",), start_up),
     "compose": Table(("compose", "compose-v1"), compose),
-    "compose-images": Table(("compose",), images, sources=False),
+    "compose-images": Table(("compose",), images, Below.NOTHING),
     "compose-memory": Table(("compose-memory",), memory),
     "compose-small": Table(("compose-small",), real_model),
-    "readme-compose": Table(("compose",), summary, sources=False),
+    "readme-compose": Table(("compose",), summary, Below.COMMANDS),
 }

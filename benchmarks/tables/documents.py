@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 
 from benchmarks.keep import FOLDER, ROOT, Result
@@ -17,14 +18,23 @@ Rows = Sequence[Sequence[str]]
 """Cells in Markdown; the first row is the head."""
 
 
+class Below(StrEnum):
+    """What stands below a table."""
+
+    SOURCES = "sources"
+    """From which files, commits, machines and days its figures are, and the commands."""
+    COMMANDS = "commands"
+    NOTHING = "nothing"
+    """Another table of the page says it, or the table itself."""
+
+
 @dataclass(frozen=True)
 class Table:
     """One table: the results that it shows, and how."""
 
     results: tuple[str, ...]
     rows: Callable[[Results], Rows]
-    sources: bool = True
-    """Below the table: from which files, commands, machines and days its figures are."""
+    below: Below = Below.SOURCES
 
 
 def documents() -> list[Path]:
@@ -48,8 +58,10 @@ def filled(text: str, tables: Mapping[str, Table], results: Results, folder: Pat
         table = tables[found["name"]]
         used = {name: results[name] for name in table.results}
         parts = [markdown(table.rows(used))]
-        if table.sources:
+        if table.below is Below.SOURCES:
             parts += sources(used, folder)
+        elif table.below is Below.COMMANDS:
+            parts.append(commands(used.values()))
         return f"<!-- table: {found['name']} -->\n" + "\n\n".join(parts) + "\n<!-- end -->"
 
     return MARKED.sub(made, text)
@@ -76,7 +88,12 @@ def sources(used: Results, folder: Path) -> Iterable[str]:
         seed = "" if result.seed is None else f"seed {result.seed}; "
         origin = "; transcribed, the output was not kept" if result.transcribed else ""
         yield f"<sub>{links}: {seed}{result.machine}; {result.date}, commit `{result.commit[:7]}`{origin}.</sub>"
-        yield "\n".join(f"    {line}" for name in names for line in wrapped(used[name].command))
+        yield commands(used[name] for name in names)
+
+
+def commands(results: Iterable[Result]) -> str:
+    """The commands as a block of code."""
+    return "\n".join(f"    {line}" for result in results for line in wrapped(result.command))
 
 
 def wrapped(command: str) -> list[str]:

@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any
 
 from benchmarks.keep import Result
-from benchmarks.tables.documents import Results, Rows, Table, interval, percent, with_interval
+from benchmarks.tables.documents import Below, Results, Rows, Table, interval, percent, with_interval
 
 ABLATIONS = {
     "ablation-everything": "nothing left out",
@@ -232,9 +232,10 @@ TABLES = {
     "ablations": Table(tuple(ABLATIONS), ablations),
     "prm-value": Table(("prm-value",), prm_value),
     "prm-value-squared-vote": Table(("prm-value-squared-vote",), squared_vote),
-    "round-small-stages": Table(("round-small",), real_stages, sources=False),
+    "round-small-stages": Table(("round-small",), real_stages, Below.NOTHING),
     "round-small": Table(("round-small",), real_round),
     "prm-lora": Table(("prm-lora",), lora),
-    "readme-rounds": Table(("rounds-nano-seed1",), four_rounds, sources=False),
-    "readme-prm-value": Table(("prm-value",), prm_value_short, sources=False),
+    "readme-rounds": Table(("rounds-nano-seed1",), four_rounds, Below.COMMANDS),
+    "readme-round-small": Table(("round-small",), real_round, Below.NOTHING),
+    "readme-prm-value": Table(("prm-value",), prm_value_short, Below.COMMANDS),
 }

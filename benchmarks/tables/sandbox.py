@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from benchmarks.tables.documents import Results, Rows, Table, interval
+from benchmarks.tables.documents import Below, Results, Rows, Table, interval
 
 TREE_WAYS = {
     "replay": "re-execution in the sandbox",
@@ -176,10 +176,10 @@ def summary(results: Results) -> Rows:
 _SPEED = ("sandbox-speed",)
 TABLES = {
     "sandbox-speed": Table(_SPEED, speed),
-    "sandbox-memory": Table(_SPEED, memory, sources=False),
-    "sandbox-trees": Table(_SPEED, whole_trees, sources=False),
-    "sandbox-callers": Table(_SPEED, callers, sources=False),
+    "sandbox-memory": Table(_SPEED, memory, Below.NOTHING),
+    "sandbox-trees": Table(_SPEED, whole_trees, Below.NOTHING),
+    "sandbox-callers": Table(_SPEED, callers, Below.NOTHING),
     "attack": Table(("attack",), attacks),
     "soak": Table(("soak",), soak),
-    "readme-sandbox": Table(("sandbox-speed", "attack", "soak"), summary, sources=False),
+    "readme-sandbox": Table(("sandbox-speed", "attack", "soak"), summary, Below.NOTHING),
 }

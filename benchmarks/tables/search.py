@@ -1,6 +1,6 @@
 """Does searching help, and how far can an answer be trusted?"""
 
-from benchmarks.tables.documents import Results, Rows, Table, interval
+from benchmarks.tables.documents import Below, Results, Rows, Table, interval
 
 STRATEGIES = {
     "gsm8k-greedy": "`greedy`: the policy alone",
@@ -82,7 +82,7 @@ TABLES = {
     "gsm8k": Table(_EVALUATED, accuracy),
     "gsm8k-paired": Table(("gsm8k-paired",), paired),
     "gsm8k-trees": Table(("gsm8k-trees",), trees),
-    "trust": Table(("gsm8k-mcts",), trust, sources=False),
+    "trust": Table(("gsm8k-mcts",), trust, Below.NOTHING),
     "calibration": Table(("gsm8k-trees", "gsm8k-mcts"), calibration),
-    "readme-gsm8k": Table(_EVALUATED, accuracy, sources=False),
+    "readme-gsm8k": Table(_EVALUATED, accuracy, Below.COMMANDS),
 }
