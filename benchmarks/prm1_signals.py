@@ -34,7 +34,7 @@ from ratchet.problems import Problem, read_problems, sample
 from ratchet.settings import PolicySettings
 from ratchet.solutions.proof import final_answer
 from ratchet.solutions.step_formats import few_shot
-from services.policy.app import means, places
+from services.policy.candidates import step_means, step_starts
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -92,7 +92,7 @@ def generate(llm: Any, problems: Sequence[Problem], samples: int) -> list[Soluti
             ends = np.cumsum([len(each.decoded_token or "") for each in drawn]).tolist()
             finish = FinishReason.LENGTH if one.finish_reason == "length" else FinishReason.END
             steps, _ = form.split(one.text, Until.END, finish)
-            logprobs = means(places(one.text, steps), ends, [each.logprob for each in drawn])
+            logprobs = step_means(step_starts(one.text, steps), ends, [each.logprob for each in drawn])
             found.append(Solution(number, steps, logprobs, len(drawn)))
     return found
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import structlog
 import uvicorn
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST, Counter, Histogram, generate_latest
@@ -34,6 +34,9 @@ from ratchet.telemetry import configure_logging
 log = structlog.get_logger()
 
 PROBLEM_JSON = "application/problem+json"
+
+HealthSource = Callable[[], Awaitable[Health] | Health]
+"""Gives a service's health when it is asked for."""
 
 REQUESTS = Counter("ratchet_http_requests", "Requests by route and status.", ["service", "route", "status"])
 LATENCY = Histogram("ratchet_http_seconds", "Seconds from request to response.", ["service", "route"])
@@ -55,6 +58,15 @@ class ProblemError(Exception):
         self.detail = detail
         self.errors = errors or []
         self.headers = headers
+
+
+def invalid(field: str, message: str) -> ProblemError:
+    """A request that cannot be served for what one of its fields says (422), worded like a refusal by its types."""
+    return ProblemError(
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+        f"The request is not valid. {field}: {message}",
+        errors=[FieldError(field=field, message=message)],
+    )
 
 
 def problem_response(
@@ -138,9 +150,32 @@ class _BodyLimit:
         await self._app(scope, limited, send)
 
 
-def _route_of(request: Request) -> str:
-    route = request.scope.get("route")
-    return getattr(route, "path", "unmatched")
+async def _measure(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
+    """Count the request and its seconds by its route, so that ids in paths make no series of their own."""
+    began = time.perf_counter()
+    response = await call_next(request)
+    service, route = request.app.state.service, getattr(request.scope.get("route"), "path", "unmatched")
+    LATENCY.labels(service, route).observe(time.perf_counter() - began)
+    REQUESTS.labels(service, route, response.status_code).inc()
+    return response
+
+
+_operations = APIRouter(tags=["operations"])
+
+
+@_operations.get("/health", response_model=Health, responses={503: {"model": Health}})
+async def get_health(request: Request) -> JSONResponse:
+    """Whether the service is ready, and what is in force."""
+    health: HealthSource = request.app.state.health
+    answer = health()
+    state = answer if isinstance(answer, Health) else await answer
+    return JSONResponse(state.model_dump(), status_code=200 if state.ready else 503)
+
+
+@_operations.get("/metrics", response_class=Response)
+def metrics() -> Response:
+    """Prometheus metrics."""
+    return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
 
 PROBLEM_RESPONSES: dict[int | str, dict[str, Any]] = {
@@ -161,7 +196,7 @@ def create_app(
     summary: str,
     settings: Settings,
     lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]],
-    health: Callable[[], Awaitable[Health] | Health],
+    health: HealthSource,
 ) -> FastAPI:
     """The app of one service, with what all have in common. `health` is called on every `GET /health`."""
     app = FastAPI(
@@ -178,28 +213,10 @@ def create_app(
     app.add_exception_handler(ClientDisconnect, _on_gone)
     app.add_exception_handler(Exception, _on_unexpected)
     app.add_middleware(_BodyLimit, limit=settings.max_body_bytes)
-
-    @app.middleware("http")
-    async def measure(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
-        began = time.perf_counter()
-        response = await call_next(request)
-        route = _route_of(request)
-        LATENCY.labels(service, route).observe(time.perf_counter() - began)
-        REQUESTS.labels(service, route, response.status_code).inc()
-        return response
-
-    @app.get("/health", tags=["operations"], response_model=Health, responses={503: {"model": Health}})
-    async def get_health() -> JSONResponse:
-        """Whether the service is ready, and what is in force."""
-        answer = health()
-        state = answer if isinstance(answer, Health) else await answer
-        return JSONResponse(state.model_dump(), status_code=200 if state.ready else 503)
-
-    @app.get("/metrics", tags=["operations"], response_class=Response)
-    def metrics() -> Response:
-        """Prometheus metrics."""
-        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
-
+    app.middleware("http")(_measure)
+    app.state.service = service
+    app.state.health = health
+    app.include_router(_operations)
     _document_problems(app)
     return app
 
@@ -226,6 +243,16 @@ def _document_problems(app: FastAPI) -> None:
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]
+
+
+EXIT_FAILED = 70
+"""Exit status of a service that cannot go on without a fresh start (EX_SOFTWARE)."""
+
+
+def leave(message: str) -> None:
+    """End the process now, whatever its threads and children are doing."""
+    print(f"ratchet: {message}", file=sys.stderr, flush=True)  # noqa: T201 - the last words, for people
+    os._exit(EXIT_FAILED)
 
 
 def bind(settings: Settings) -> socket.socket:

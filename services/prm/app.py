@@ -1,51 +1,34 @@
 """The PRM service's HTTP app: `POST /score` gives each step of each trajectory a score in [0, 1].
 
-PRM1 needs the policy's log-probability of each step. A caller that has them from the generation sends them along, and
-nothing is computed; the others are asked of the policy in micro-batches and remembered. Trained PRMs run here; they are
-loaded, made to serve and let go of while requests are answered. When the one to begin with cannot be loaded the process
-exits with a status other than 0.
+PRM1 reads the policy's log-probabilities (`prm1`). Trained PRMs run here; they are loaded, made to serve and let go of
+while requests are answered (`versions`). When the one to begin with cannot be loaded the process exits with a status other
+than 0.
 """
 
 import asyncio
 import contextlib
-import os
-import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Iterator
 from http import HTTPStatus
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 import structlog
-from fastapi import Body, FastAPI, Path, Request
+from fastapi import APIRouter, Body, Depends, FastAPI, Request
 
 from ratchet import __version__
 from ratchet.clients import PolicyClient, ServiceError
-from ratchet.contracts.base import FieldError, Health
-from ratchet.contracts.policy import Prefix
+from ratchet.contracts.base import Health
 from ratchet.contracts.prm import ScoreRequest, ScoreResponse
-from ratchet.contracts.serving import MODEL_VERSION, HeldModel, HeldModels, LoadModel, ServeModel
-from ratchet.models.prm_head import HeadError
-from ratchet.models.sources import ModelSourceError, resolve
+from ratchet.models.checkpoint import ModelSourceError
 from ratchet.settings import PrmSettings
-from ratchet.web.app import ProblemError, cancelled_on_disconnect, create_app
-from services.prm.batcher import LikelihoodBatcher
+from ratchet.web import held_versions
+from ratchet.web.app import ProblemError, cancelled_on_disconnect, create_app, invalid, leave
+from ratchet.web.held_versions import CheckpointError
 from services.prm.cache import StepCache
-from services.prm.likelihood import NAME, step_scores
-from services.prm.versions import (
-    DigestError,
-    HeadFailedError,
-    TextTooLongError,
-    TrainedPrm,
-    UnknownVersionError,
-    VersionInUseError,
-    Versions,
-)
+from services.prm.prm1 import LikelihoodPrm, PolicyNotReadyError
+from services.prm.trained import HeadFailedError, TextTooLongError
+from services.prm.versions import PrmVersions
 
 log = structlog.get_logger()
-
-_T = TypeVar("_T")
-
-VERSION_SECONDS = 2.0
-"""How often the policy is asked for its version: PRM1 is as new as the policy that it reads."""
 
 EXAMPLES = {
     "known likelihoods": {
@@ -64,247 +47,120 @@ EXAMPLES = {
     },
 }
 
-LOAD_EXAMPLES = {
-    "a round's PRM": {
-        "summary": "The PRM that a round has trained",
-        "value": {"uri": "/data/rounds/2/prm", "sha256": "3f2a91c0" * 8},
-    },
-    "a folder": {"summary": "Whatever is in a folder", "value": {"uri": "/data/rounds/2/prm"}},
-}
-SERVE_EXAMPLES = {
-    "trained": {"summary": "A trained PRM", "value": {"version": "nano-prm-r2@3f2a91c0"}},
-    "PRM1": {"summary": "Back to the likelihood scorer", "value": {"version": NAME}},
-}
-
-EXIT_LOAD = 70
-"""Exit status when the PRM to begin with cannot be loaded (EX_SOFTWARE)."""
-
-VersionPath = Annotated[
-    str,
-    Path(
-        pattern=MODEL_VERSION,
-        description="Name of the version; it may have slashes.",
-        examples=["nano-prm-r2"],
-    ),
-]
-
-
-def leave(message: str) -> None:
-    """End the process now, whatever its threads are doing."""
-    print(f"ratchet: {message}", file=sys.stderr, flush=True)  # noqa: T201 - the last words, for people
-    os._exit(EXIT_LOAD)
+router = APIRouter(tags=["prm"])
 
 
 def build_app(settings: PrmSettings) -> FastAPI:
     """The app, around a policy and a PRM that may still be loading."""
     policy = PolicyClient(settings.policy_url, retry_seconds=120.0)
     cache = StepCache(settings.cache_entries)
-    batcher = LikelihoodBatcher(policy)
-    versions = Versions(settings.cache_dir)
-    served_policy: str | None = None
-    loading: str | None = None if settings.prm_model == NAME else settings.prm_model
-
-    async def load_first() -> None:
-        nonlocal loading
-        if loading is None:
-            return
-        try:
-            found = await asyncio.to_thread(resolve, loading, settings.cache_dir)
-            await versions.load(found.version, LoadModel(uri=loading, sha256=found.sha256))
-        except (ModelSourceError, HeadError, DigestError, VersionInUseError) as error:
-            leave(str(error))
-        except Exception as error:
-            log.error("loading failed", exc_info=error)
-            leave(f"{loading} cannot be loaded: {type(error).__name__}: {error}")
-        versions.serve(found.version)
-        loading = None
-
-    async def follow_policy() -> None:
-        nonlocal served_policy
-        while True:
-            with contextlib.suppress(ServiceError):
-                health = await policy.health()
-                model = health.detail.get("model")
-                if health.ready and isinstance(model, str):
-                    served_policy = model
-            await asyncio.sleep(VERSION_SECONDS)
-
-    @contextlib.asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        tasks = [asyncio.create_task(follow_policy()), asyncio.create_task(load_first())]
-        try:
-            yield
-        finally:
-            for task in tasks:
-                task.cancel()
-            versions.close()
-            await policy.aclose()
-
-    def health() -> Health:
-        state, model = "ready", versions.serving
-        device: str | None = None
-        if loading is not None:
-            state = f"loading {loading}"
-        elif versions.serving != NAME:
-            device = versions.trained(versions.serving).head.device
-        elif served_policy is None:
-            state = f"waiting for the policy at {settings.policy_url}"
-        else:
-            model = f"{NAME}@{served_policy}"
-        ready = state == "ready"
-        return Health(
-            service="prm",
-            ready=ready,
-            version=__version__,
-            detail={
-                "model": model if ready else None,
-                "state": state,
-                "held": [held.version for held in versions.listed()],
-                "device": device,
-            },
-        )
-
+    prm1 = LikelihoodPrm(policy, cache)
+    versions = PrmVersions(prm1, cache, settings.cache_dir)
     app = create_app(
         service="prm",
         summary="How good is this step? Scores in [0, 1] for steps of partial or whole solutions.",
         settings=settings,
-        lifespan=lifespan,
-        health=health,
+        lifespan=lambda _: running(policy, prm1, versions, settings.prm_model),
+        health=lambda: health(versions, settings),
     )
-
-    async def logprobs_of(
-        problem: str, steps: Sequence[str], version: str | None, known_as: str
-    ) -> tuple[list[float], int]:
-        """Log-probability of each step, and how many of them were known."""
-        if not steps:
-            return [], 0
-        known = cache.get(f"{NAME}@{known_as}", problem, steps)
-        found = [value for value in known if value is not None]
-        if len(found) == len(steps):
-            return found, len(found)
-        answer = await batcher.ask(Prefix(problem=problem, steps=list(steps)), version)
-        cache.put(f"{NAME}@{answer.model}", problem, steps, answer.step_logprobs)
-        return answer.step_logprobs, 0
-
-    async def likelihood_scores(body: ScoreRequest) -> ScoreResponse:
-        model = body.policy or served_policy
-        if model is None:
-            raise ProblemError(
-                HTTPStatus.SERVICE_UNAVAILABLE,
-                f"The policy at {settings.policy_url} is not ready.",
-                headers={"Retry-After": "5"},
-            )
-        given = body.logprobs or [[None] * len(row) for row in body.steps]
-
-        async def row(steps: list[str], logprobs: list[float | None]) -> tuple[list[float], int]:
-            sent = [value for value in logprobs if value is not None]
-            if len(sent) == len(steps):
-                return sent, 0
-            return await logprobs_of(body.problem, steps, body.policy, model)
-
-        try:
-            rows = await asyncio.gather(*map(row, body.steps, given))
-        except ServiceError as error:
-            status = HTTPStatus.SERVICE_UNAVAILABLE if error.transient else HTTPStatus.UNPROCESSABLE_ENTITY
-            raise ProblemError(
-                status,
-                f"The policy did not give likelihoods: {error}",
-                errors=list(error.errors),
-                headers={"Retry-After": "5"} if error.transient else None,
-            ) from error
-        return ScoreResponse(
-            model=f"{NAME}@{model}",
-            scores=[step_scores(logprobs) for logprobs, _ in rows],
-            cached=sum(cached for _, cached in rows),
-        )
-
-    async def trained_scores(prm: TrainedPrm, body: ScoreRequest) -> ScoreResponse:
-        try:
-            with prm.used():
-                scores, cached = await prm.scores(body.problem, body.steps, cache)
-        except TextTooLongError as error:
-            raise _refuse(HTTPStatus.UNPROCESSABLE_ENTITY, f"steps.{error.number}", str(error)) from error
-        except HeadFailedError as error:
-            raise ProblemError(
-                HTTPStatus.SERVICE_UNAVAILABLE, f"The PRM failed: {error}.", headers={"Retry-After": "10"}
-            ) from error
-        return ScoreResponse(model=prm.version, scores=scores, cached=cached)
-
-    @app.post("/score", tags=["prm"])
-    async def score(
-        request: Request, body: Annotated[ScoreRequest, Body(openapi_examples=EXAMPLES)]
-    ) -> ScoreResponse:
-        """Score every step of every trajectory; the scores have the shape of `steps`.
-
-        404 when the version that `model` names is not held.
-        """
-        if body.model is None and loading is not None:
-            raise ProblemError(
-                HTTPStatus.SERVICE_UNAVAILABLE, "The model is not loaded.", headers={"Retry-After": "5"}
-            )
-        version = body.model or versions.serving
-        # No await between the choice and `used`, so that a version cannot be let go of in between.
-        prm = None if version == NAME else _found("model", versions.trained, version)
-        async with cancelled_on_disconnect(request):
-            return await (likelihood_scores(body) if prm is None else trained_scores(prm, body))
-
-    @app.get("/models", tags=["models"])
-    def list_models() -> HeldModels:
-        """The versions that are held, the serving one first. PRM1 is always among them."""
-        return HeldModels(models=versions.listed())
-
-    @app.put("/models/{version:path}", tags=["models"])
-    async def load_model(
-        version: VersionPath, body: Annotated[LoadModel, Body(openapi_examples=LOAD_EXAMPLES)]
-    ) -> HeldModel:
-        """Hold a trained PRM beside the others; answers when it can be asked. The same again changes nothing.
-
-        422 when there is no such checkpoint, it is no PRM, or its digest is another; 409 when the name is taken.
-        """
-        try:
-            await versions.load(version, body)
-        except (ModelSourceError, HeadError) as error:
-            raise _refuse(HTTPStatus.UNPROCESSABLE_ENTITY, "uri", str(error)) from error
-        except DigestError as error:
-            raise _refuse(HTTPStatus.UNPROCESSABLE_ENTITY, "sha256", str(error)) from error
-        except VersionInUseError as error:
-            raise _refuse(HTTPStatus.CONFLICT, "version", str(error)) from error
-        return versions.entry(version)
-
-    @app.post("/serving", tags=["models"])
-    async def serve_model(
-        body: Annotated[ServeModel, Body(openapi_examples=SERVE_EXAMPLES)],
-    ) -> HeldModel:
-        """Answer with this version where a request names none; requests under way end on the version they began with.
-
-        404 when the version is not held.
-        """
-        _found("version", versions.serve, body.version)
-        return versions.entry(body.version)
-
-    @app.delete("/models/{version:path}", tags=["models"])
-    async def unload_model(version: VersionPath) -> HeldModels:
-        """Let go of a version; answers when the last request that uses it has ended.
-
-        404 when it is not held, 409 when it serves or is PRM1.
-        """
-        try:
-            await versions.unload(version)
-        except UnknownVersionError as error:
-            raise _refuse(HTTPStatus.NOT_FOUND, "version", str(error)) from error
-        except VersionInUseError as error:
-            raise _refuse(HTTPStatus.CONFLICT, "version", str(error)) from error
-        return HeldModels(models=versions.listed())
-
+    app.state.versions = versions
+    app.include_router(router)
+    app.include_router(held_versions.router)
     return app
 
 
-def _found(field: str, find: Callable[[str], _T], version: str) -> _T:
+@contextlib.asynccontextmanager
+async def running(
+    policy: PolicyClient, prm1: LikelihoodPrm, versions: PrmVersions, model: str
+) -> AsyncIterator[None]:
+    """The policy is followed, and the PRM of the settings loaded, until the block ends."""
+    tasks = [
+        asyncio.create_task(prm1.follow_policy()),
+        asyncio.create_task(load_first(versions, model)),
+    ]
     try:
-        return find(version)
-    except UnknownVersionError as error:
-        raise _refuse(HTTPStatus.NOT_FOUND, field, str(error)) from error
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await versions.close()
+        await policy.aclose()
 
 
-def _refuse(status: HTTPStatus, field: str, message: str) -> ProblemError:
-    return ProblemError(status, f"{field}: {message}", errors=[FieldError(field=field, message=message)])
+async def load_first(versions: PrmVersions, model: str) -> None:
+    """Make the PRM of the settings serve, or end the process."""
+    try:
+        await versions.start(model)
+    except (ModelSourceError, CheckpointError) as error:
+        leave(str(error))
+    except Exception as error:
+        log.error("loading failed", exc_info=error)
+        leave(f"{model} cannot be loaded: {type(error).__name__}: {error}")
+
+
+def health(versions: PrmVersions, settings: PrmSettings) -> Health:
+    """Whether the serving version can be asked, and what it is."""
+    serving = versions.serving.model
+    if not versions.ready:
+        state = f"loading {settings.prm_model}"
+    elif serving.answers_as is None:
+        state = f"waiting for the policy at {settings.policy_url}"
+    else:
+        state = "ready"
+    ready = state == "ready"
+    return Health(
+        service="prm",
+        ready=ready,
+        version=__version__,
+        detail={
+            "model": serving.answers_as if ready else None,
+            "state": state,
+            "held": versions.names(),
+            "device": serving.device,
+        },
+    )
+
+
+async def prm_versions(request: Request) -> PrmVersions:
+    """The versions that the service holds."""
+    versions: PrmVersions = request.app.state.versions
+    return versions
+
+
+@router.post("/score")
+async def score(
+    request: Request,
+    body: Annotated[ScoreRequest, Body(openapi_examples=EXAMPLES)],
+    versions: Annotated[PrmVersions, Depends(prm_versions)],
+) -> ScoreResponse:
+    """Score every step of every trajectory; the scores have the shape of `steps`.
+
+    404 when the version that `model` names is not held.
+    """
+    with versions.using(body.model) as version, scorer_problems():
+        async with cancelled_on_disconnect(request):
+            return await version.model.score(body)
+
+
+@contextlib.contextmanager
+def scorer_problems() -> Iterator[None]:
+    """A scorer's errors become problem documents: 422 for what the caller sent, 503 for what may pass."""
+    try:
+        yield
+    except TextTooLongError as error:
+        raise invalid(f"steps.{error.number}", str(error)) from error
+    except HeadFailedError as error:
+        raise ProblemError(
+            HTTPStatus.SERVICE_UNAVAILABLE, f"The PRM failed: {error}.", headers={"Retry-After": "10"}
+        ) from error
+    except PolicyNotReadyError as error:
+        raise ProblemError(
+            HTTPStatus.SERVICE_UNAVAILABLE, f"{error}", headers={"Retry-After": "5"}
+        ) from error
+    except ServiceError as error:
+        raise ProblemError(
+            HTTPStatus.SERVICE_UNAVAILABLE if error.transient else HTTPStatus.UNPROCESSABLE_ENTITY,
+            f"The policy did not give likelihoods: {error}",
+            errors=list(error.errors),
+            headers={"Retry-After": "5"} if error.transient else None,
+        ) from error

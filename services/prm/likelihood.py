@@ -1,7 +1,7 @@
 """PRM1, the training-free scorer that the method starts from: how surely the policy writes its own steps.
 
 The score of a step is a logistic function of the mean log-probability of the steps up to and including it (each step counts
-once, whatever its length). It was chosen by measurement over the other training-free signals: docs/measurements.md has the
+once, whatever its length). It was chosen by measurement over the other training-free signals: docs/measurements/prm1.md has the
 step- and trajectory-level AUC of each.
 
 Limits: it knows how sure the policy is, not whether the step is right; the coefficients belong to `small`, for which they
@@ -11,7 +11,6 @@ were fitted. For another policy the order of scores holds, their calibration may
 import math
 from collections.abc import Sequence
 
-NAME = "prm1-likelihood"
 INTERCEPT = 0.2
 SLOPE = 12.0
 """Per nat of mean log-probability. Fitted on solutions of 32 GSM8K training problems, six of each."""

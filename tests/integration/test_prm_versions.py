@@ -18,16 +18,17 @@ from http_double import listening
 from served_app import served
 
 from models import make_checkpoint
-from ratchet.clients import PrmClient, ServiceError
+from ratchet.clients import PolicyClient, PrmClient, ServiceError
 from ratchet.contracts.prm import ScoreRequest
-from ratchet.contracts.serving import LoadModel
+from ratchet.contracts.serving import PRM1, LoadModel
 from ratchet.models.prm_head import CONFIG_KEY, Calibration, HeadError, rendered
 from ratchet.settings import PrmSettings
-from services.prm.app import EXIT_LOAD, build_app
+from ratchet.web.app import EXIT_FAILED
+from services.prm.app import build_app
 from services.prm.cache import StepCache
 from services.prm.head import TrainedHead
-from services.prm.likelihood import NAME
-from services.prm.versions import TrainedPrm, Versions
+from services.prm.prm1 import LikelihoodPrm
+from services.prm.versions import PrmVersions
 
 CALIBRATION = Calibration(2.0, -0.5)
 PROBLEM = "A shelf holds 4 boxes of 12 cups. 5 cups are broken. How many are whole?"
@@ -89,7 +90,7 @@ async def prm(base_url: str) -> AsyncIterator[PrmClient]:
         started = next(model.version for model in held if model.version.startswith("first@"))
         await client.serve(started)
         for model in held:
-            if model.version not in (started, NAME):
+            if model.version not in (started, PRM1):
                 await client.unload(model.version)
 
 
@@ -122,10 +123,10 @@ async def test_the_prm_of_the_settings_serves_without_a_policy(prm: PrmClient) -
     health = await prm.health()
     version = str(health.detail["model"])
     assert version.startswith("first@")
-    assert health.detail["held"] == [version, NAME]
+    assert health.detail["held"] == [version, PRM1]
     assert health.detail["device"] in ("cpu", "cuda")
     listed = await prm.models()
-    assert [(model.version, model.serving) for model in listed] == [(version, True), (NAME, False)]
+    assert [(model.version, model.serving) for model in listed] == [(version, True), (PRM1, False)]
     assert (await prm.score(ask([STEPS]))).model == version
 
 
@@ -191,12 +192,12 @@ async def test_no_request_is_dropped_while_versions_come_and_go(prm: PrmClient, 
 
 
 async def test_prm1_is_always_held_and_asks_for_a_policy(prm: PrmClient) -> None:
-    unserved = await refusal(prm.score(ask([STEPS], model=NAME)))
+    unserved = await refusal(prm.score(ask([STEPS], model=PRM1)))
     assert unserved.status == 503
     # Likelihoods that the caller has, under a policy that it names, need nobody.
-    given = await prm.score(ask([["a"]], model=NAME, policy="pi@1", logprobs=[[-0.1]]))
-    assert given.model == f"{NAME}@pi@1"
-    for call in (prm.unload(NAME), prm.load(NAME, LoadModel(uri="anything"))):
+    given = await prm.score(ask([["a"]], model=PRM1, policy="pi@1", logprobs=[[-0.1]]))
+    assert given.model == f"{PRM1}@pi@1"
+    for call in (prm.unload(PRM1), prm.load(PRM1, LoadModel(uri="anything"))):
         error = await refusal(call)
         assert error.status == 409
         assert [field.field for field in error.errors] == ["version"]
@@ -221,7 +222,7 @@ async def test_a_version_that_is_not_held_is_not_found(prm: PrmClient) -> None:
         error = await refusal(call)
         assert error.status == 404
         assert [one.field for one in error.errors] == [field]
-        assert NAME in str(error)
+        assert PRM1 in str(error)
 
 
 async def test_a_name_does_not_change_its_meaning(prm: PrmClient, first: Path, second: Path) -> None:
@@ -287,35 +288,40 @@ async def test_a_service_whose_prm_cannot_be_loaded_ends_and_says_why(tmp_path: 
         sys.executable, "-m", "services.prm", env=env, stderr=asyncio.subprocess.PIPE
     )
     _, errors = await asyncio.wait_for(process.communicate(), 30)
-    assert process.returncode == EXIT_LOAD
+    assert process.returncode == EXIT_FAILED
     assert b"is not a PRM that Ratchet trained" in errors
 
 
 # --- the parts -------------------------------------------------------------------------------------------------------
 
 
-async def test_a_version_in_use_ends_after_its_last_request(second: Path, cache_dir: Path) -> None:
-    versions = Versions(cache_dir)
+@pytest.fixture
+async def versions(cache_dir: Path) -> AsyncIterator[PrmVersions]:
+    """PRM1, which serves, and no policy behind it."""
+    cache = StepCache(100)
+    async with PolicyClient("http://127.0.0.1:9", retry_seconds=0.0) as policy:
+        made = PrmVersions(LikelihoodPrm(policy, cache), cache, cache_dir)
+        await made.start(PRM1)
+        yield made
+        await made.close()
+
+
+async def test_a_version_in_use_ends_after_its_last_request(versions: PrmVersions, second: Path) -> None:
     await versions.load("r2", LoadModel(uri=str(second)))
-    held = versions.trained("r2")
-    with held.used():
+    with versions.using("r2") as held:
         ending = asyncio.create_task(versions.unload("r2"))
         await asyncio.sleep(0.05)
         assert not ending.done()
         # Out of sight at once, while the request that has it is answered.
-        assert [model.version for model in versions.listed()] == [NAME]
-        scores, _ = await held.scores(PROBLEM, [STEPS], StepCache(0))
-        assert len(scores[0]) == 3
+        assert versions.names() == [PRM1]
+        assert len((await held.model.score(ask([STEPS]))).scores[0]) == 3
     await ending
-    versions.close()
 
 
 async def test_trajectories_that_come_together_are_one_pass(
-    second: Path, cache_dir: Path, monkeypatch: pytest.MonkeyPatch
+    versions: PrmVersions, second: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    versions = Versions(cache_dir)
-    await versions.load("r2", LoadModel(uri=str(second)))
-    held: TrainedPrm = versions.trained("r2")
+    held = await versions.load("r2", LoadModel(uri=str(second)))
     passes: list[int] = []
     logits = TrainedHead.logits
 
@@ -324,13 +330,11 @@ async def test_trajectories_that_come_together_are_one_pass(
         return logits(head, questions)
 
     monkeypatch.setattr(TrainedHead, "logits", counted)
-    cache = StepCache(100)
     await asyncio.gather(
-        *(held.scores(f"problem {number}", [STEPS, STEPS[:1]], cache) for number in range(8))
+        *(held.model.score(ask([STEPS, STEPS[:1]], problem=f"problem {number}")) for number in range(8))
     )
     assert sum(passes) == 16
     assert len(passes) < 8
-    versions.close()
 
 
 LONG = PROBLEM + " " + "And the shelf is old. " * 40
