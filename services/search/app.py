@@ -13,6 +13,7 @@ from http import HTTPStatus
 from typing import Annotated, Literal
 from uuid import UUID
 
+import orjson
 import structlog
 from fastapi import APIRouter, Depends, FastAPI, Header, Path, Query, Request
 from fastapi.responses import Response
@@ -354,7 +355,8 @@ async def proof(search_id: SearchId, store: Store) -> Response:
         raise _no_such_search(search_id)
     found = await store.proof(search_id)
     if found is not None:
-        return Response(Proof.model_validate(found).model_dump_json(), media_type="application/json")
+        # As it was sealed: one that an older version made has other fields, and its `format` says so.
+        return Response(orjson.dumps(found), media_type="application/json")
     if not is_end(SEARCH_TRANSITIONS, state):
         raise ProblemError(HTTPStatus.CONFLICT, f"The search is {state}: there is no proof yet.")
     raise ProblemError(HTTPStatus.NOT_FOUND, f"The search ended as {state}, without a proof.")
