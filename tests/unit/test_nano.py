@@ -19,7 +19,8 @@ from ratchet.models import sources
 from ratchet.models.checkpoint import ModelSourceError, Source
 from ratchet.models.sources import resolve
 from ratchet.problems.nano import Split, generate, instances, split_of
-from ratchet.problems.nano.families import FAMILIES, Instance, draw
+from ratchet.problems.nano.families import FAMILIES, draw
+from ratchet.problems.nano.instance import Instance
 
 NANO = Path(__file__).parents[2] / "models" / "nano"
 sys.path.insert(0, str(NANO))

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from enum import StrEnum
 
 from ratchet.problems import Problem, problem_id
-from ratchet.problems.nano.families import FAMILIES, Instance, draw
+from ratchet.problems.nano.families import FAMILIES, draw
+from ratchet.problems.nano.instance import Instance
 
 BUCKETS = 20
 DEVELOPMENT_BUCKETS = {0, 1}
