@@ -8,20 +8,26 @@ import gzip
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path
+from uuid import UUID
 
 import asyncpg
+import httpx
 import pytest
+from fastapi import FastAPI
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ratchet.contracts.search import StrategyName, VerificationLevel
 from ratchet.contracts.trainer import ModelKind
+from ratchet.settings import SearchSettings, TrainerSettings
 from ratchet.states import ModelState, RoundState, SearchState
 from ratchet.store.engine import make_engine, transaction
 from ratchet.store.migrate import migrate
 from ratchet.store.registry import Registry
 from ratchet.store.rounds import RoundStore
 from ratchet.store.searches import SearchStore
+from services.search.app import build_app as search_app
+from services.trainer.app import build_app as trainer_app
 
 DUMP = Path(__file__).parents[1] / "data" / "database-0.1.0.sql.gz"
 
@@ -43,7 +49,7 @@ async def test_old_searches_keep_their_answers_votes_costs_and_trees(engine: Asy
     asked = [each for each in (await store.list_recent(500)).searches if "7 cups" in each.problem]
     assert sorted(each.strategy for each in asked) == sorted([*StrategyName, "mcts", "mcts"])
     for each in asked:
-        found = await store.result(each.id)
+        found = await store.result(UUID(each.id))
         assert found is not None
         assert found.answer == "63"
         assert found.state in (SearchState.SOLVED_VERIFIED, SearchState.ANSWERED_UNVERIFIED)
@@ -51,10 +57,9 @@ async def test_old_searches_keep_their_answers_votes_costs_and_trees(engine: Asy
         assert found.verification.level is not VerificationLevel.NONE
         assert 1 <= found.verification.votes <= found.verification.total_votes
         assert found.usage.rollouts >= found.verification.total_votes
-        tree = await store.tree(each.id)
+        tree = await store.tree(UUID(each.id))
         assert tree is not None
         assert tree.nodes[0].visits == found.usage.rollouts
-        assert (await store.proof(each.id))["format"] == "ratchet-proof/1"  # type: ignore[index]
 
 
 async def test_no_old_name_is_left_in_what_was_stored(engine: AsyncEngine) -> None:
@@ -92,3 +97,28 @@ async def test_old_rounds_and_their_models_can_be_read(engine: AsyncEngine) -> N
         lineage = await registry.lineage(serving.version)
         assert lineage is not None
         assert lineage.versions[-1].model.version.startswith("nano@")
+
+
+async def answers(app: FastAPI, paths: list[str]) -> list[httpx.Response]:
+    """What the app says at these paths."""
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://here") as http,
+    ):
+        return [await http.get(path) for path in paths]
+
+
+async def test_the_apis_show_all_that_is_old(engine: AsyncEngine, database_url: str, redis_url: str) -> None:
+    asked = [
+        each.id for each in (await SearchStore(engine).list_recent(500)).searches if "7 cups" in each.problem
+    ]
+    paths = [f"/search/{each}{part}" for each in asked for part in ("", "/tree", "/proof")]
+    app = search_app(SearchSettings(database_url=database_url, redis_url=redis_url, queue_name="upgrade"))
+    for path, answer in zip(paths, await answers(app, paths), strict=True):
+        assert answer.status_code == 200, f"{path}: {answer.text}"
+        if path.endswith("/proof"):
+            assert answer.json()["format"] == "ratchet-proof/1", "it stays as it was sealed"
+    rounds = [f"/rounds/{each.id}" for each in await RoundStore(engine).rounds()]
+    trainer = trainer_app(TrainerSettings(database_url=database_url, redis_url=redis_url))
+    for answer in await answers(trainer, ["/rounds", "/models", *rounds]):
+        assert answer.status_code == 200, answer.text
