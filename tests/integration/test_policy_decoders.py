@@ -20,8 +20,9 @@ from transformers import (
 )
 
 from services.policy.engines.base import Ended, Sampling, uniforms
-from services.policy.engines.decoders import CachedDecoder, SmallDecoder, packed
-from services.policy.engines.transformers import TransformersEngine, _Pieces, _Sequence
+from services.policy.engines.decoders import CachedDecoder, SmallDecoder, order_without
+from services.policy.engines.sequence import Sequence, TokenTexts
+from services.policy.engines.transformers import TransformersEngine
 from tests.models import make_checkpoint
 
 SIZES: dict[str, Any] = {
@@ -90,7 +91,7 @@ def test_the_small_decoder_computes_what_transformers_does(model: Any) -> None:
                 expected = model(torch.tensor([row])).logits[0, -1]
                 assert (found - expected).abs().max() < 1e-4
             if turn in (11, 40):
-                kept = packed(len(rows), [0, 2])
+                kept = order_without([0, 2], len(rows))
                 decoder.keep(kept)
                 rows = [rows[at] for at in kept]
             tokens = drawn.integers(0, 97, len(rows))
@@ -115,7 +116,7 @@ def test_the_small_decoder_leaves_what_it_does_not_know_to_transformers() -> Non
     ("count", "gone"), [(1, [0]), (5, [4]), (5, [0, 3]), (6, [1, 4, 5]), (4, [0, 1, 2, 3]), (3, [])]
 )
 def test_rows_that_stay_keep_their_place_where_they_can(count: int, gone: list[int]) -> None:
-    order = packed(count, gone)
+    order = order_without(gone, count)
     assert sorted(order) == [row for row in range(count) if row not in gone]
     assert sum(to != row for to, row in enumerate(order)) <= len(gone)
 
@@ -144,20 +145,20 @@ def tokenizer(checkpoint: Path) -> Any:
 
 @pytest.mark.parametrize("alphabet", ["ascii", "all"])
 def test_text_written_late_is_what_writing_token_by_token_gives(tokenizer: Any, alphabet: str) -> None:
-    pieces = _Pieces(tokenizer)
+    texts = TokenTexts(tokenizer)
     drawn = np.random.default_rng(5)
-    tokens = [token for token in range(1, tokenizer.get_vocab_size()) if alphabet == "all" or pieces[token]]
+    tokens = [token for token in range(1, tokenizer.get_vocab_size()) if alphabet == "all" or texts[token]]
     stops = ("# S", "o", "ä", "\ufffd\ufffd\ufffd", "<end_of_step>")
     met = set()
     for trial in range(300):
         stop = stops[: 1 + trial % len(stops)][-2:]
         limit = int(drawn.integers(1, 40))
-        sequence = _Sequence([], Sampling(max_tokens=limit, stop=stop), 0, None)  # type: ignore[arg-type]
+        sequence = Sequence([], Sampling(max_tokens=limit, stop=stop), 0, None)  # type: ignore[arg-type]
         stream, text, ends, ids = DecodeStream(skip_special_tokens=False), "", [], []
         while True:
             token = 0 if drawn.random() < 0.02 else int(drawn.choice(tokens))
             ids.append(token)
-            done = sequence.take(token, -1.0, {0}, pieces)
+            done = sequence.take(token, -1.0, {0}, texts)
             if token:
                 text += stream.step(tokenizer, token) or ""
             ends.append(len(text))

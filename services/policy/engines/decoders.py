@@ -19,9 +19,9 @@ from torch.nn import functional
 from services.policy.engines.base import Tokens
 
 SMALL_PARAMETERS = 40_000_000
-"""Above this the matrices take the time, not what is between them."""
+"""Above this a forward spends its time in the matrices, not between them, and nothing is gained."""
 PREFILL_TOKENS = 8192
-"""Prompt tokens, padding too, that go through the layers at once: bounds the memory of activations."""
+"""Prompt tokens, padding too, that go through the layers at once: a bound for the memory of activations."""
 GROWTH = 64
 """Positions by which the cache grows."""
 KEPT_BYTES = 2**28
@@ -44,23 +44,23 @@ class Decoder(Protocol):
 
     @abstractmethod
     def keep(self, rows: Sequence[int]) -> None:
-        """Keep these sequences alone, in this order; see `packed`."""
+        """Keep these sequences alone, in this order; see `order_without`."""
 
 
-def packed(count: int, gone: Sequence[int]) -> list[int]:
-    """An order of the rows that stay: the last ones move into the gaps, so that few have to be copied."""
+def order_without(gone: Sequence[int], count: int) -> list[int]:
+    """An order of those of `count` rows that stay: the last ones move into the gaps, so that few have to be copied."""
     left = count - len(gone)
     away = set(gone)
     last = (row for row in range(left, count) if row not in away)
     return [next(last) if row in away else row for row in range(left)]
 
 
-def _unique(prompts: Sequence[Tokens]) -> tuple[list[tuple[int, ...]], list[int]]:
-    """The different prompts, and which of them each prompt is."""
+def _distinct(prompts: Sequence[Tokens]) -> tuple[list[tuple[int, ...]], list[int]]:
+    """The different prompts, and for each prompt its number among them."""
     keys = [tuple(prompt) for prompt in prompts]
-    unique = list(dict.fromkeys(keys))
-    place = {prompt: number for number, prompt in enumerate(unique)}
-    return unique, [place[key] for key in keys]
+    distinct = list(dict.fromkeys(keys))
+    number_of = {prompt: number for number, prompt in enumerate(distinct)}
+    return distinct, [number_of[key] for key in keys]
 
 
 class CachedDecoder:
@@ -76,11 +76,11 @@ class CachedDecoder:
         self._position = torch.empty(0)
 
     def add(self, prompts: Sequence[Tokens]) -> torch.Tensor:
-        unique, numbers = _unique(prompts)
-        width = max(map(len, unique))
-        ids = torch.zeros((len(unique), width), dtype=torch.long)
-        mask = torch.zeros((len(unique), width), dtype=torch.long)
-        for row, prompt in enumerate(unique):
+        distinct, numbers = _distinct(prompts)
+        width = max(map(len, distinct))
+        ids = torch.zeros((len(distinct), width), dtype=torch.long)
+        mask = torch.zeros((len(distinct), width), dtype=torch.long)
+        for row, prompt in enumerate(distinct):
             ids[row, width - len(prompt) :] = torch.tensor(prompt)
             mask[row, width - len(prompt) :] = 1
         ids, mask = ids.to(self._device), mask.to(self._device)
@@ -138,6 +138,8 @@ class _Linear:
 
 @dataclass(frozen=True)
 class _Layer:
+    """One layer's weights; the two `before_` are those of its norms."""
+
     before_attention: torch.Tensor
     attention_in: _Linear
     """Queries, keys and values."""
@@ -202,16 +204,16 @@ class SmallDecoder:
         )
 
     def add(self, prompts: Sequence[Tokens]) -> torch.Tensor:
-        unique, numbers = _unique(prompts)
+        distinct, numbers = _distinct(prompts)
         old, lengths = len(self._lengths), torch.tensor([len(prompt) for prompt in prompts])
         self._reserve(old + len(prompts), int(lengths.max()) + 1)
         self._lengths = torch.cat([self._lengths, lengths])
-        rows_of: list[list[int]] = [[] for _ in unique]
+        rows_of: list[list[int]] = [[] for _ in distinct]
         for row, number in enumerate(numbers):
             rows_of[number].append(row)
         logits = self._embedding.new_empty((len(prompts), self._words.weight.shape[0]), dtype=torch.float32)
-        for part in _parts(unique):
-            found, cache = self._prefill([unique[number] for number in part])
+        for part in _parts(distinct):
+            found, cache = self._prefill([distinct[number] for number in part])
             rows = torch.tensor([row for number in part for row in rows_of[number]])
             source = torch.tensor([at for at, number in enumerate(part) for _ in rows_of[number]])
             self._cache[:, :, old + rows, :, : cache.shape[4]] = cache[:, :, source]

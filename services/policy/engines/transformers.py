@@ -17,23 +17,16 @@ import secrets
 import threading
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import structlog
 import torch
-from tokenizers import Tokenizer
-from tokenizers.decoders import DecodeStream
 
 from ratchet.models.precision import serving_dtype
 from services.policy.engines.base import (
-    COLDEST,
-    GREEDY_BELOW,
     Completion,
-    Ended,
     EngineFailedError,
     EngineStartError,
     Reading,
@@ -45,109 +38,17 @@ from services.policy.engines.base import (
     sequence_seed,
     uniforms,
 )
-from services.policy.engines.decoders import CachedDecoder, Decoder, SmallDecoder, packed
+from services.policy.engines.decoders import CachedDecoder, Decoder, SmallDecoder, order_without
 from services.policy.engines.nucleus import draw, keep_nucleus
+from services.policy.engines.sequence import ROW, Sequence, TokenTexts
 
 log = structlog.get_logger()
 
 GATHER_SECONDS = 0.003
 """How long the first sequence of a batch waits for company: a request's own sequences arrive well within it."""
 JOIN_EVERY = 4
-"""Tokens between admissions to a running batch: a prefill costs about as much as a token of the whole batch, for one
-prompt as for ten."""
-
-ROW = np.dtype([("seed", "u8"), ("drawn", "u8"), ("temperature", "f4"), ("top_p", "f4")])
-"""What a draw must know of each sequence of the batch."""
-
-
-class _Pieces(dict[int, str | None]):
-    """The text of each token; None where it depends on the tokens beside it (a part of a character)."""
-
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        self.tokenizer = tokenizer
-        # Other decoders strip or join spaces according to the neighbours.
-        self._alone = type(tokenizer.decoder).__name__ == "ByteLevel"
-
-    def __missing__(self, token: int) -> str | None:
-        piece = self.tokenizer.decode([token], skip_special_tokens=False)
-        self[token] = piece if self._alone and "\ufffd" not in piece else None
-        return self[token]
-
-
-@dataclass(eq=False)
-class _Sequence:
-    prompt: Tokens
-    sampling: Sampling
-    seed: int
-    answer: "asyncio.Future[Completion]"
-    ids: Tokens = field(default_factory=list)
-    logprobs: list[float] = field(default_factory=list)
-    ends: list[int] = field(default_factory=list)
-    text: str = ""
-    stream: DecodeStream | None = None
-    cancelled: bool = False
-
-    @cached_property
-    def watched(self) -> frozenset[str]:
-        """Only a token that has one of these characters can complete a stop string."""
-        return frozenset(stop[-1] for stop in self.sampling.stop)
-
-    def take(self, token: int, logprob: float, ends: set[int], pieces: _Pieces) -> Completion | None:
-        """Add one token; the completion if it is the last. The text is written only when it has to be looked at."""
-        self.ids.append(token)
-        self.logprobs.append(logprob)
-        last = len(self.ids) >= self.sampling.max_tokens
-        if token in ends:
-            self._write(pieces, len(self.ids) - 1)
-            self.ends.append(len(self.text))
-            return self._whole(self.ids[:-1], Ended.EOS, pieces)
-        piece = pieces[token]
-        # A stream may hold back what comes after a broken character, too: then every token is looked at.
-        if not last and self.stream is None and piece is not None and self.watched.isdisjoint(piece):
-            return None
-        self._write(pieces, len(self.ids) - 1)
-        old = len(self.text)
-        self._write(pieces, len(self.ids))
-        hits = [
-            (at, stop)
-            for stop in self.sampling.stop
-            if (at := self.text.find(stop, max(0, old - len(stop) + 1))) >= 0
-        ]
-        if hits:
-            at, stop = min(hits)
-            self.text = self.text[:at]
-            return self._completion(Ended.STOP, stop)
-        return self._whole(self.ids, Ended.LENGTH, pieces) if last else None
-
-    def _write(self, pieces: _Pieces, count: int) -> None:
-        """Bring the text up to so many tokens. The stream holds back a character whose last bytes are missing."""
-        for token in self.ids[len(self.ends) : count]:
-            piece = pieces[token]
-            if self.stream is None and piece is None:
-                self.stream = DecodeStream(skip_special_tokens=False)
-            if self.stream is not None:
-                piece = self.stream.step(pieces.tokenizer, token)
-            self.text += piece or ""
-            self.ends.append(len(self.text))
-
-    def _whole(self, ids: Tokens, ended: Ended, pieces: _Pieces) -> Completion:
-        if self.stream is not None:
-            # With what the stream has held back.
-            self.text = pieces.tokenizer.decode(ids, skip_special_tokens=False)
-        return self._completion(ended)
-
-    def _completion(self, ended: Ended, stopped_by: str | None = None) -> Completion:
-        return Completion(self.text, tuple(self.logprobs), tuple(self.ends), ended, stopped_by)
-
-    def row(self) -> tuple[int, int, float, float]:
-        """As ROW has it; temperature 0 is greedy."""
-        temperature = self.sampling.temperature
-        return (
-            self.seed,
-            0,
-            0.0 if temperature < GREEDY_BELOW else max(COLDEST, temperature),
-            self.sampling.top_p,
-        )
+"""Tokens between admissions to a running batch. A prefill costs about as much as a token of the whole batch, be it for one
+prompt or for ten."""
 
 
 class TransformersEngine:
@@ -173,7 +74,7 @@ class TransformersEngine:
         self.max_num_seqs = max_num_seqs
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self._dtype = dtype
-        self._inbox: queue.SimpleQueue[_Sequence | None] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[Sequence | None] = queue.SimpleQueue()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._dead: asyncio.Future[str] | None = None
         self._thread: threading.Thread | None = None
@@ -225,7 +126,7 @@ class TransformersEngine:
         loop = asyncio.get_running_loop()
         seed = secrets.randbits(63) if sampling.seed is None else sampling.seed
         sequences = [
-            _Sequence(
+            Sequence(
                 prompt,
                 sampling,
                 sequence_seed(seed, number, candidate),
@@ -285,7 +186,7 @@ class TransformersEngine:
                 f"The tokenizer in {self.checkpoint} has no tokenizer.json; save one there."
             )
         self._tokenizer = tokenizer
-        self._pieces = _Pieces(tokenizer.backend_tokenizer)
+        self._texts = TokenTexts(tokenizer.backend_tokenizer)
         self._ends = end_tokens(self.checkpoint, tokenizer)
         self.max_model_len = context_length(self.checkpoint, self.max_model_len)
         if SmallDecoder.fits(self._model, self.device):
@@ -298,7 +199,7 @@ class TransformersEngine:
 
     def _work(self) -> None:
         reason = "stopped"
-        waiting: list[_Sequence] = []
+        waiting: list[Sequence] = []
         # The count belongs to this thread; engines beside this one keep theirs.
         torch.set_num_threads(self._threads)
         try:
@@ -315,7 +216,7 @@ class TransformersEngine:
             with contextlib.suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(self._announce, reason)
 
-    def _settle(self, results: "Iterable[tuple[_Sequence, Completion | BaseException]]") -> None:
+    def _settle(self, results: "Iterable[tuple[Sequence, Completion | BaseException]]") -> None:
         """Deliver answers in the loop's thread, all of them with one wake-up."""
         answers = list(results)
 
@@ -338,7 +239,7 @@ class TransformersEngine:
         if self._dead is not None and not self._dead.done():
             self._dead.set_result(reason)
 
-    def _drain(self) -> Iterable[_Sequence]:
+    def _drain(self) -> Iterable[Sequence]:
         while True:
             try:
                 sequence = self._inbox.get_nowait()
@@ -347,7 +248,7 @@ class TransformersEngine:
             if sequence is not None:
                 yield sequence
 
-    def _gather(self, waiting: list[_Sequence]) -> None:
+    def _gather(self, waiting: list[Sequence]) -> None:
         """Wait for a first sequence, then a moment for others."""
         if not waiting:
             first = self._inbox.get()
@@ -357,9 +258,9 @@ class TransformersEngine:
             time.sleep(GATHER_SECONDS)
         waiting.extend(self._drain())
 
-    def _run(self, waiting: list[_Sequence]) -> None:
+    def _run(self, waiting: list[Sequence]) -> None:
         """Decode until the batch is empty. What `waiting` holds at first is added to it, and later what joins."""
-        live: list[_Sequence] = []
+        live: list[Sequence] = []
         try:
             with torch.inference_mode():
                 self._decode(live, waiting)
@@ -373,7 +274,7 @@ class TransformersEngine:
             if self._decoder is not None:
                 self._decoder.keep([])
 
-    def _decode(self, live: list[_Sequence], waiting: list[_Sequence]) -> None:
+    def _decode(self, live: list[Sequence], waiting: list[Sequence]) -> None:
         decoder = self._decoder
         assert decoder is not None
         rows = np.empty(0, ROW)
@@ -384,7 +285,7 @@ class TransformersEngine:
             joinable = decoder.joins and turn % JOIN_EVERY == 0
             if joinable or not live:
                 waiting.extend(self._drain())
-            fresh = self._admitted(waiting, len(live)) if joinable or not live else []
+            fresh = self._admit(waiting, len(live)) if joinable or not live else []
             if not live and not fresh:
                 return
             logits = [decoder.step(chosen)] if live else []
@@ -396,27 +297,27 @@ class TransformersEngine:
             rows["drawn"] += np.uint64(1)
             gone = self._take(live, chosen, logprobs)
             if gone:
-                kept = packed(len(live), gone)
+                kept = order_without(gone, len(live))
                 decoder.keep(kept)
                 live[:] = [live[row] for row in kept]
                 chosen, rows = chosen[kept], rows[kept]
         self._settle((sequence, EngineFailedError("the engine is stopping")) for sequence in live)
 
-    def _admitted(self, waiting: list[_Sequence], live: int) -> list[_Sequence]:
+    def _admit(self, waiting: list[Sequence], live: int) -> list[Sequence]:
         """Take from `waiting` what is still wanted and has room in the batch."""
         wanted = [sequence for sequence in waiting if not sequence.cancelled]
         room = self.max_num_seqs - live
         waiting[:] = wanted[room:]
         return wanted[:room]
 
-    def _take(self, live: list[_Sequence], chosen: torch.Tensor, logprobs: torch.Tensor) -> list[int]:
+    def _take(self, live: list[Sequence], chosen: torch.Tensor, logprobs: torch.Tensor) -> list[int]:
         """Give each sequence its token, and settle those that end; the rows that are gone, in order."""
-        pieces, ends = self._pieces, self._ends
-        done: list[tuple[_Sequence, Completion | BaseException]] = []
+        texts, ends = self._texts, self._ends
+        done: list[tuple[Sequence, Completion | BaseException]] = []
         gone = []
         drawn = zip(live, chosen.tolist(), logprobs.tolist(), strict=True)
         for row, (sequence, token, logprob) in enumerate(drawn):
-            completion = sequence.take(token, logprob, ends, pieces)
+            completion = sequence.take(token, logprob, ends, texts)
             if completion is not None:
                 done.append((sequence, completion))
             if completion is not None or sequence.cancelled:
