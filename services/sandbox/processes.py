@@ -7,10 +7,8 @@ init is told of its end and the pid namespace's end takes it along. A process th
 
 import asyncio
 import contextlib
-import errno
 import json
 import os
-import select
 import signal
 import socket
 import struct
@@ -22,10 +20,17 @@ from typing import Any
 
 from ratchet.contracts.sandbox import Limit, Measured, StepStatus
 from services.sandbox.cgroups import Cgroup
-from services.sandbox.inside import confine, interpret
-from services.sandbox.inside.kernel import copied_descriptor
+from services.sandbox.inside import interpret
 from services.sandbox.jail import zygote_pid
-from services.sandbox.output import Capture
+from services.sandbox.node_process import (
+    Process,
+    UnknownYet,
+    cpu_seconds_of,
+    has_ended,
+    has_only_its_own_files,
+    peak_and_threads,
+    proc_status,
+)
 from services.sandbox.runs import (
     Killable,
     address_space,
@@ -50,73 +55,13 @@ ANSWER_SECONDS = 10.0
 """For a process that runs no foreign code to fork, and for one to be gone after it was killed, on a busy machine."""
 FORK_SECONDS = 2.0
 """For a node to fork. One that takes longer is given up, and its state made anew."""
-NULL_DEVICE = os.makedev(1, 3)
-GIVEN_FILES = 4
-"""Descriptors of a node: /dev/null, stdout, stderr, its control socket."""
 _CREDENTIALS = struct.Struct("iII")
+_ANSWERS = (interpret.RAN, interpret.RAN_UNFORKABLE, interpret.RAISED)
+"""What a process says of a step that it got through."""
 
 
 class CannotForkError(Exception):
     """A process could not make another: it is dead, stuck, or at a limit of processes or memory."""
-
-
-class Process(Killable):
-    """The process of a node."""
-
-    def __init__(self, control: socket.socket, pidfd: int, pid: int, inner_pid: int) -> None:
-        super().__init__(pidfd)
-        self.control = control
-        self.pid = pid
-        self.inner_pid = inner_pid
-        """Its number within the session, by which the init knows it."""
-        self.lock = asyncio.Lock()
-        """Held while it forks."""
-        self.forkable = True
-        self.frozen = False
-        self.given_up = False
-        self.conversations = 0
-        """Under way on `control`."""
-        self.sockets_inode = 0
-        """Of the other end of `control`, which is the process's."""
-        self.ended: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
-        """How it ended, by the kernel's word."""
-        self.output: tuple[Capture, Capture] | None = None
-        """Its stdout and stderr, as long as they are read."""
-
-    def stop_reading(self) -> None:
-        """What it prints from here on is of no interest."""
-        if self.output is not None:
-            for capture in self.output:
-                capture.close()
-            self.output = None
-
-    def freeze(self) -> None:
-        """Stop it: a state that is kept has nothing to do, whatever its code had in mind."""
-        if self.pidfd >= 0:
-            with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(self.pidfd, signal.SIGSTOP)
-            self.frozen = True
-
-    def thaw(self) -> None:
-        """Let it go on."""
-        if self.pidfd >= 0:
-            with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(self.pidfd, signal.SIGCONT)
-            self.frozen = False
-
-    def discard(self) -> None:
-        """Kill it and let go of it."""
-        self.stop_reading()
-        self.kill()
-        self.close()
-        self.given_up = True
-        if self.conversations:
-            # Whoever is in the middle of one sees its end, and closes: the number of a descriptor that is closed under a
-            # waiting reader is soon another's.
-            with contextlib.suppress(OSError):
-                self.control.shutdown(socket.SHUT_RDWR)
-        else:
-            self.control.close()
 
 
 @dataclass(frozen=True)
@@ -225,7 +170,7 @@ class Processes:
     async def fork(self, parent: Process) -> Process:
         """A new process in the state of `parent`. Raises CannotForkError."""
         # The child is not known yet, so a flood cannot reach it before it is.
-        later = _Later()
+        later = UnknownYet()
         child: Process | None = None
         with contextlib.ExitStack() as undo:
             try:
@@ -297,9 +242,9 @@ class Processes:
         except OSError as error:
             raise CannotForkError("the process ended") from error
         try:
-            status = _status(pid)
+            status = proc_status(pid)
             # Still alive after it was looked at, so it was this process that was looked at.
-            if _ended(pidfd) or int(status["PPid"]) != self.init_pid:
+            if has_ended(pidfd) or int(status["PPid"]) != self.init_pid:
                 raise CannotForkError("the process is not of this session")
             return pidfd, int(status["NSpid"].split()[-1])
         except (OSError, KeyError, ValueError) as error:
@@ -316,7 +261,7 @@ class Processes:
         stdout, stderr = process.output
         stdout.truncated = stderr.truncated = False
         oom_kills = self.cgroup.oom_kills() if self.cgroup else 0
-        cpu_before = _cpu_seconds(process.pid)
+        cpu_before = cpu_seconds_of(process.pid)
         began = time.perf_counter()
         timer = kill_timer(seconds, self.level, lambda: process.kill(Limit.WALL))
         try:
@@ -325,34 +270,24 @@ class Processes:
             if timer is not None:
                 timer.cancel()
         wall = time.perf_counter() - began
-        known = (interpret.RAN, interpret.RAN_UNFORKABLE, interpret.RAISED)
-        if reply in known and not process.killed:
-            peak, threads = _peak_and_threads(process.pid)
-            process.forkable = reply == interpret.RAN and threads == 1 and _has_only_its_own_files(process)
-            status = StepStatus.ERROR if reply == interpret.RAISED else StepStatus.OK
-            cpu, ended_by = _cpu_seconds(process.pid) - cpu_before, None
-            failed: Message = {"status": 1 << 8, "user": 0.0, "system": 0.0, "peak_kb": peak * 1024}
-            usage = failed if status is StepStatus.ERROR else None
+        limit, ended_by = None, None
+        if reply in _ANSWERS and not process.killed:
+            peak, threads = peak_and_threads(process.pid)
+            process.forkable = reply == interpret.RAN and threads == 1 and has_only_its_own_files(process)
+            cpu = cpu_seconds_of(process.pid) - cpu_before
+            status = StepStatus.OK
+            if reply == interpret.RAISED:
+                status = StepStatus.ERROR
+                usage = {"status": 1 << 8, "user": 0.0, "system": 0.0, "peak_kb": peak * 1024}
+                limit = self._limit_hit(process, usage, oom_kills)
         else:
             # The end of the process, or nonsense: then it is ended here, which is no limit that it hit.
             if reply:
                 process.kill()
-            status, usage = StepStatus.KILLED, await self.end_of(process)
+            usage = await self.end_of(process)
             peak, cpu = int(usage["peak_kb"]) / 1024, float(usage["user"]) + float(usage["system"])
-            ended_by = signal_of(usage)
-        limit = None
-        if usage is not None:
-            limit = limit_hit(
-                process,
-                usage,
-                cpu=self.cpu_seconds,
-                oom_killed=self.cgroup is not None and self.cgroup.oom_kills() > oom_kills,
-                failed=True,
-                memory_bytes=self.memory_bytes,
-                resident=self.zygote.resident,
-            )
-        if status is StepStatus.KILLED and limit is not None:
-            status = StepStatus.LIMIT
+            limit, ended_by = self._limit_hit(process, usage, oom_kills), signal_of(usage)
+            status = StepStatus.KILLED if limit is None else StepStatus.LIMIT
         measured = Measured(
             signal=ended_by,
             limit=limit,
@@ -363,6 +298,18 @@ class Processes:
             peak_memory_mb=max(0.0, peak),
         )
         return Step(status, stdout.take(), stderr.take(), measured)
+
+    def _limit_hit(self, process: Process, usage: Message, oom_kills: int) -> Limit | None:
+        """Which limit made a step fail, after so many kills for want of memory before it."""
+        return limit_hit(
+            process,
+            usage,
+            cpu=self.cpu_seconds,
+            oom_killed=self.cgroup is not None and self.cgroup.oom_kills() > oom_kills,
+            failed=True,
+            memory_bytes=self.memory_bytes,
+            resident=self.zygote.resident,
+        )
 
     async def _ask(self, process: Process, message: bytes) -> bytes:
         loop = asyncio.get_running_loop()
@@ -389,26 +336,6 @@ class Processes:
             process.conversations -= 1
             if process.given_up and not process.conversations:
                 process.control.close()
-
-
-class _Later(Killable):
-    """Stands for a process that is not known yet."""
-
-    def __init__(self) -> None:
-        super().__init__(-1)
-        self._process: Process | None = None
-
-    def is_known_as(self, process: Process) -> None:
-        """Kill this one instead; at once, if it was to be killed already."""
-        self._process = process
-        if self.killed:
-            process.kill(self.limit)
-
-    def kill(self, limit: Limit | None = None) -> None:
-        if self._process is not None:
-            self._process.kill(limit)
-        else:
-            super().kill(limit)
 
 
 async def start_processes(
@@ -463,88 +390,16 @@ async def start_processes(
             for pid in (started.init_pid, started.root.pid):
                 cgroup.add(pid)
     except (OSError, TimeoutError, ValueError, CannotForkError, ZygoteDiedError) as error:
-        init.kill()
-        init.close()
-        ours.close()
-        control.close()
-        if cgroup is not None:
-            await remove_cgroup(cgroup)
+        await _undo_start(init, cgroup, ours, control)
         raise ZygoteDiedError(f"the session did not start: {error}") from error
     started.listen()
     return started
 
 
-def _ended(pidfd: int) -> bool:
-    poll = select.poll()
-    poll.register(pidfd, select.POLLIN)
-    return bool(poll.poll(0))
-
-
-def _status(pid: int) -> dict[str, str]:
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
-
-
-def _has_only_its_own_files(process: Process) -> bool:
-    """Whether it has the four descriptors that it was given and no other: an open file would share its offset."""
-    if process.output is None:
-        return False
-    folder = Path(f"/proc/{process.pid}/fd")
-    try:
-        if sorted(entry.name for entry in folder.iterdir()) != ["0", "1", "2", "3"]:
-            return False
-        found = [(folder / str(number)).stat() for number in range(4)]
-    except PermissionError:
-        # /proc shows them to root alone. Whoever made the user namespace may still ask for one after the other.
-        return _copies_are_its_own(process)
-    except OSError:
-        return False
-    return _are_its_own(process, found)
-
-
-def _are_its_own(process: Process, found: list[os.stat_result]) -> bool:
-    if process.output is None:
-        return False
-    inodes = [*(capture.inode for capture in process.output), process.sockets_inode]
-    return found[0].st_rdev == NULL_DEVICE and [each.st_ino for each in found[1:]] == inodes
-
-
-def _copies_are_its_own(process: Process) -> bool:
-    """The same question, answered from copies of the descriptors. False where none can be had: then it is not forked."""
-    found = []
-    for number in range(confine.OPEN_FILES):
-        try:
-            copy = copied_descriptor(process.pidfd, number)
-        except OSError as error:
-            if error.errno != errno.EBADF or number < GIVEN_FILES:
-                return False
-            continue
-        try:
-            if number >= GIVEN_FILES:
-                return False
-            found.append(os.fstat(copy))
-        finally:
-            os.close(copy)
-    return _are_its_own(process, found)
-
-
-def _peak_and_threads(pid: int) -> tuple[float, int]:
-    """Peak resident set in MiB, and the number of threads; 0 and 0 where the process is gone."""
-    try:
-        status = _status(pid)
-        return int(status["VmHWM"].split()[0]) / 1024, int(status["Threads"])
-    except (OSError, KeyError, ValueError):
-        return 0.0, 0
-
-
-def _cpu_seconds(pid: int) -> float:
-    """Processor time of the process so far; 0 where it is gone.
-
-    Precise for its first thread, and to a clock tick for all of them together.
-    """
-    try:
-        first = int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        return max(first, (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK"))
-    except (OSError, ValueError, IndexError):
-        return 0.0
+async def _undo_start(init: Killable, cgroup: Cgroup | None, *sockets: socket.socket) -> None:
+    init.kill()
+    init.close()
+    for sock in sockets:
+        sock.close()
+    if cgroup is not None:
+        await remove_cgroup(cgroup)

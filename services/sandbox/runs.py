@@ -201,42 +201,20 @@ def limit_hit(
 
 async def run_in_zygote(zygote: Zygote, level: Level, run: Run, max_output_bytes: int) -> RunOutcome:
     """Run one request. Raises ZygoteDiedError (which a second try on another zygote may mend) and NotConfinedError."""
-    zygote.served += 1
-    zygote.child = zygote.child or asyncio.create_task(receive(zygote.socket))
-    try:
-        async with asyncio.timeout(GRACE_SECONDS):
-            # Shielded: if the caller goes away now, the child is the next run's.
-            _, (pidfd, control_fd) = await asyncio.shield(zygote.child)
-        zygote.child = None
-    except (TimeoutError, ValueError, ZygoteDiedError) as error:
-        zygote.lost.set()
-        raise ZygoteDiedError(f"the zygote has no child: {error}") from error
-    child = Killable(pidfd)
+    child, control = await _next_child(zygote)
     ended = asyncio.create_task(receive(zygote.socket))
-    control = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, control_fd)
-    control.setblocking(False)
     stdout, stderr = captures(level, max_output_bytes, child)
     units: list[Unit] = []
     timers: list[asyncio.TimerHandle | None] = []
     confined = False
-    memory_counted = zygote.cgroup is not None and zygote.cgroup.memory is not None
     oom_kills = zygote.cgroup.oom_kills() if zygote.cgroup else 0
     began = time.perf_counter()
     try:
         async with asyncio.timeout(
             None if Layer.WALL_CLOCK in level.without else run.seconds + GRACE_SECONDS
         ):
-            if zygote.cgroup is not None and Layer.CGROUP_MEMORY not in level.without:
-                # What is in /tmp and in pipes is in nobody's address space, and the zygote, which is in the group, must
-                # never be the largest of it: the kernel would take it instead of the program.
-                zygote.cgroup.limit_memory(run.memory_bytes + TMP_BYTES)
-            request = {
-                "task": run.task,
-                "memory": address_space(zygote, run.memory_bytes, counted=memory_counted),
-                "cpu": cpu_limit(run.seconds),
-                "seed": run.seed,
-            }
-            _hand_over(control, request, run.stdin, stdout, stderr)
+            _limit_memory(zygote, level, run)
+            _hand_over(control, _request(zygote, run), run.stdin, stdout, stderr)
             timers.append(kill_timer(run.seconds, level, lambda: child.kill(Limit.WALL)))
             confined = await _converse(control, run, units, stdout, stderr)
             with contextlib.suppress(OSError):
@@ -259,11 +237,11 @@ async def run_in_zygote(zygote: Zygote, level: Level, run: Run, max_output_bytes
             capture.close()
     if units and not units[-1].reply:
         units[-1].stdout, units[-1].stderr = last_stdout, last_stderr
-    status = int(usage["status"])
     if not confined and child.limit is None:
         if signal_of(usage) is not None:
             raise ZygoteDiedError("the child was killed before its program began")
         raise NotConfinedError(last_stderr.strip()[-500:] or "the child ended before it was confined")
+    status = int(usage["status"])
     return RunOutcome(
         units=units,
         return_code=os.WEXITSTATUS(status) if os.WIFEXITED(status) else None,
@@ -283,6 +261,42 @@ async def run_in_zygote(zygote: Zygote, level: Level, run: Run, max_output_bytes
         stdout_truncated=stdout.truncated,
         stderr_truncated=stderr.truncated,
     )
+
+
+async def _next_child(zygote: Zygote) -> tuple[Killable, socket.socket]:
+    """The child that the zygote has ready, and the socket to it. Raises ZygoteDiedError."""
+    zygote.served += 1
+    zygote.child = zygote.child or asyncio.create_task(receive(zygote.socket))
+    try:
+        async with asyncio.timeout(GRACE_SECONDS):
+            # Shielded: if the caller goes away now, the child is the next run's.
+            _, (pidfd, control_fd) = await asyncio.shield(zygote.child)
+        zygote.child = None
+    except (TimeoutError, ValueError, ZygoteDiedError) as error:
+        zygote.lost.set()
+        raise ZygoteDiedError(f"the zygote has no child: {error}") from error
+    control = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, control_fd)
+    control.setblocking(False)
+    return Killable(pidfd), control
+
+
+def _limit_memory(zygote: Zygote, level: Level, run: Run) -> None:
+    """Hold the zygote's control group, if it has one, to what the run may use."""
+    if zygote.cgroup is not None and Layer.CGROUP_MEMORY not in level.without:
+        # What is in /tmp and in pipes is in nobody's address space, and the zygote, which is in the group, must
+        # never be the largest of it: the kernel would take it instead of the program.
+        zygote.cgroup.limit_memory(run.memory_bytes + TMP_BYTES)
+
+
+def _request(zygote: Zygote, run: Run) -> Message:
+    """What the child is told of its run."""
+    counted = zygote.cgroup is not None and zygote.cgroup.memory is not None
+    return {
+        "task": run.task,
+        "memory": address_space(zygote, run.memory_bytes, counted=counted),
+        "cpu": cpu_limit(run.seconds),
+        "seed": run.seed,
+    }
 
 
 def _hand_over(

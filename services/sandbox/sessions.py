@@ -15,13 +15,10 @@ addresses and clocks differ. Where no limit of processes can be had there are no
 
 import asyncio
 import contextlib
-import hashlib
 import os
 import secrets
 import time
-from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import structlog
 
@@ -39,10 +36,13 @@ from ratchet.contracts.sandbox import (
 from services.sandbox.admission import Admission
 from services.sandbox.cgroups import memory_left
 from services.sandbox.jail import Isolation
+from services.sandbox.node_process import Process
 from services.sandbox.pool import ATTEMPTS, Pool
-from services.sandbox.processes import CannotForkError, Process, Processes, Step
+from services.sandbox.processes import CannotForkError, Processes, Step
 from services.sandbox.runs import Run, Task, measured, unit_status
+from services.sandbox.session_tree import Hand, Node, Tree, node_id
 from services.sandbox.session_zygotes import SessionZygotes
+from services.sandbox.snapshots import SESSION_SNAPSHOTS, Snapshots
 from services.sandbox.zygotes import Level, NotConfinedError, ZygoteDiedError
 
 log = structlog.get_logger()
@@ -53,12 +53,8 @@ MAX_NODES = 10_000
 """Steps that one session remembers."""
 MAX_CHARS = 32 * 2**20
 """Code and output that one session remembers."""
-SESSION_SNAPSHOTS = 512
-"""Snapshots that one session keeps."""
 SPARE_TASKS = 64
 """Processes and threads of a session beside its snapshots."""
-MEMORY_SHARE = 0.75
-"""Of a session's memory: above it, it gives up half of its snapshots."""
 LEAST_AVAILABLE = 0.08
 """Of the machine's memory: below it, the oldest snapshots of all sessions go."""
 ROOM_SECONDS = 2.0
@@ -87,67 +83,6 @@ class _DivergedError(Exception):
     """A step that ran did not run when its state had to be made anew."""
 
 
-@dataclass(eq=False)
-class Node:
-    """A step after its parent, and what it did. The root has no step."""
-
-    id: str
-    parent: "Node | None"
-    code: str
-    depth: int
-    children: "dict[str, Node]" = field(default_factory=dict)
-    step: Step | None = None
-    done: asyncio.Event = field(default_factory=asyncio.Event)
-    seconds: float = 0.0
-    """Wall-clock seconds of all steps from the root to here."""
-    process: Process | None = None
-    """The snapshot, if it is kept."""
-
-    def path(self) -> "list[Node]":
-        """From the first step to this one; empty for the root."""
-        path: list[Node] = []
-        node: Node = self
-        while node.parent is not None:
-            path.append(node)
-            node = node.parent
-        return path[::-1]
-
-
-@dataclass(eq=False)
-class Tree:
-    """A session and all that belongs to it."""
-
-    id: str
-    request: SessionRequest
-    root: Node = field(default_factory=lambda: Node(ROOT_NODE, None, "", 0))
-    nodes: dict[str, Node] = field(default_factory=dict)
-    processes: Processes | None = None
-    starting: asyncio.Lock = field(default_factory=asyncio.Lock)
-    used: float = field(default_factory=time.monotonic)
-    under_way: int = 0
-    """Chains that are being run."""
-    chars: int = 0
-    """Of code and output that are remembered."""
-    executed: int = 0
-    replayed: int = 0
-    closed: bool = False
-
-    @property
-    def kept(self) -> list[Node]:
-        """Nodes with a snapshot."""
-        return [node for node in self.nodes.values() if node.process is not None]
-
-
-@dataclass
-class _Hand:
-    """A process that is ours alone, and the node whose state it is in."""
-
-    process: Process
-    node: Node
-    seconds: float = 0.0
-    """What it would take to make this state from the nearest kept one."""
-
-
 class Sessions:
     """All sessions, the zygote that they are forked from, and the snapshots in the order of their last use."""
 
@@ -169,16 +104,15 @@ class Sessions:
         self._runners = runners
         self._zygotes = zygotes
         self._max_sessions = max_sessions
-        self._max_snapshots = max_snapshots
         self._memory_bytes = memory_bytes
         self._idle_seconds = idle_seconds
         self._max_output_bytes = max_output_bytes
         self._trees: dict[str, Tree] = {}
-        self._snapshots: OrderedDict[Node, Tree] = OrderedDict()
+        self.snapshots = Snapshots(max_snapshots, memory_bytes)
         self._tidying: asyncio.Task[None] | None = None
         self._starts: set[asyncio.Task[Processes]] = set()
-        self.evicted = 0
         self.strays = 0
+        """Processes that steps had left running, and that were killed."""
 
     @property
     def incremental(self) -> bool:
@@ -191,11 +125,6 @@ class Sessions:
     def open(self) -> int:
         """Sessions that there are."""
         return len(self._trees)
-
-    @property
-    def snapshots(self) -> int:
-        """Snapshots that are kept, in all sessions."""
-        return len(self._snapshots)
 
     def start(self) -> None:
         """Begin to look after idle sessions."""
@@ -239,7 +168,7 @@ class Sessions:
         """
         tree = self._tree(session)
         node = tree.root if parent == ROOT_NODE else tree.nodes.get(parent)
-        if node is None or (node is not tree.root and not _ran(node)):
+        if node is None or (node is not tree.root and not node.ran):
             raise UnknownNodeError(f"The session has no node {parent!r} at which a step could go on.")
         if len(tree.nodes) + len(steps) > MAX_NODES or tree.chars > MAX_CHARS:
             detail = f"{len(tree.nodes)} steps and {tree.chars} characters"
@@ -275,7 +204,7 @@ class Sessions:
         results: list[NodeResult] = []
         message = ""
         status = RunStatus.SUCCESS
-        hand: _Hand | None = None
+        hand: Hand | None = None
         node = start
         try:
             for code in steps:
@@ -286,12 +215,12 @@ class Sessions:
                     break
                 assert node.step is not None
                 results.append(_result(node, node.step))
-                if not _ran(node):
+                if not node.ran:
                     status = RunStatus.FAILED
                     break
         finally:
             if hand is not None:
-                self._keep(tree, hand)
+                self.snapshots.keep(tree, hand)
         skipped = [
             NodeResult(node=None, status=StepStatus.NOT_RUN, measured=None)
             for _ in range(len(steps) - len(results))
@@ -299,17 +228,16 @@ class Sessions:
         return ChainResult(status=status, message=message, steps=results + skipped)
 
     async def _known_or_run(
-        self, tree: Tree, parent: Node, code: str, hand: _Hand | None
-    ) -> tuple[Node, _Hand | None]:
+        self, tree: Tree, parent: Node, code: str, hand: Hand | None
+    ) -> tuple[Node, Hand | None]:
         """The node of the step after its parent, which is run unless it is known, or being run by another chain."""
         while (node := parent.children.get(code)) is not None:
             await node.done.wait()
             if node.step is not None:
-                if node.process is not None and node in self._snapshots:
-                    self._snapshots.move_to_end(node)
+                self.snapshots.touch(node)
                 return node, hand
             # Whoever ran it could not: it is not in the tree any more.
-        node = Node(_node_id(parent, code), parent, code, parent.depth + 1)
+        node = Node(node_id(parent, code), parent, code, parent.depth + 1)
         parent.children[code] = tree.nodes[node.id] = node
         try:
             async with self._admission.permit(tree.id):
@@ -322,7 +250,7 @@ class Sessions:
             node.done.set()
         return node, hand
 
-    async def _execute(self, tree: Tree, node: Node, hand: _Hand | None) -> _Hand | None:
+    async def _execute(self, tree: Tree, node: Node, hand: Hand | None) -> Hand | None:
         """Run the node's step. What comes back is the process in the state after it, where that can be gone on from."""
         assert node.parent is not None
         left = tree.request.run_timeout - node.parent.seconds
@@ -358,9 +286,9 @@ class Sessions:
             processes.discard(hand.process)
             self.strays += processes.sweep()
             return None
-        return _Hand(hand.process, node, hand.seconds + step.measured.wall_seconds)
+        return Hand(hand.process, node, hand.seconds + step.measured.wall_seconds)
 
-    async def _at(self, tree: Tree, processes: Processes, node: Node, hand: _Hand | None) -> _Hand:
+    async def _at(self, tree: Tree, processes: Processes, node: Node, hand: Hand | None) -> Hand:
         """A process of our own in the state after `node`. Raises CannotForkError, ZygoteDiedError."""
         if hand is not None and hand.node is node and hand.process.pidfd >= 0:
             if not hand.process.forkable or hand.seconds < FORK_SECONDS:
@@ -371,19 +299,19 @@ class Sessions:
             except CannotForkError:
                 # Then it is used up.
                 return hand
-            self._keep(tree, hand)
-            return _Hand(process, node)
+            self.snapshots.keep(tree, hand)
+            return Hand(process, node)
         if hand is not None:
-            self._keep(tree, hand)
+            self.snapshots.keep(tree, hand)
         base, process = await self._nearest(tree, processes, node)
-        found = _Hand(process, base)
+        found = Hand(process, base)
         try:
             for step in node.path()[base.depth :]:
                 again = await processes.run(process, step.code, tree.request.run_timeout)
                 tree.replayed += 1
                 if again.status is not StepStatus.OK:
                     raise _DivergedError
-                found = _Hand(process, step, found.seconds + again.measured.wall_seconds)
+                found = Hand(process, step, found.seconds + again.measured.wall_seconds)
         except BaseException:
             processes.discard(process)
             raise
@@ -394,19 +322,18 @@ class Sessions:
         for base in reversed(node.path()):
             if base.process is None:
                 continue
-            if base in self._snapshots:
-                self._snapshots.move_to_end(base)
+            self.snapshots.touch(base)
             try:
                 return base, await processes.fork(base.process)
             except CannotForkError as error:
                 log.info("snapshot lost", session=tree.id, reason=str(error))
-                self._give_up(base)
+                self.snapshots.give_up(base)
         try:
             return tree.root, await processes.fork(processes.root)
         except CannotForkError:
             # Most likely at the limit of processes or memory: make room.
             for kept in tree.kept:
-                self._give_up(kept)
+                self.snapshots.give_up(kept)
         deadline = time.monotonic() + tree.request.run_timeout + ROOM_SECONDS
         while True:
             self.strays += processes.sweep()
@@ -467,7 +394,7 @@ class Sessions:
         if tree.processes is processes:
             tree.processes = None
             for node in tree.kept:
-                self._give_up(node)
+                self.snapshots.give_up(node)
         await processes.close()
 
     async def _close(self, tree: Tree) -> None:
@@ -476,51 +403,6 @@ class Sessions:
         async with tree.starting:
             if tree.processes is not None:
                 await self._lose(tree, tree.processes)
-
-    def _keep(self, tree: Tree, hand: _Hand) -> None:
-        """Keep a state as its node's snapshot, or let go of it where that cannot be."""
-        processes, process, node = tree.processes, hand.process, hand.node
-        process.stop_reading()
-        process.freeze()
-        current = processes is not None and processes.living.get(process.inner_pid) is process
-        if not current or not process.forkable or node.process is not None or node.parent is None:
-            if processes is not None:
-                processes.discard(process)
-            else:
-                process.discard()
-            return
-        node.process = process
-        self._snapshots[node] = tree
-        self._make_room(tree)
-
-    def _make_room(self, tree: Tree) -> None:
-        while len(self._snapshots) > self._max_snapshots:
-            self._give_up(next(iter(self._snapshots)))
-        kept = (
-            [node for node, owner in self._snapshots.items() if owner is tree]
-            if self._is_crowded(tree)
-            else []
-        )
-        for node in kept[: len(kept) // 2]:
-            self._give_up(node)
-
-    def _is_crowded(self, tree: Tree) -> bool:
-        cgroup = tree.processes.cgroup if tree.processes is not None else None
-        if cgroup is not None and cgroup.memory_used() > MEMORY_SHARE * self._memory_bytes:
-            return True
-        return tree.processes is not None and len(tree.processes.living) > SESSION_SNAPSHOTS
-
-    def _give_up(self, node: Node) -> None:
-        """Kill a snapshot; what it was can be made again."""
-        tree = self._snapshots.pop(node, None)
-        process, node.process = node.process, None
-        if process is None:
-            return
-        self.evicted += 1
-        if tree is not None and tree.processes is not None:
-            tree.processes.discard(process)
-        else:
-            process.discard()
 
     async def _tidy(self) -> None:
         """Every few seconds: end sessions that nobody used for long, and make room where memory runs short."""
@@ -533,16 +415,7 @@ class Sessions:
                         await self.close(tree.id)
             await self._zygotes.retire()
             if memory_left() < LEAST_AVAILABLE:
-                for node in list(self._snapshots)[: max(1, len(self._snapshots) // 4)]:
-                    self._give_up(node)
-
-
-def _ran(node: Node) -> bool:
-    return node.step is not None and node.step.status is StepStatus.OK
-
-
-def _node_id(parent: Node, code: str) -> str:
-    return hashlib.sha256(f"{parent.id}\0{code}".encode()).hexdigest()[:24]
+                self.snapshots.give_up_oldest_quarter()
 
 
 def _result(node: Node, step: Step) -> NodeResult:
