@@ -1,8 +1,7 @@
 """Events of a search: a Redis stream each, from which any number of readers follow and reconnect by id.
 
-The stream's ids are the events' ids. Postgres is the truth; the stream is for those who watch: it keeps
-about the last
-`KEEP_EVENTS` events for `KEEP_SECONDS` after the last one, and a reader who comes later asks the store.
+The stream's ids are the events' ids. Postgres is the truth; the stream is for those who watch. It keeps about the last
+`KEEP_EVENTS` events, for `KEEP_SECONDS` after the newest one. A reader who comes later asks the store.
 
 Limits: a publish that was tried again after a lost reply can put an event into the stream twice.
 """
@@ -20,7 +19,9 @@ from ratchet.redis import REPLY_SECONDS, make_redis
 KEEP_EVENTS = 20_000
 KEEP_SECONDS = 24 * 3600
 BLOCK_SECONDS = 2.0
+"""The longest that a read waits for an event."""
 READERS = 512
+"""Reads of one process at a time; more wait for a connection."""
 
 START = "0-0"
 """The id before the first event."""
@@ -30,7 +31,7 @@ ID_PATTERN = r"^[0-9]{1,19}-[0-9]{1,19}$"
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """An event to publish; `data` is what orjson can write, of the shape that EventKind says."""
+    """An event to publish. `data` has the shape that EventKind tells, of values that orjson can write."""
 
     kind: EventKind
     data: dict[str, Any]
@@ -45,8 +46,7 @@ class Events:
 
     def __init__(self, redis_url: str) -> None:
         self._redis = make_redis(redis_url)
-        # A blocking read holds its connection, so readers have a pool of their own and never stand in a
-        # writer's way.
+        # A blocking read holds its connection, so readers have a pool of their own and never stand in a writer's way.
         self._readers = make_redis(
             redis_url, connections=READERS, reply_seconds=BLOCK_SECONDS + REPLY_SECONDS
         )
@@ -66,8 +66,7 @@ class Events:
     async def read(
         self, search_id: UUID, after: str = START, *, block_seconds: float = BLOCK_SECONDS
     ) -> list[SearchEvent]:
-        """Events after the id `after`, the oldest first; waits up to `block_seconds` (at most
-        BLOCK_SECONDS) for one."""
+        """Events after the id `after`, the oldest first; waits up to `block_seconds` (at most BLOCK_SECONDS) for one."""
         block = max(1, int(min(block_seconds, BLOCK_SECONDS) * 1000))
         reply: Any = await self._readers.xread({_key(search_id): after}, count=500, block=block)
         if not reply:

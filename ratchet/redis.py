@@ -1,7 +1,6 @@
 """The way to Redis: clients with time-outs, bounded retry and a pool that waits instead of failing.
 
-Limits: a call is tried four times within about two seconds, then raises redis-py's ConnectionError or
-TimeoutError.
+Limits: a call is tried four times within about two seconds, then raises redis-py's ConnectionError or TimeoutError.
 """
 
 from redis.asyncio import BlockingConnectionPool, Redis
@@ -14,7 +13,7 @@ CONNECT_SECONDS = 2.0
 REPLY_SECONDS = 5.0
 
 
-def make_redis(url: str, *, connections: int = 16, reply_seconds: float = REPLY_SECONDS) -> "Redis":
+def make_redis(url: str, *, connections: int = 16, reply_seconds: float = REPLY_SECONDS) -> Redis:
     """A client that returns bytes. It connects when it is first used; close it with `aclose()`.
 
     `reply_seconds` must exceed the longest time that a blocking command is told to wait.

@@ -1,2 +1,1 @@
-"""What must survive a crash: searches and their trees, the model registry, rounds. Postgres is the only
-truth."""
+"""What must survive a crash: searches and their trees, the model registry, rounds. Postgres is the only truth."""

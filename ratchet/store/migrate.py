@@ -1,5 +1,6 @@
-"""`python -m ratchet.store.migrate`: bring the database to this version's tables. Safe to run again, and
-by several at once.
+"""`python -m ratchet.store.migrate`: bring the database to this version's tables.
+
+Safe to run again, and by several processes at once.
 
 Limits: waits for the database for a minute, then gives up with exit code 1.
 """

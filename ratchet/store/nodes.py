@@ -31,7 +31,7 @@ class NodeRecord:
     """Unique within its search."""
     parent: str | None
     ordinal: int
-    """Order of creation, unique within its search; a parent's is smaller than its children's."""
+    """Order of creation, unique within its search."""
     depth: int
     state: NodeState
     task: str
@@ -48,7 +48,7 @@ class NodeRecord:
     seconds: float = 0.0
     answer: str | None = None
     expansions: int = 0
-    """The strategy has asked for its children already."""
+    """Rollouts that began here: each tried one child."""
 
     def view(self) -> NodeView:
         """As the API shows it."""

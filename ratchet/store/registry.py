@@ -45,8 +45,7 @@ class Registry:
 
     @retried
     async def register(self, model: ModelRegistration, dataset: UUID | None = None) -> Registered:
-        """Add a version as a candidate. The same version with the same content is the one that is there
-        already.
+        """Add a version as a candidate. A version that is there already, with the same content, stays as it is.
 
         Raises VersionConflictError and UnknownParentError.
         """
@@ -136,9 +135,8 @@ class Registry:
     async def set_state(self, version: str, state: ModelState) -> ModelView | None:
         """Move a version to a state that the transition table allows; None: unknown version.
 
-        A version that begins to serve retires the one of its kind that served before, in the same
-        transaction.
-        Raises IllegalTransitionError.
+        A version that begins to serve retires the one of its kind that served before, in the same transaction. Raises
+        IllegalTransitionError.
         """
         async with transaction(self._engine) as connection:
             row = (

@@ -1,6 +1,6 @@
 """The tables, as SQLAlchemy Core metadata. Enum columns are text with a CHECK made from the enum.
 
-Limits: SQL stays within Postgres 15. The migrations are what makes a database; a test holds that both agree.
+The migrations make a database, not this file; a test holds that both agree. Limit: SQL stays within Postgres 15.
 """
 
 from enum import StrEnum
@@ -162,8 +162,7 @@ round_searches = Table(
 reference_answers = Table(
     "reference_answers",
     metadata,
-    # Apart from `searches`, so that no query for a search can carry the answer to policy, PRM, tree or
-    # events.
+    # Apart from `searches`, so that no query for a search can carry the answer to policy, PRM, tree or events.
     Column("search_id", ForeignKey("searches.id", ondelete="CASCADE"), primary_key=True),
     Column("answer", Text, nullable=False),
 )
@@ -173,8 +172,8 @@ nodes = Table(
     metadata,
     Column("search_id", ForeignKey("searches.id", ondelete="CASCADE"), primary_key=True),
     Column("id", Text, primary_key=True),
-    # No foreign key to itself: its check is planned once a session, on an empty table as a scan of all rows. The
-    # journal checks that parents are there.
+    # No foreign key to itself: Postgres plans its check once a session, and a plan made on an empty table scans all rows
+    # until the session ends. `write_nodes` checks that parents are there.
     Column("parent", Text),
     Column("ordinal", BigInteger, nullable=False),
     Column("depth", Integer, nullable=False),

@@ -23,10 +23,10 @@ def _lines(tree: TreeView) -> Iterator[str]:
     yield "digraph search {"
     yield '  node [shape=box, style="filled,rounded", fontname="monospace", fontsize=10];'
     for node in tree.nodes:
-        shown = f"label={_quoted(_label(node))}, fillcolor={_quoted(_COLOURS[node.state])}"
-        yield f"  {_quoted(node.id)} [{shown}];"
+        shown = f"label={_quote(_label(node))}, fillcolor={_quote(_COLOURS[node.state])}"
+        yield f"  {_quote(node.id)} [{shown}];"
         if node.parent is not None:
-            yield f"  {_quoted(node.parent)} -> {_quoted(node.id)};"
+            yield f"  {_quote(node.parent)} -> {_quote(node.id)};"
     yield "}"
 
 
@@ -39,7 +39,7 @@ def _label(node: NodeView) -> str:
     return "\n".join(line for line in lines if line) + "\n"
 
 
-def _quoted(text: str) -> str:
+def _quote(text: str) -> str:
     # In a DOT string a backslash begins an escape (\N is the node's name), and \l ends a left-aligned line.
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
     plain = "".join(letter if letter == "\n" or letter.isprintable() else " " for letter in escaped)

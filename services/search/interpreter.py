@@ -9,6 +9,7 @@ makes the same states anew. Trajectories of one moment are one request.
 import asyncio
 import contextlib
 from collections.abc import Sequence
+from typing import Self
 
 from ratchet.batching import MicroBatcher
 from ratchet.clients import SandboxClient, ServiceError
@@ -26,6 +27,7 @@ STEP_SECONDS = 10.0
 """For all steps of a trajectory together."""
 STEP_MEMORY_MB = 512
 ATTEMPTS = 3
+"""For what the sandbox could not do; a program that fails is not tried again."""
 SESSION_PAYS_SECONDS = 0.02
 """A trajectory that takes longer is worth a session: starting one and keeping its states costs about as much."""
 
@@ -47,7 +49,7 @@ class Interpreter:
         self._beginning = asyncio.Lock()
         self._batcher = MicroBatcher(self._run)
 
-    async def __aenter__(self) -> "Interpreter":
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -1,8 +1,8 @@
 """One search: ask the strategy, do the work over HTTP, tell the strategy, until an end is reached.
 
 The loop keeps up to `in_flight` tasks under way; batches form in the engines. It knows no database: what changed goes to
-a `Journal`, which the worker provides. Tokens are reserved for tasks under way, so a budget is overrun by one step's
-error of estimate at most, not by all that is in flight.
+a `Journal`, which the worker provides. Tokens are reserved for tasks under way, so a budget is overrun by the error of that
+estimate at most, not by all that is in flight.
 """
 
 import asyncio
@@ -42,6 +42,7 @@ R = TypeVar("R")
 _STEP_TEXT: TypeAdapter[str] = TypeAdapter(StepText)
 
 PINNED_SECONDS = 60.0
+"""How long a search waits for a service to hold the version that it is pinned to."""
 FIRST_GUESS_TOKENS = 120
 """Tokens reserved for a task before the first one has ended."""
 
@@ -63,7 +64,7 @@ class Journal(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class PolicyQuestion:
     """What the policy is asked: all that is left of a solution after these steps."""
 
     steps: list[str]
@@ -72,8 +73,8 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
-class Scored:
-    """A trajectory for the PRM, with the policy's mean log-probability of each step."""
+class PrmQuestion:
+    """What the PRM is asked: the scores of these steps, with the policy's mean log-probability of each."""
 
     steps: list[str]
     logprobs: list[float]
@@ -92,16 +93,16 @@ class Search:
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     """Set from outside to end the search with what it has: a cancel, or a lost lease."""
 
-    _questions: MicroBatcher[Question, Candidate] | None = None
-    _scores: MicroBatcher[Scored, list[float]] | None = None
+    _questions: MicroBatcher[PolicyQuestion, Candidate] | None = None
+    _scores: MicroBatcher[PrmQuestion, list[float]] | None = None
 
-    def questions(self, backends: Backends) -> MicroBatcher[Question, Candidate]:
+    def questions(self, backends: Backends) -> MicroBatcher[PolicyQuestion, Candidate]:
         """Where rollouts of one moment ask the policy with one request."""
         if self._questions is None:
             self._questions = MicroBatcher(lambda asked: _ask_policy(self, backends, asked))
         return self._questions
 
-    def scores(self, backends: Backends) -> MicroBatcher[Scored, list[float]]:
+    def scores(self, backends: Backends) -> MicroBatcher[PrmQuestion, list[float]]:
         """Where rollouts of one moment ask the PRM with one request."""
         if self._scores is None:
             self._scores = MicroBatcher(lambda asked: _ask_prm(self, backends, asked))
@@ -129,7 +130,7 @@ class Search:
 
 async def grow(search: Search, backends: Backends, journal: Journal, deadline: float) -> str:
     """Grow the tree until an end is reached; the reason why it ended. `deadline` is of the monotonic clock."""
-    strategy = search.strategy()
+    strategy, request = search.strategy(), search.request
     running: set[asyncio.Task[Rollout]] = set()
     stopped = asyncio.create_task(search.stop.wait())
     reserve = _Reserve()
@@ -137,15 +138,12 @@ async def grow(search: Search, backends: Backends, journal: Journal, deadline: f
         while True:
             # The token budget is not among the reasons: it only ends the asking, as what is under way is paid for.
             reason = _reason_to_end(search, strategy, deadline)
-            while reason is None and len(running) < search.request.parameters.in_flight:
-                if (
-                    search.usage.policy.tokens + reserve.expected(len(running))
-                    >= search.request.budget.tokens
-                ):
-                    break
-                task = strategy.ask(search.tree)
-                if task is None:
-                    break
+            while (
+                reason is None
+                and len(running) < request.parameters.in_flight
+                and search.usage.policy.tokens + reserve.expected(len(running)) < request.budget.tokens
+                and (task := strategy.ask(search.tree)) is not None
+            ):
                 running.add(asyncio.create_task(roll_out(search, backends, task)))
             if reason is not None or not running:
                 return reason or _why_nothing_is_left(search)
@@ -158,14 +156,18 @@ async def grow(search: Search, backends: Backends, journal: Journal, deadline: f
                 running.discard(ended)
                 rollout = ended.result()
                 reserve.learn(sum(step.tokens for path in rollout.paths for step in path))
-                changed = strategy.tell(search.tree, rollout)
-                search.usage.nodes = len(search.tree.nodes) - 1
-                search.usage.rollouts = search.tree.root.visits
-                journal.note([search.tree.nodes[node] for node in changed])
+                _record(search, strategy, rollout, journal)
     finally:
         for pending in (*running, stopped):
             pending.cancel()
         await asyncio.gather(*running, stopped, return_exceptions=True)
+
+
+def _record(search: Search, strategy: Strategy, rollout: Rollout, journal: Journal) -> None:
+    changed = strategy.tell(search.tree, rollout)
+    search.usage.nodes = len(search.tree.nodes) - 1
+    search.usage.rollouts = search.tree.root.visits
+    journal.note([search.tree.nodes[node] for node in changed])
 
 
 class _Reserve:
@@ -221,7 +223,7 @@ async def roll_out(search: Search, backends: Backends, task: Task) -> Rollout:
             break
         before = prefix + [step.text for step in good]
         candidate = await _generate(search, backends, before, task.number, attempt)
-        steps = await _run(search, before, candidate, candidate.steps[:room])
+        steps = await execute_steps(search, before, candidate, candidate.steps[:room])
         ran = [step for step in steps if step.status is StepStatus.OK]
         if len(ran) < len(steps):
             tried.append((*good, *steps))
@@ -239,8 +241,8 @@ async def roll_out(search: Search, backends: Backends, task: Task) -> Rollout:
     return Rollout(task, tuple(path for path in scored[:-1] if path) + scored[-1:])
 
 
-async def _value(search: Search, backends: Backends, answer: str, prm_score: float | None) -> float:
-    """Value of a trajectory's end: with a reference +1 or -1, otherwise the PRM's view of it, in [-1, 1]."""
+async def _end_value(search: Search, backends: Backends, answer: str, prm_score: float | None) -> float:
+    """Value of a trajectory with this answer: with a reference +1 or -1, otherwise the PRM's view of it, in [-1, 1]."""
     if search.reference is not None:
         return 1.0 if await same_answer(backends.sandbox, answer, search.reference) else -1.0
     return 0.0 if prm_score is None else 2.0 * prm_score - 1.0
@@ -252,7 +254,7 @@ async def _generate(
     """All that is left of a solution, from one sequence."""
     parameters, budget = search.request.parameters, search.request.budget
     left = max(1, budget.tokens - search.usage.policy.tokens)
-    question = Question(
+    question = PolicyQuestion(
         steps=steps,
         max_tokens=min(parameters.max_tokens, left),
         # Every question of a search has a seed of its own, which depends only on the search's seed and the task.
@@ -267,7 +269,9 @@ async def _generate(
     return candidate
 
 
-async def _ask_policy(search: Search, backends: Backends, questions: Sequence[Question]) -> list[Candidate]:
+async def _ask_policy(
+    search: Search, backends: Backends, questions: Sequence[PolicyQuestion]
+) -> list[Candidate]:
     parameters = search.request.parameters
     request = GenerateRequest(
         prefixes=[Prefix(problem=search.request.problem, steps=each.steps) for each in questions],
@@ -278,12 +282,12 @@ async def _ask_policy(search: Search, backends: Backends, questions: Sequence[Qu
         until=Until.END,
         model=search.request.models.policy,
     )
-    response = await _when_held(lambda: backends.policy.generate(request), request.model)
+    response = await _ask_until_held(lambda: backends.policy.generate(request), request.model)
     search.models["policy"] = response.model
     return [candidate for [candidate] in response.candidates]
 
 
-async def _run(
+async def execute_steps(
     search: Search, prefix: list[str], candidate: Candidate, steps: list[str]
 ) -> list[ExecutedStep]:
     """Run the candidate's steps after the prefix; up to the first that fails or that gives the answer."""
@@ -334,55 +338,57 @@ def _is_text(step: str) -> bool:
 async def _score(
     search: Search, backends: Backends, start: str, paths: Sequence[tuple[ExecutedStep, ...]]
 ) -> tuple[tuple[ExecutedStep, ...], ...]:
-    """The paths below the node `start`, with the PRM's scores for the steps that ran."""
-    prefix = search.tree.path(start)
+    """The paths below the node `start`, with the PRM's scores for the steps that ran and the values of their ends."""
     chains = [[step for step in path if step.status is StepStatus.OK] for path in paths]
-    if not any(chains) or search.request.parameters.prm is PrmUse.NONE:
-        return tuple(
-            [tuple([await _valued(search, backends, step, None) for step in path]) for path in paths]
-        )
-    texts, priors = [node.text for node in prefix], [node.prior for node in prefix]
-    began = time.monotonic()
-    trajectories = [
-        Scored(texts + [step.text for step in chain], [*priors, *(step.prior for step in chain)])
-        for chain in chains
-        if chain
-    ]
-    found = await asyncio.gather(*map(search.scores(backends).ask, trajectories))
-    _charge(search.usage.prm, began, 0)
-    rows = iter(found)
     scored: list[tuple[ExecutedStep, ...]] = []
-    for path, chain in zip(paths, chains, strict=True):
-        scores = iter(next(rows)[len(prefix) :] if chain else [])
-        scored.append(
-            tuple(
-                [
-                    await _valued(search, backends, step, next(scores))
-                    if step.status is StepStatus.OK
-                    else step
-                    for step in path
-                ]
-            )
-        )
+    for path, scores in zip(paths, await _prm_scores(search, backends, start, chains), strict=True):
+        left = iter(scores)
+        steps = [
+            await _with_score(search, backends, step, next(left)) if step.status is StepStatus.OK else step
+            for step in path
+        ]
+        scored.append(tuple(steps))
     return tuple(scored)
 
 
-async def _ask_prm(search: Search, backends: Backends, trajectories: Sequence[Scored]) -> list[list[float]]:
+async def _prm_scores(
+    search: Search, backends: Backends, start: str, chains: Sequence[Sequence[ExecutedStep]]
+) -> Sequence[Sequence[float | None]]:
+    """The PRM's scores for the steps of each chain below the node `start`; None each where the search uses no PRM."""
+    if not any(chains) or search.request.parameters.prm is PrmUse.NONE:
+        return [[None] * len(chain) for chain in chains]
+    prefix = search.tree.path(start)
+    texts, priors = [node.text for node in prefix], [node.prior for node in prefix]
+    questions = [
+        PrmQuestion(texts + [step.text for step in chain], priors + [step.prior for step in chain])
+        for chain in chains
+        if chain
+    ]
+    began = time.monotonic()
+    found = iter(await asyncio.gather(*map(search.scores(backends).ask, questions)))
+    _charge(search.usage.prm, began, 0)
+    return [next(found)[len(prefix) :] if chain else [] for chain in chains]
+
+
+async def _ask_prm(search: Search, backends: Backends, questions: Sequence[PrmQuestion]) -> list[list[float]]:
     request = ScoreRequest(
         problem=search.request.problem,
-        steps=[each.steps for each in trajectories],
-        logprobs=[list(each.logprobs) for each in trajectories],
+        steps=[each.steps for each in questions],
+        logprobs=[each.logprobs for each in questions],
         model=search.request.models.prm,
         policy=search.request.models.policy,
     )
-    response = await _when_held(lambda: backends.prm.score(request), request.model)
+    response = await _ask_until_held(lambda: backends.prm.score(request), request.model)
     search.models["prm"] = response.model
     return response.scores
 
 
-async def _when_held(ask: Callable[[], Awaitable[R]], pinned: str | None) -> R:
-    """The answer of a service that may just have been restarted: then it holds its own model alone until whoever pinned the
-    search has it load the version again. Raises ServiceError."""
+async def _ask_until_held(ask: Callable[[], Awaitable[R]], pinned: str | None) -> R:
+    """The answer of a service, asked again for PINNED_SECONDS while it does not hold the pinned version.
+
+    One that was just restarted holds its own model alone, until whoever pinned the search has it load the version again.
+    Raises ServiceError.
+    """
     until = time.monotonic() + PINNED_SECONDS
     while True:
         try:
@@ -393,15 +399,16 @@ async def _when_held(ask: Callable[[], Awaitable[R]], pinned: str | None) -> R:
         await asyncio.sleep(1.0)
 
 
-async def _valued(
+async def _with_score(
     search: Search, backends: Backends, step: ExecutedStep, score: float | None
 ) -> ExecutedStep:
     """The step with its score and, where it gives an answer, the value of the trajectory."""
-    value = None if step.answer is None else await _value(search, backends, step.answer, score)
+    value = None if step.answer is None else await _end_value(search, backends, step.answer, score)
     return replace(step, prm_score=score, value=value)
 
 
 def _charge(part: UsagePart, began: float, tokens: int) -> float:
+    """Add a call that began then to the usage; the seconds that it took."""
     seconds = time.monotonic() - began
     part.calls += 1
     part.tokens += tokens

@@ -38,7 +38,7 @@ _STRENGTH = [
 
 
 @dataclass(frozen=True, slots=True)
-class _Confirmed:
+class _ConfirmedProgram:
     """A trajectory whose program gave its answer again, and what each step printed then."""
 
     trajectory: Trajectory
@@ -58,11 +58,9 @@ async def conclude(
     cancelled = search.stop.is_set()
     if chosen is None:
         state = SearchState.CANCELLED if cancelled else SearchState.BUDGET_EXHAUSTED
-        if groups:
-            reason += "; no program gave its answer again in the clean re-execution"
         return state, SearchOutcome(usage=search.usage, models=search.models, reason=reason)
     verification = await _verification(search, sandbox, groups, chosen, confirmed)
-    best = confirmed[0] if confirmed else _Confirmed(chosen.trajectories[0], ())
+    best = confirmed[0].trajectory if confirmed else chosen.trajectories[0]
     needed = VerificationLevel.REFERENCE if search.reference is not None else search.request.require
     solved = _STRENGTH.index(verification.level) >= _STRENGTH.index(needed)
     found = SearchState.SOLVED_VERIFIED if solved else SearchState.ANSWERED_UNVERIFIED
@@ -73,11 +71,8 @@ async def conclude(
         proof = _proof(search, search_id, created_at, chosen.answer, verification, confirmed, versions)
     return state, SearchOutcome(
         answer=chosen.answer,
-        program=program_of(best.trajectory.texts),
-        steps=[
-            StepView(text=node.text, stdout=node.stdout, prm_score=node.prm_score)
-            for node in best.trajectory.steps
-        ],
+        program=program_of(best.texts),
+        steps=[StepView(text=node.text, stdout=node.stdout, prm_score=node.prm_score) for node in best.steps],
         verification=verification,
         usage=search.usage,
         models=search.models,
@@ -96,7 +91,7 @@ async def _with_reference_first(groups: list[Group], sandbox: SandboxClient, ref
 
 async def _first_that_stands(
     groups: Sequence[Group], sandbox: SandboxClient, most: int
-) -> tuple[Group | None, list[_Confirmed]]:
+) -> tuple[Group | None, list[_ConfirmedProgram]]:
     """The first answer that at least one program gives again; where there is none, the leading answer, unconfirmed."""
     for group in groups[:MAX_GROUPS]:
         confirmed = await _confirm(group, sandbox, most)
@@ -105,18 +100,18 @@ async def _first_that_stands(
     return (groups[0] if groups else None), []
 
 
-async def _confirm(group: Group, sandbox: SandboxClient, most: int) -> list[_Confirmed]:
+async def _confirm(group: Group, sandbox: SandboxClient, most: int) -> list[_ConfirmedProgram]:
     """Re-execute at most so many of the group's programs, one for each fingerprint, in a clean jail; those that stood."""
     distinct: dict[str, Trajectory] = {}
     for trajectory in group.trajectories:
         distinct.setdefault(fingerprint(program_of(trajectory.texts)), trajectory)
     chosen = list(distinct.values())[:most]
     outputs = await asyncio.gather(*(_reexecute(trajectory, sandbox) for trajectory in chosen))
-    found: list[_Confirmed] = []
+    found: list[_ConfirmedProgram] = []
     for trajectory, stdout in zip(chosen, outputs, strict=True):
         answer = final_answer(stdout) if stdout is not None else None
         if stdout is not None and answer is not None and await same_answer(sandbox, answer, group.answer):
-            found.append(_Confirmed(trajectory, stdout))
+            found.append(_ConfirmedProgram(trajectory, stdout))
     return found
 
 
@@ -142,7 +137,7 @@ async def _verification(
     sandbox: SandboxClient,
     groups: Sequence[Group],
     chosen: Group,
-    confirmed: Sequence[_Confirmed],
+    confirmed: Sequence[_ConfirmedProgram],
 ) -> Verification:
     prm_stands_behind = all(chosen.prm_share >= group.prm_share for group in groups)
     level = VerificationLevel.NONE
@@ -168,7 +163,7 @@ def _proof(
     created_at: datetime,
     answer: str,
     verification: Verification,
-    confirmed: Sequence[_Confirmed],
+    confirmed: Sequence[_ConfirmedProgram],
     versions: dict[str, str],
 ) -> Proof:
     return sealed(

@@ -44,8 +44,11 @@ log = structlog.get_logger()
 JOURNAL_SECONDS = {Priority.HIGH: 0.5, Priority.NORMAL: 0.5, Priority.LOW: 5.0}
 """Nodes are written in batches; a crash costs at most this much of the tree. Nobody watches a search of low priority."""
 STORE_SECONDS = 120.0
+"""A store that restarts is back within this time."""
 BEAT_SECONDS = 5.0
+"""Between two touches of the ready file."""
 ORDINALS_PER_TASK = 10_000
+"""More than a task makes nodes: the store orders nodes by one number, the tree by task and place."""
 
 
 @dataclass
@@ -57,10 +60,11 @@ class _TreeJournal:
     store: SearchStore
     events: Events
     _changed: dict[str, Node] = field(default_factory=dict)
-    _seen: set[str] = field(default_factory=set)
+    _answered: set[str] = field(default_factory=set)
     _flushing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def note(self, nodes: Sequence[Node]) -> None:
+        """These nodes are new or changed; the next flush writes them."""
         for node in nodes:
             self._changed[node.id] = node
 
@@ -95,8 +99,8 @@ class _TreeJournal:
     async def _publish(self, records: Sequence[NodeRecord]) -> None:
         events = [Event(EventKind.NODE, record.view().model_dump(mode="json")) for record in records]
         for record in records:
-            if record.answer is not None and record.id not in self._seen:
-                self._seen.add(record.id)
+            if record.answer is not None and record.id not in self._answered:
+                self._answered.add(record.id)
                 events.append(
                     Event(
                         EventKind.ANSWER,
@@ -215,18 +219,7 @@ class Worker:
             raise
 
     async def _work(self, claim: Claim, cancelled: asyncio.Event) -> None:
-        search = Search(
-            request=claim.request,
-            reference=await self.store.reference_answer(claim) if claim.has_reference else None,
-            tree=tree_of(
-                await self.store.load_nodes(claim.id),
-                # Each worker before this one lost at most what it had in flight.
-                lost=(claim.fence - 1) * claim.request.parameters.in_flight,
-            ),
-            interpreter=Interpreter(self.backends.sandbox, claim.request.seed),
-            usage=claim.usage.model_copy(deep=True),
-            stop=cancelled,
-        )
+        search = await self._load(claim, cancelled)
         if claim.cancel_requested:
             cancelled.set()
         before = claim.usage.wall_seconds
@@ -249,12 +242,27 @@ class Worker:
             ]
             state, outcome = await self._grow_and_conclude(claim, search, journal, deadline)
             search.usage.wall_seconds = before + time.monotonic() - began
-            await _when_store_is_there(journal.flush)
-            await _when_store_is_there(lambda: self.store.finish(claim, state, outcome))
+            await _write_once_store_is_back(journal.flush)
+            await _write_once_store_is_back(lambda: self.store.finish(claim, state, outcome))
             for keeper in keepers:
                 keeper.cancel()
         log.info("search over", state=state.value, reason=outcome.reason, tokens=search.usage.policy.tokens)
         await self._announce_end(claim.id)
+
+    async def _load(self, claim: Claim, cancelled: asyncio.Event) -> Search:
+        """The search as the workers before this one have left it."""
+        return Search(
+            request=claim.request,
+            reference=await self.store.reference_answer(claim) if claim.has_reference else None,
+            tree=tree_of(
+                await self.store.load_nodes(claim.id),
+                # Each worker before this one lost at most what it had in flight.
+                lost=(claim.fence - 1) * claim.request.parameters.in_flight,
+            ),
+            interpreter=Interpreter(self.backends.sandbox, claim.request.seed),
+            usage=claim.usage.model_copy(deep=True),
+            stop=cancelled,
+        )
 
     async def _grow_and_conclude(
         self, claim: Claim, search: Search, journal: _TreeJournal, deadline: float
@@ -294,8 +302,8 @@ class Worker:
             await _publish(self.events, search_id, [Event(EventKind.END, result.model_dump(mode="json"))])
 
 
-async def _when_store_is_there(write: Callable[[], Awaitable[None]]) -> None:
-    """The last writes of a search are worth waiting for: a store that restarts is back within STORE_SECONDS."""
+async def _write_once_store_is_back(write: Callable[[], Awaitable[None]]) -> None:
+    """Write; wait up to STORE_SECONDS for a store that is away, as the last writes of a search are worth it."""
     async for attempt in AsyncRetrying(
         retry=retry_if_exception_type(StoreUnavailableError),
         wait=wait_random_exponential(multiplier=0.5, max=5.0),

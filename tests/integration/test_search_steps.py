@@ -11,7 +11,7 @@ from ratchet.contracts.policy import Candidate, FinishReason
 from ratchet.contracts.sandbox import StepStatus
 from ratchet.contracts.search import SearchRequest
 from services.search.interpreter import Interpreter
-from services.search.run import Search, _run
+from services.search.run import Search, execute_steps
 from services.search.strategies import Tree
 
 
@@ -35,7 +35,10 @@ async def outcomes(sandbox: SandboxClient, *steps: str) -> list[tuple[StepStatus
     )
     async with Interpreter(sandbox, 0) as interpreter:
         search = Search(SearchRequest(problem="1 + 1"), None, Tree(), interpreter)
-        return [(step.status, step.answer) for step in await _run(search, ["x = 1"], candidate, list(steps))]
+        return [
+            (step.status, step.answer)
+            for step in await execute_steps(search, ["x = 1"], candidate, list(steps))
+        ]
 
 
 async def test_steps_run_up_to_the_one_that_prints(sandbox: SandboxClient) -> None:

@@ -53,11 +53,13 @@ class Strategy(Protocol):
     """One way to grow a tree."""
 
     def ask(self, tree: Tree) -> Task | None:
-        """The next task, marked in `tree` as in flight; None when there is nothing to do until an rollout is told
-        (or at all, when nothing is in flight)."""
+        """The next task, marked in `tree` as in flight; None when there is none until a rollout under way is told.
+
+        None with nothing in flight: the search has nothing left to do.
+        """
 
     def tell(self, tree: Tree, rollout: Rollout) -> list[str]:
-        """Record an rollout; the ids of nodes that were added or changed. Telling it again changes nothing."""
+        """Record a rollout; the ids of nodes that were added or changed. Telling it again changes nothing."""
 
     def weight(self, prm_scores: list[float], visits: int) -> float:
         """What one trajectory adds to its answer's vote: `prm_scores` of its steps, `visits` of its end."""

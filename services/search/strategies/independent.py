@@ -12,6 +12,8 @@ from services.search.strategies.tree import Tree
 
 @dataclass(frozen=True, slots=True)
 class _Independent:
+    """How all three grow: `rollouts` trajectories from the root, each on its own."""
+
     rollouts: int
     max_depth: int
 

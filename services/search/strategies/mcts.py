@@ -140,7 +140,7 @@ class Mcts:
         return (1.0, -(value + explore), *child.ordinal)
 
     def tell(self, tree: Tree, rollout: Rollout) -> list[str]:
-        """Record an rollout; the ids of nodes that were added or changed. Telling it again changes nothing."""
+        """Record a rollout; the ids of nodes that were added or changed. Telling it again changes nothing."""
         if rollout.task.number not in tree.pending:
             return []
         tree.pending.discard(rollout.task.number)
