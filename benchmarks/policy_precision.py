@@ -1,9 +1,11 @@
 """The same policy in fp32 and in bf16 on this CPU: seconds to the first token of a cold prompt, and tokens a second.
 
-Each format has a vLLM engine in a process of its own, one after the other: one prompt of the few-shot format (about 800
-tokens, nothing cached) to its first token, then 16 problems at once, 24 tokens each, twice, of which the second counts. The
-last line is JSON; `chosen` is what the policy service takes here by itself (`ratchet.models.precision`).
-`python -m benchmarks.policy_precision [--model small]`.
+Each format has a vLLM engine in a process of its own, one after the other. First it reads one cold prompt of the few-shot
+format, about 800 tokens, and writes one token. Then it writes 24 tokens for each of 16 problems at once, twice; the second
+time counts.
+
+`python -m benchmarks.policy_precision [--model small]`; the last line is JSON. `chosen` is what the policy service takes here
+by itself (`ratchet.models.precision`).
 
 Limits: one run of each; what else runs on the machine shows. Three minutes on two cores without bf16 arithmetic.
 """
@@ -78,7 +80,9 @@ def main() -> None:
     print(
         json.dumps(
             {
+                "benchmark": "policy_precision",
                 "model": model,
+                "batch": BATCH,
                 "cpu": torch.cpu.get_capabilities().get("cpu_name"),
                 "computes_bf16": computes_bf16("cpu"),
                 "chosen": str(serving_dtype(checkpoint, torch.bfloat16, "cpu")).removeprefix("torch."),

@@ -1,17 +1,20 @@
 """Tokens a second of the policy service's transformers engine with a nano model, beside transformers' own `generate`.
 
-A random model of nano's shape writes 60 tokens after prompts of 40 at temperature 1, never ending early. In turn, several
-rounds, medians: `generate` of transformers with its dynamic cache (`baseline`); our engine called directly, on batches
-of different prompts and of 8 candidates a prompt; and the service over HTTP on a process of its own, 64 clients that
-ask for one candidate at a time, and 8 clients that ask for 8. `python -m benchmarks.policy_speed [--rounds N]`; the last
-line is JSON.
+A random model of nano's shape writes 60 tokens after prompts of 40 at temperature 1, never ending early. These ways are
+measured in turn, for several rounds; the figures are medians, and `spread` has the lowest and the highest round:
 
-Limits: all are measured on the same cores as the clients, which cost some of them. What else runs on the machine
-shows; the baseline of the same run shows it too. For each figure, `spread` has the lowest and the highest round.
+- `baseline`: `generate` of transformers with its dynamic cache
+- `engine_…`: our engine called directly, on batches of different prompts, and of 8 candidates a prompt
+- `http_…`: the service as a process of its own, with 64 clients that ask for one candidate at a time, or 8 that ask for 8
+
+`python -m benchmarks.policy_speed [--rounds N]`; the last line is JSON.
+
+Limits: the clients run on the same cores and cost some of them. What else runs on the machine shows, in the baseline too.
 """
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
 import statistics
@@ -19,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +39,7 @@ ROOT = Path(__file__).parents[1]
 WORDS, PROMPT, NEW = 768, 40, 60
 BATCH, WIDE = 64, 256
 REQUESTS = 6
-"""That each of the 64 clients sends in one round."""
+"""That each client sends in one round."""
 
 
 def make_model(folder: Path, dtype: torch.dtype) -> None:
@@ -71,7 +74,7 @@ def make_model(folder: Path, dtype: torch.dtype) -> None:
 
 
 def prompts(count: int) -> list[list[int]]:
-    """Different prompts."""
+    """So many different prompts, as token ids."""
     return [[(7 * number + 13 * at) % WORDS for at in range(PROMPT)] for number in range(count)]
 
 
@@ -138,51 +141,23 @@ async def measure(rounds: int) -> dict[str, Any]:
         make_model(folders["fp32"], torch.float32)
         plain: Any = AutoModelForCausalLM.from_pretrained(folders["fp32"], dtype=torch.float32)
         plain.eval()
-        engines = {
-            name: TransformersEngine(folder, name, max_num_seqs=WIDE, device="cpu")
-            for name, folder in folders.items()
-        }
-        for engine in engines.values():
-            await engine.start()
-        port = free_port()
-        service = subprocess.Popen(  # noqa: ASYNC220 - nothing else waits here
-            [sys.executable, "-m", "services.policy"],
-            cwd=ROOT,
-            env=os.environ
-            | {
-                "RATCHET_MODEL": str(folders["bf16"]),
-                "RATCHET_ENGINE": "transformers",
-                "RATCHET_PORT": str(port),
-                "RATCHET_CACHE_DIR": temporary,
-                "RATCHET_MAX_NUM_SEQS": str(WIDE),
-            },
-            stderr=subprocess.DEVNULL,
-        )
-        try:
-            async with PolicyClient(f"http://127.0.0.1:{port}") as client:
-                await ready(client, service)
-                ways: dict[str, Callable[[], Awaitable[float]]] = {
-                    "baseline": lambda: baseline(plain),
-                    "engine_fp32": lambda: direct(engines["fp32"], BATCH, 1),
-                    "engine_bf16": lambda: direct(engines["bf16"], BATCH, 1),
-                    "engine_bf16_n8": lambda: direct(engines["bf16"], BATCH, 8),
-                    "engine_bf16_256_n8": lambda: direct(engines["bf16"], WIDE, 8),
-                    "http_64_clients_n1": lambda: over_http(client, BATCH, 1),
-                    "http_8_clients_n8": lambda: over_http(client, BATCH // 8, 8),
-                }
-                found: dict[str, list[float]] = {name: [] for name in ways}
-                for turn in range(rounds + 1):
-                    for name, way in ways.items():
-                        speed = await way()
-                        if turn:
-                            found[name].append(speed)
-                            print(f"round {turn}: {name} {speed:.0f} tokens/s", flush=True)
-        finally:
-            service.kill()
-            service.wait()
-            for engine in engines.values():
-                await engine.stop()
+        async with (
+            started_engine(folders["bf16"]) as bf16,
+            started_engine(folders["fp32"]) as fp32,
+            served(folders["bf16"], temporary) as client,
+        ):
+            ways: dict[str, Callable[[], Awaitable[float]]] = {
+                "baseline": lambda: baseline(plain),
+                "engine_fp32": lambda: direct(fp32, BATCH, 1),
+                "engine_bf16": lambda: direct(bf16, BATCH, 1),
+                "engine_bf16_n8": lambda: direct(bf16, BATCH, 8),
+                "engine_bf16_256_n8": lambda: direct(bf16, WIDE, 8),
+                "http_64_clients_n1": lambda: over_http(client, BATCH, 1),
+                "http_8_clients_n8": lambda: over_http(client, BATCH // 8, 8),
+            }
+            found = await speeds_in_turn(ways, rounds)
     return {
+        "benchmark": "policy_speed",
         "tokens_per_second": {name: round(statistics.median(speeds)) for name, speeds in found.items()},
         "spread": {name: [round(min(speeds)), round(max(speeds))] for name, speeds in found.items()},
         "rounds": rounds,
@@ -191,8 +166,59 @@ async def measure(rounds: int) -> dict[str, Any]:
     }
 
 
-async def ready(client: PolicyClient, service: "subprocess.Popen[bytes]") -> None:
-    """Wait for the service."""
+async def speeds_in_turn(
+    ways: Mapping[str, Callable[[], Awaitable[float]]], rounds: int
+) -> dict[str, list[float]]:
+    """Tokens a second of each way in each round; all ways in turn, the warm-up round left out."""
+    found: dict[str, list[float]] = {name: [] for name in ways}
+    for turn in range(rounds + 1):
+        for name, way in ways.items():
+            speed = await way()
+            if turn:
+                found[name].append(speed)
+                print(f"round {turn}: {name} {speed:.0f} tokens/s", flush=True)
+    return found
+
+
+@contextlib.asynccontextmanager
+async def started_engine(folder: Path) -> AsyncIterator[TransformersEngine]:
+    """The engine in this process."""
+    engine = TransformersEngine(folder, folder.name, max_num_seqs=WIDE, device="cpu")
+    await engine.start()
+    try:
+        yield engine
+    finally:
+        await engine.stop()
+
+
+@contextlib.asynccontextmanager
+async def served(folder: Path, cache: str) -> AsyncIterator[PolicyClient]:
+    """A client of the policy service, which runs as a process of its own and is ready."""
+    port = free_port()
+    settings = {
+        "RATCHET_MODEL": str(folder),
+        "RATCHET_ENGINE": "transformers",
+        "RATCHET_PORT": str(port),
+        "RATCHET_CACHE_DIR": cache,
+        "RATCHET_MAX_NUM_SEQS": str(WIDE),
+    }
+    service = subprocess.Popen(  # noqa: ASYNC220 - nothing else waits here
+        [sys.executable, "-m", "services.policy"],
+        cwd=ROOT,
+        env=os.environ | settings,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        async with PolicyClient(f"http://127.0.0.1:{port}") as client:
+            await wait_until_ready(client, service)
+            yield client
+    finally:
+        service.kill()
+        service.wait()
+
+
+async def wait_until_ready(client: PolicyClient, service: "subprocess.Popen[bytes]") -> None:
+    """Return when the service is ready; ends the program when it did not start."""
     while True:
         if service.poll() is not None:
             sys.exit("the policy service did not start; run `python -m services.policy` to see why")

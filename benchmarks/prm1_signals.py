@@ -157,6 +157,33 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
 
+    print(json.dumps(measure(options)))
+
+
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """Sample, run, score; all figures."""
+    problems = sample(
+        read_problems(options.data).problems, seed=options.seed, offset=0, limit=options.problems
+    )
+    found = resolve(options.model, PolicySettings().cache_dir, lambda _: None)
+    llm = start_vllm(found.path, options.seed)
+    solutions = generate(llm, problems, options.samples)
+    asyncio.run(judge_by_running(solutions, problems))
+    ran = [solution for solution in solutions if solution.right is not None]
+    return {
+        "benchmark": "prm1_signals",
+        "model": found.version,
+        "problems": len(problems),
+        "solutions": len(solutions),
+        "ran": len(ran),
+        "right": sum(bool(solution.right) for solution in ran),
+        "auc": areas(llm, ran, problems),
+        "seed": options.seed,
+    }
+
+
+def start_vllm(checkpoint: Path, seed: int) -> Any:
+    """vLLM's own batch interface, on every core."""
     from services.policy.engines.vllm import use_every_core
 
     use_every_core()
@@ -164,22 +191,19 @@ def main() -> None:
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
     from vllm import LLM
 
-    problems = sample(
-        read_problems(options.data).problems, seed=options.seed, offset=0, limit=options.problems
-    )
-    found = resolve(options.model, PolicySettings().cache_dir, lambda _: None)
-    llm = LLM(
-        str(found.path),
+    return LLM(
+        str(checkpoint),
         dtype="bfloat16",
         enforce_eager=True,
         max_model_len=2048,
         max_num_seqs=64,
         logprobs_mode="raw_logprobs",
-        seed=options.seed,
+        seed=seed,
     )
-    solutions = generate(llm, problems, options.samples)
-    asyncio.run(judge_by_running(solutions, problems))
-    ran = [solution for solution in solutions if solution.right is not None]
+
+
+def areas(llm: Any, ran: Sequence[Solution], problems: Sequence[Problem]) -> dict[str, dict[str, Any]]:
+    """AUC of each signal over the solutions that ran, with its interval."""
     right = [bool(solution.right) for solution in ran]
     groups = [solution.problem for solution in ran]
     signals = {
@@ -188,29 +212,19 @@ def main() -> None:
         "judge": yes_no(llm, ran, problems),
         "brevity": [-float(s.tokens) for s in ran],
     }
-    prefixes = [(s, k) for s in ran for k in range(1, len(s.steps) + 1)]
-    step_scores = [float(np.mean(s.step_logprobs[:k])) for s, k in prefixes]
-    step_right = [bool(s.right) for s, _ in prefixes]
-    result = {
-        "benchmark": "prm1_signals",
-        "model": found.version,
-        "problems": len(problems),
-        "solutions": len(solutions),
-        "ran": len(ran),
-        "right": sum(right),
-        "auc": {
-            name: {"auc": round(auc(s, right), 3), "ci95": interval(s, right, groups)}
-            for name, s in signals.items()
-        }
-        | {
-            "step likelihood": {
-                "auc": round(auc(step_scores, step_right), 3),
-                "ci95": interval(step_scores, step_right, [s.problem for s, _ in prefixes]),
-            }
-        },
-        "seed": options.seed,
-    }
-    print(json.dumps(result))
+    found = {name: area(scores, right, groups) for name, scores in signals.items()}
+    beginnings = [(s, length) for s in ran for length in range(1, len(s.steps) + 1)]
+    found["step likelihood"] = area(
+        [float(np.mean(s.step_logprobs[:length])) for s, length in beginnings],
+        [bool(s.right) for s, _ in beginnings],
+        [s.problem for s, _ in beginnings],
+    )
+    return found
+
+
+def area(scores: Sequence[float], right: Sequence[bool], problem: Sequence[int]) -> dict[str, Any]:
+    """AUC of one signal, with its interval."""
+    return {"auc": round(auc(scores, right), 3), "ci95": interval(scores, right, problem)}
 
 
 if __name__ == "__main__":

@@ -5,9 +5,9 @@ what they printed. rStar-Math forks a new pool of workers for each round of step
 is kept for the whole search (`kept_workers`) is faster, as it remembers in sympy's caches what it has computed before.
 Written from that description, not from rStar-Math's code.
 
-The comparison favours the baseline: its workers are forked from a process that has used sympy (`warm_up`), which there is
-one that has merely imported it; and what makes it fast is what it lacks. No isolation: a step can read files, reach the
-network, end the worker, or poison it for the next problem. No memory limit; whole seconds of time.
+The comparison favours the baseline. Its workers are forked from a process that has used sympy (`warm_up`); rStar-Math's has
+merely imported it. And it is fast by what it lacks: there is no isolation, so a step can read files, reach the network, end the
+worker, or poison it for the next problem; there is no memory limit, and time is limited in whole seconds.
 """
 
 import contextlib

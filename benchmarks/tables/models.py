@@ -68,7 +68,7 @@ def precision(results: Results) -> Rows:
             f"{ratio['first_token']:.1f} times",
         ],
         [
-            f"tokens/s, {found.get('batch', 16)} problems at once",
+            f"tokens/s, {found['batch']} problems at once",
             f"{fp32['tokens_per_second']:.1f}",
             f"{bf16['tokens_per_second']:.1f}",
             f"{ratio['tokens_per_second']:.1f} times",
