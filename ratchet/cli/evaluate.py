@@ -14,7 +14,7 @@ import hashlib
 import os
 import re
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Annotated, Any
@@ -39,7 +39,6 @@ from ratchet.cli.outcomes import GradedProblem, Summary, graded_problem, summari
 from ratchet.cli.session import (
     EXIT_INTERRUPTED,
     EXIT_SYSTEM,
-    Endpoint,
     Interrupts,
     complain,
     connected,
@@ -63,12 +62,24 @@ MAX_GRADED_CHARS = 2000
 
 @dataclass(frozen=True)
 class _Plan:
-    """What is to be done."""
+    """What is to be done: these problems of the set, each with the request, whose text and answer are the problem's."""
 
+    held: ProblemSet
     problems: Sequence[Problem]
     request: SearchRequest
     with_reference: bool
     concurrency: int
+    offset: int
+
+
+@dataclass(frozen=True)
+class _Services:
+    """What answers and grades."""
+
+    search: SearchClient
+    sandbox: SandboxClient
+    model: str | None
+    """Version of the policy's model, where it is known."""
 
 
 def evaluate(
@@ -122,53 +133,68 @@ def evaluate(
         parameters={"rollouts": rollouts, "early_stop": early_stop},
         budget={"tokens": tokens, "seconds": seconds},
     )
-    plan = _Plan(problems, request, reference, concurrency)
+    plan = _Plan(held, problems, request, reference, concurrency, offset)
 
     async def command(interrupts: Interrupts) -> int:
-        async with contextlib.AsyncExitStack() as stack:
-            endpoint = await stack.enter_async_context(
-                connected(url=url, data=data, model=model, console=console)
-            )
-            sandbox_url = endpoint.sandbox
-            if sandbox_url is None:
-                sandbox_url = await stack.enter_async_context(local_sandbox())
-            search = await stack.enter_async_context(SearchClient(endpoint.search))
-            sandbox = await stack.enter_async_context(SandboxClient(sandbox_url))
-            name = endpoint.model or "served"
-            path = output or Path("results") / result_name(held, plan, name)
-            with _results(path, fresh=fresh) as (known, append):
-                console.print(
-                    f"{len(problems)} of {len(held.problems)} problems: the set shuffled with seed {seed}, from {offset} "
-                    f"on. {sum(p.id in known for p in problems)} have results in {path}.",
-                    markup=False,
-                    highlight=False,
-                    soft_wrap=True,
-                )
-                done = await _run_all(plan, known, append, search, sandbox, console, interrupts)
-            if len(done) < len(problems):
-                complain(
-                    f"interrupted with {len(done)} of {len(problems)} done; the same command goes on from there."
-                )
-                return EXIT_INTERRUPTED
-            summary = summarise(done)
-            console.print(_table(summary))
-            facts = {
-                "strategy": strategy.value,
-                "model": _model(summary, endpoint),
-                "seed": seed,
-                "data": held.name,
-                "data_sha256": held.sha256,
-                "offset": offset,
-                "with_reference": reference,
-                "results": str(path),
-            }
-            print(orjson.dumps(summary.model_dump(mode="json") | facts).decode(), flush=True)
-            return EXIT_SYSTEM if summary.failed == summary.n else 0
+        async with _services(url, data, model, console) as services:
+            path = output or Path("results") / result_name(held, plan, services.model or "served")
+            return await _evaluate(plan, services, path, fresh, console, interrupts)
 
     run(command)
 
 
+@contextlib.asynccontextmanager
+async def _services(
+    url: str | None, data: Path | None, model: str | None, console: Console
+) -> AsyncIterator[_Services]:
+    """Those of this session; for a search service at `url` a sandbox of our own grades."""
+    async with contextlib.AsyncExitStack() as stack:
+        endpoint = await stack.enter_async_context(
+            connected(url=url, data=data, model=model, console=console)
+        )
+        sandbox_url = endpoint.sandbox
+        if sandbox_url is None:
+            sandbox_url = await stack.enter_async_context(local_sandbox())
+        search = await stack.enter_async_context(SearchClient(endpoint.search))
+        sandbox = await stack.enter_async_context(SandboxClient(sandbox_url))
+        yield _Services(search, sandbox, endpoint.model)
+
+
+async def _evaluate(
+    plan: _Plan, services: _Services, path: Path, fresh: bool, console: Console, interrupts: Interrupts
+) -> int:
+    """Run what has no result in the file `path` yet, and print the summary of all; gives the exit code."""
+    total, seed = len(plan.problems), plan.request.seed
+    with _results(path, fresh=fresh) as (known, append):
+        console.print(
+            f"{total} of {len(plan.held.problems)} problems: the set shuffled with seed {seed}, from {plan.offset} on. "
+            f"{sum(p.id in known for p in plan.problems)} have results in {path}.",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+        done = await _run_all(plan, known, append, services, console, interrupts)
+    if len(done) < total:
+        complain(f"interrupted with {len(done)} of {total} done; the same command goes on from there.")
+        return EXIT_INTERRUPTED
+    summary = summarise(done)
+    console.print(_table(summary))
+    facts = {
+        "strategy": plan.request.strategy.value,
+        "model": _model(summary, services),
+        "seed": seed,
+        "data": plan.held.name,
+        "data_sha256": plan.held.sha256,
+        "offset": plan.offset,
+        "with_reference": plan.with_reference,
+        "results": str(path),
+    }
+    print(orjson.dumps(summary.model_dump(mode="json") | facts).decode(), flush=True)
+    return EXIT_SYSTEM if summary.failed == summary.n else 0
+
+
 def _read(spec: str, console: Console) -> ProblemSet:
+    """The problem set; what of it is left out is said. Raises typer.BadParameter."""
     try:
         held = load(spec).require_any()
     except ProblemFileError as error:
@@ -220,7 +246,7 @@ def _results(path: Path, *, fresh: bool) -> Iterator[tuple[Mapping[str, GradedPr
             ) from None
         if fresh:
             file.truncate(0)
-        known = _known(file, path)
+        known = _read_results(file, path)
 
         def append(line: GradedProblem) -> None:
             file.write(line.model_dump_json().encode() + b"\n")
@@ -230,7 +256,8 @@ def _results(path: Path, *, fresh: bool) -> Iterator[tuple[Mapping[str, GradedPr
         yield known, append
 
 
-def _known(file: IO[bytes], path: Path) -> dict[str, GradedProblem]:
+def _read_results(file: IO[bytes], path: Path) -> dict[str, GradedProblem]:
+    """By problem. Raises typer.BadParameter for a line that is no result."""
     file.seek(0)
     content = file.read()
     whole = content[: content.rfind(b"\n") + 1]
@@ -252,8 +279,7 @@ async def _run_all(
     plan: _Plan,
     known: Mapping[str, GradedProblem],
     append: Append,
-    search: SearchClient,
-    sandbox: SandboxClient,
+    services: _Services,
     console: Console,
     interrupts: Interrupts,
 ) -> list[GradedProblem]:
@@ -277,7 +303,7 @@ async def _run_all(
 
         async def work() -> None:
             for problem in waiting:
-                line = await _one(problem, plan, search, sandbox)
+                line = await _solve_and_grade(problem, plan, services)
                 append(line)
                 done[problem.id] = line
                 show()
@@ -308,17 +334,17 @@ async def _run_all(
     return [done[problem.id] for problem in plan.problems if problem.id in done]
 
 
-async def _one(problem: Problem, plan: _Plan, search: SearchClient, sandbox: SandboxClient) -> GradedProblem:
+async def _solve_and_grade(problem: Problem, plan: _Plan, services: _Services) -> GradedProblem:
     request = plan.request.model_copy(
         update={"problem": problem.text, "reference_answer": problem.answer if plan.with_reference else None}
     )
-    result = await _to_the_end(request, search)
+    result = await _to_the_end(request, services.search)
     answer = result.answer
     if answer is None or result.state is SearchState.FAILED:
         return graded_problem(problem, result, correct=False, rule=None)
     if len(answer) > MAX_GRADED_CHARS:
         return graded_problem(problem, result, correct=False, rule=GradeRule.UNPARSED)
-    grade = await sandbox.grade(GradeRequest(candidate=answer, reference=problem.answer))
+    grade = await services.sandbox.grade(GradeRequest(candidate=answer, reference=problem.answer))
     return graded_problem(problem, result, correct=grade.equal, rule=grade.rule)
 
 
@@ -340,11 +366,11 @@ async def _to_the_end(request: SearchRequest, client: SearchClient) -> SearchRes
     return result
 
 
-def _model(summary: Summary, endpoint: Endpoint) -> str:
+def _model(summary: Summary, services: _Services) -> str:
     """Versions of the policy that gave the answers; normally one."""
     return (
         ", ".join(sorted({m["policy"] for m in summary.models if "policy" in m}))
-        or endpoint.model
+        or services.model
         or "unknown"
     )
 

@@ -120,7 +120,7 @@ def rollback(
     async def command(_: Interrupts) -> int:
         async with trainer_of(url, data, None, Console(stderr=True)) as trainer:
             known = await trainer.models()
-            before = {each: _before(known, each) for each in ([kind] if kind else list(ModelKind))}
+            before = {each: _version_before(known, each) for each in ([kind] if kind else list(ModelKind))}
             if not any(before.values()):
                 complain("no version served before the ones that serve now.")
                 return EXIT_USAGE
@@ -132,7 +132,7 @@ def rollback(
     run(command)
 
 
-def _before(known: list[ModelView], kind: ModelKind) -> ModelView | None:
+def _version_before(known: list[ModelView], kind: ModelKind) -> ModelView | None:
     """The newest retired version that is older than the serving one."""
     serving = next((each for each in known if each.kind is kind and each.state is ModelState.SERVING), None)
     if serving is None:

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ratchet.cli.display import clean
-from ratchet.problems import Overlap, ProblemFileError, ProblemSet, contaminated, load
+from ratchet.problems import Overlap, ProblemFileError, ProblemSet, find_overlaps, load
 
 app = typer.Typer(help="Problem sets.", no_args_is_help=True)
 
@@ -42,7 +42,7 @@ def inspect(
     """Count, check and compare problems. Exit code 0: fine, 1: nothing usable or contaminated, 2: no such source."""
     held = _load(spec, limit, "SPEC")
     evaluation = None if against is None else _load(against, limit, "--against")
-    overlaps = [] if evaluation is None else contaminated(held.problems, evaluation.problems)
+    overlaps = [] if evaluation is None else find_overlaps(held.problems, evaluation.problems)
     if json:
         print(orjson.dumps(_findings(held, evaluation, overlaps)).decode(), flush=True)
     else:

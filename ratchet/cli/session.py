@@ -134,12 +134,12 @@ async def connected(
             raise typer.BadParameter(
                 "a service at --url has its model already; leave one of the two out.", param_hint="--model"
             )
-        await _reached(url)
+        await _require_reachable(url)
         yield Endpoint(search=url, sandbox=None, model=None)
         return
     running = running_stack(data)
     if running is not None:
-        serving = await _serving(running.policy)
+        serving = await _serving_version(running.policy)
         if model is not None and serving is not None and model not in {serving, serving.partition("@")[0]}:
             raise typer.BadParameter(
                 f"the running stack serves {serving}, not {model}. Stop it, or choose another folder with --data.",
@@ -154,7 +154,7 @@ async def connected(
         yield Endpoint(
             search=urls.search,
             sandbox=urls.sandbox,
-            model=await _serving(urls.policy),
+            model=await _serving_version(urls.policy),
             trainer=urls.trainer,
         )
 
@@ -174,7 +174,7 @@ async def trainer_of(
         yield await stack.enter_async_context(TrainerClient(url))
 
 
-async def _reached(url: str) -> None:
+async def _require_reachable(url: str) -> None:
     """Fail at once where nobody listens; a service that is there and not ready yet is waited for later."""
     async with SearchClient(url) as client:
         try:
@@ -184,7 +184,7 @@ async def _reached(url: str) -> None:
                 raise
 
 
-async def _serving(policy: str) -> str | None:
+async def _serving_version(policy: str) -> str | None:
     """Version of the model that a policy serves, if it says so."""
     async with PolicyClient(policy) as client:
         with contextlib.suppress(ServiceError):

@@ -7,10 +7,10 @@ token of the step's `<end_of_step>` marker, made a probability by `sigmoid(a * l
 import math
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from typing import Any
 
 from ratchet.contracts.policy import Prefix
+from ratchet.contracts.prm import Calibration
 from ratchet.solutions.step_formats import END_OF_STEP, Markers
 
 CONFIG_KEY = "ratchet_prm"
@@ -18,22 +18,6 @@ CONFIG_KEY = "ratchet_prm"
 
 class HeadError(Exception):
     """The checkpoint is no PRM that can be served; the message says why."""
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """Platt scaling: slope and intercept, fitted on problems that the PRM was not trained on."""
-
-    a: float = 1.0
-    b: float = 0.0
-
-    def probability(self, logit: float) -> float:
-        """In [0, 1]."""
-        return 1.0 / (1.0 + math.exp(-max(-50.0, min(50.0, self.a * logit + self.b))))
-
-    def entry(self) -> dict[str, Any]:
-        """As it stands in the checkpoint's config under `CONFIG_KEY`."""
-        return {"calibration": asdict(self)}
 
 
 def calibration_of(config: dict[str, Any]) -> Calibration:
@@ -52,7 +36,7 @@ def calibration_of(config: dict[str, Any]) -> Calibration:
     return found
 
 
-def rendered(problem: str, steps: Sequence[str]) -> tuple[str, list[int]]:
+def prm_text(problem: str, steps: Sequence[str]) -> tuple[str, list[int]]:
     """The text that the PRM reads, and the position in it (characters) where each step's marker ends."""
     markers = Markers()
     at = len(markers.render(Prefix(problem=problem)))
@@ -66,6 +50,6 @@ def rendered(problem: str, steps: Sequence[str]) -> tuple[str, list[int]]:
     return text, ends
 
 
-def read_at(ends: Sequence[int], token_ends: Sequence[int]) -> list[int]:
-    """The token (its number) in which each position of `rendered` ends; `token_ends` is where each token ends."""
+def tokens_at(ends: Sequence[int], token_ends: Sequence[int]) -> list[int]:
+    """The token (its number) in which each position of `prm_text` ends; `token_ends` is where each token ends."""
     return [bisect_left(token_ends, end) for end in ends]

@@ -42,7 +42,7 @@ def resolve(
     """
     cache_dir = cache_dir.expanduser()
     if model == NANO:
-        return _packaged(NANO, NANO_FOLDERS, cache_dir, progress)
+        return _packaged_checkpoint(NANO, NANO_FOLDERS, cache_dir, progress)
     if model in mirrors:
         return _resolve_name(model, mirrors[model], cache_dir, progress, hub)
     folder = Path(model).expanduser()
@@ -61,7 +61,7 @@ def resolve(
     )
 
 
-def _packaged(
+def _packaged_checkpoint(
     name: str, folders: Sequence[Path], cache_dir: Path, progress: ProgressCallback
 ) -> ResolvedModel:
     """A checkpoint that comes with the code, whose files must have the digests that stand beside them."""

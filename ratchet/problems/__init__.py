@@ -4,7 +4,7 @@
 `nano/`); `verifiable.py` is the check of answers, `contamination.py` the comparison of two sets.
 """
 
-from ratchet.problems.contamination import Overlap, contaminated
+from ratchet.problems.contamination import Overlap, find_overlaps
 from ratchet.problems.problem import Problem, ProblemFileError, Refused, problem_id
 from ratchet.problems.sets import Duplicate, ProblemSet, load, read_problems, sample, split
 
@@ -15,7 +15,7 @@ __all__ = [
     "ProblemFileError",
     "ProblemSet",
     "Refused",
-    "contaminated",
+    "find_overlaps",
     "load",
     "problem_id",
     "read_problems",

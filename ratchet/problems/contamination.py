@@ -32,7 +32,7 @@ class Overlap:
     """Of the n-grams of the evaluation's problem, those that some training problem has; 1 for the same words."""
 
 
-def contaminated(
+def find_overlaps(
     train: Sequence[Problem], evaluation: Sequence[Problem], n: int = 13, threshold: float = 0.5
 ) -> list[Overlap]:
     """The problems of `evaluation` of whose n-grams at least `threshold` are in `train`, the largest share first."""

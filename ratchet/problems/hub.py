@@ -146,12 +146,12 @@ def _from_cache(wanted: HubSplit, cache_dir: Path | None, unreachable: Exception
 
     try:
         # What the cache's folder holds is seen first, by asking for nothing of it; then all of the split must be there.
-        chosen = choose(_names(_cache_folder(wanted, cache_dir, [])), wanted)
+        chosen = choose(_file_names(_cache_folder(wanted, cache_dir, [])), wanted)
         patterns = (
             [f"*{wanted.split}*"] if wanted.config == ALL else [re.sub(r"\d+", "*", name) for name in chosen]
         )
         cached = _cache_folder(wanted, cache_dir, patterns)
-        return cached, choose(_names(cached), wanted)
+        return cached, choose(_file_names(cached), wanted)
     except (LocalEntryNotFoundError, ProblemFileError) as error:
         raise ProblemFileError(
             f"The hub cannot be reached for {wanted.dataset} ({type(unreachable).__name__}: {unreachable}), and its cache does "
@@ -175,5 +175,5 @@ def _cache_folder(wanted: HubSplit, cache_dir: Path | None, patterns: list[str])
     )
 
 
-def _names(folder: Path) -> list[str]:
+def _file_names(folder: Path) -> list[str]:
     return [file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()]

@@ -115,7 +115,7 @@ def problem_id(text: str, answer: str) -> str:
     return hashlib.sha256(f"{' '.join(text.split())}\0{answer}".encode()).hexdigest()[:16]
 
 
-def normalised(text: str) -> str:
+def normal_form(text: str) -> str:
     """The text without what does not make another problem of it: case, white space, forms of the same letter."""
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 

@@ -20,7 +20,7 @@ from urllib.parse import parse_qsl
 from ratchet.problems.files import SUFFIXES, read_file
 from ratchet.problems.hub import SHORTHANDS, HubSplit, read_hub
 from ratchet.problems.nano import Split, generate
-from ratchet.problems.problem import Problem, ProblemFileError, Refused, excerpt, normalised
+from ratchet.problems.problem import Problem, ProblemFileError, Refused, excerpt, normal_form
 from ratchet.problems.reasoning import read_task
 from ratchet.problems.verifiable import number, refusals
 
@@ -127,11 +127,13 @@ def _entries(spec: str, cache_dir: Path | None, hub: str | None) -> Iterator[Pro
             options = _options(spec, query, {"count": str(DEFAULT_COUNT), "seed": "0"})
             if name not in set(Split):
                 raise ProblemFileError(f"{spec}: nano has the splits {', '.join(Split)}.")
-            count, seed = _whole(spec, options, "count"), _whole(spec, options, "seed")
+            count, seed = _whole_number(spec, options, "count"), _whole_number(spec, options, "seed")
             yield from generate(Split(name), count, seed)
         case "reasoning-gym":
             options = _options(spec, query, {"size": str(DEFAULT_COUNT), "seed": "0"})
-            yield from read_task(name, _whole(spec, options, "size"), _whole(spec, options, "seed"))
+            yield from read_task(
+                name, _whole_number(spec, options, "size"), _whole_number(spec, options, "seed")
+            )
         case "hub":
             dataset, config = SHORTHANDS.get(name, (name, None))
             usual = {"split": "test" if name == "math500" else "train", "config": config, "revision": None}
@@ -163,7 +165,7 @@ def _options(spec: str, query: str, usual: dict[str, str | None]) -> dict[str, s
     return usual | dict(given)
 
 
-def _whole(spec: str, options: dict[str, str | None], name: str) -> int:
+def _whole_number(spec: str, options: dict[str, str | None], name: str) -> int:
     text = options[name] or ""
     least = 0 if name == "seed" else 1
     if not re.fullmatch(r"\d{1,18}", text, re.ASCII) or not least <= int(text):
@@ -188,28 +190,28 @@ def _ingest(spec: str, entries: Iterable[Problem | Refused]) -> ProblemSet:
             refused.append(Refused(entry.source, said, excerpt(entry.text)))
         else:
             problems.append(entry)
-    problems, duplicates = _distinct(problems)
+    problems, duplicates = _without_duplicates(problems)
     return ProblemSet(spec, problems, duplicates, refused, _sha256(problems))
 
 
-def _distinct(problems: Sequence[Problem]) -> tuple[list[Problem], list[Duplicate]]:
+def _without_duplicates(problems: Sequence[Problem]) -> tuple[list[Problem], list[Duplicate]]:
     duplicates: list[Duplicate] = []
     first: dict[str, Problem] = {}
     conflicting: set[str] = set()
     for problem in problems:
-        key = normalised(problem.text)
+        key = normal_form(problem.text)
         other = first.setdefault(key, problem)
         if other is not problem:
-            conflict = not _same(other.answer, problem.answer)
+            conflict = not _same_answer(other.answer, problem.answer)
             duplicates.append(Duplicate(problem.source, other.source, conflict))
             if conflict:
                 conflicting.add(key)
     return [problem for key, problem in first.items() if key not in conflicting], duplicates
 
 
-def _same(answer: str, other: str) -> bool:
+def _same_answer(answer: str, other: str) -> bool:
     ours, theirs = number(answer), number(other)
-    return normalised(answer) == normalised(other) if ours is None or theirs is None else ours == theirs
+    return normal_form(answer) == normal_form(other) if ours is None or theirs is None else ours == theirs
 
 
 def _sha256(problems: Iterable[Problem]) -> str:

@@ -70,7 +70,7 @@ def kill_descendants(timeout: float = 5.0) -> None:
 
 
 def report(line: str) -> None:
-    # The supervisor may have gone.
+    """Tell the supervisor, which may have gone."""
     with contextlib.suppress(OSError):
         os.write(1, (line + "\n").encode())
 
@@ -89,6 +89,7 @@ def reap(child: int) -> int | None:
 
 
 def start(program: list[str], log: str) -> int:
+    """Start the child, its output appended to the log; gives its pid. The kernel kills it when we are killed."""
     parent = os.getpid()
 
     def tie_to_parent() -> None:
@@ -107,7 +108,7 @@ def start(program: list[str], log: str) -> int:
         ).pid
 
 
-def main() -> int:
+def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     parser.add_argument("--stop-signal", type=int, required=True)
     parser.add_argument("--grace", type=float, required=True)
@@ -115,37 +116,35 @@ def main() -> int:
     parser.add_argument("--log", required=True)
     parser.add_argument("program", nargs=argparse.REMAINDER)
     options = parser.parse_args()
-    program = options.program[1:] if options.program[:1] == ["--"] else options.program
+    if options.program[:1] == ["--"]:
+        del options.program[0]
+    return options
 
-    libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+def catch_signals(asked: list[int]) -> int:
+    """Collect in `asked` the signals that ask us to stop; gives a descriptor that is readable after every signal."""
     wake_read, wake_write = os.pipe()
     os.set_blocking(wake_read, False)
     os.set_blocking(wake_write, False)
     signal.set_wakeup_fd(wake_write)
-    asked: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda got, _: asked.append(got))
     signal.signal(signal.SIGCHLD, lambda *_: None)
+    return wake_read
 
-    try:
-        child = start(program, options.log)
-    except OSError as error:
-        with Path(options.log).open("a") as output:
-            output.write(f"cannot start {program[0]}: {error.strerror}\n")
-        report("ended 127")
-        return 127
-    report(f"started {child}")
 
-    watched = [wake_read, 0]
+def watch(child: int, wake: int, asked: list[int], options: argparse.Namespace) -> int:
+    """Until the child has ended; stops it when the supervisor or a signal asks for that, or the supervisor has gone."""
+    watched = [wake, 0]
     kill_at: float | None = None
     code = reap(child)
     while code is None:
         patience = None if kill_at is None else max(0.0, kill_at - time.monotonic())
         ready, _, _ = select.select(watched, [], [], patience)
         grace: float | None = None
-        if wake_read in ready:
+        if wake in ready:
             with contextlib.suppress(BlockingIOError):
-                os.read(wake_read, 512)
+                os.read(wake, 512)
         if 0 in ready:
             try:
                 command = os.read(0, 1)
@@ -170,6 +169,24 @@ def main() -> int:
         code = reap(child)
         if code is None and kill_at is not None and time.monotonic() >= kill_at:
             time.sleep(0.01)
+    return code
+
+
+def main() -> int:
+    """Run the child to its end; gives its exit code, as a shell says it."""
+    options = parse_arguments()
+    libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    asked: list[int] = []
+    wake = catch_signals(asked)
+    try:
+        child = start(options.program, options.log)
+    except OSError as error:
+        with Path(options.log).open("a") as output:
+            output.write(f"cannot start {options.program[0]}: {error.strerror}\n")
+        report("ended 127")
+        return 127
+    report(f"started {child}")
+    code = watch(child, wake, asked, options)
     kill_descendants()
     report(f"ended {code}")
     return code if code >= 0 else 128 - code

@@ -149,7 +149,7 @@ def _memory(pid: int, children: dict[int, list[int]]) -> int:
     return total
 
 
-def _marked(mark: str, prefix: bool) -> list[psutil.Process]:
+def _processes_of(mark: str, prefix: bool) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():
         # Not ours to read, or just ended.
@@ -166,7 +166,7 @@ def kill_marked(mark: str, *, prefix: bool = False) -> None:
     For what a shim could not see to because it was killed itself.
     """
     for _ in range(5):
-        found = _marked(mark, prefix)
+        found = _processes_of(mark, prefix)
         if not found:
             return
         for process in found:

@@ -21,7 +21,7 @@ from models import make_checkpoint
 from ratchet.clients import PolicyClient, PrmClient, ServiceError
 from ratchet.contracts.prm import ScoreRequest
 from ratchet.contracts.serving import PRM1, LoadModel
-from ratchet.models.prm_head import CONFIG_KEY, Calibration, HeadError, rendered
+from ratchet.models.prm_head import CONFIG_KEY, Calibration, HeadError, prm_text
 from ratchet.settings import PrmSettings
 from ratchet.web.app import EXIT_FAILED
 from services.prm.app import build_app
@@ -99,7 +99,7 @@ def plain(folder: Path, problem: str, steps: list[str]) -> list[float]:
     head = TrainedHead(folder, device="cpu")
     scores = []
     for count in range(1, len(steps) + 1):
-        text, _ = rendered(problem, steps[:count])
+        text, _ = prm_text(problem, steps[:count])
         ids = head._tokenizer(text.removesuffix("\n"), return_tensors="pt")["input_ids"]
         with torch.inference_mode():
             scores.append(CALIBRATION.probability(float(head._model(input_ids=ids).logits[0, -1, 0])))

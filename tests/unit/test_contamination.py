@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from ratchet.problems import Problem, contaminated, problem_id
+from ratchet.problems import Problem, find_overlaps, problem_id
 
 
 def problems(*texts: str) -> list[Problem]:
@@ -19,12 +19,12 @@ LONG = (
 
 
 def test_the_same_words_are_found_whatever_their_case_spaces_and_punctuation() -> None:
-    (overlap,) = contaminated(problems("Other.", LONG), problems(LONG.upper().replace(". ", " ...\n")))
+    (overlap,) = find_overlaps(problems("Other.", LONG), problems(LONG.upper().replace(". ", " ...\n")))
     assert (overlap.train.source, overlap.share) == ("p:1", 1.0)
 
 
 def test_a_text_inside_a_longer_one_is_found() -> None:
-    (overlap,) = contaminated(problems(f"Here is a puzzle for you. {LONG} Explain."), problems(LONG))
+    (overlap,) = find_overlaps(problems(f"Here is a puzzle for you. {LONG} Explain."), problems(LONG))
     assert overlap.share == 1.0
 
 
@@ -32,19 +32,19 @@ def test_the_share_is_that_of_the_evaluations_n_grams() -> None:
     words = [f"word{chr(97 + i)}" for i in range(20)]
     train, evaluation = problems(" ".join(words[:16])), problems(" ".join(words))
     # 20 words have 8 runs of 13, of which the first 4 are in the first 16 words.
-    (overlap,) = contaminated(train, evaluation)
+    (overlap,) = find_overlaps(train, evaluation)
     assert overlap.share == 0.5
-    assert contaminated(train, evaluation, threshold=0.51) == []
-    assert contaminated(train, evaluation, n=17) == []
+    assert find_overlaps(train, evaluation, threshold=0.51) == []
+    assert find_overlaps(train, evaluation, n=17) == []
     # 4 of the 8 runs of the longer text; of the shorter one, all.
-    assert contaminated(evaluation, train)[0].share == 1.0
+    assert find_overlaps(evaluation, train)[0].share == 1.0
 
 
 def test_other_numbers_make_another_problem() -> None:
     other = (
         LONG.replace("12", "13").replace("5 eggs", "7 eggs").replace("6,", "10,").replace("3 dol", "4 dol")
     )
-    assert contaminated(problems(LONG), problems(other.replace("4 weeks", "9 weeks"))) == []
+    assert find_overlaps(problems(LONG), problems(other.replace("4 weeks", "9 weeks"))) == []
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_other_numbers_make_another_problem() -> None:
     ],
 )
 def test_short_texts_are_compared_whole(train: str, evaluation: str, found: int) -> None:
-    assert len(contaminated(problems(train), problems(evaluation))) == found
+    assert len(find_overlaps(problems(train), problems(evaluation))) == found
 
 
 def test_the_words_of_a_template_are_no_contamination_and_a_copy_in_it_is() -> None:
@@ -65,12 +65,12 @@ def test_the_words_of_a_template_are_no_contamination_and_a_copy_in_it_is() -> N
     )
     train = problems(*(f"{rules} What is {number} + {number}?" for number in range(100, 140)))
     evaluation = problems(f"{rules} What is 900 + 800?", f"{rules} What is 120 + 120?")
-    (overlap,) = contaminated(train, evaluation)
+    (overlap,) = find_overlaps(train, evaluation)
     assert (overlap.evaluation.source, overlap.train.source, overlap.share) == ("p:1", "p:20", 1.0)
 
 
 def test_nothing_is_in_nothing() -> None:
-    assert contaminated([], problems(LONG)) == contaminated(problems(LONG), []) == []
+    assert find_overlaps([], problems(LONG)) == find_overlaps(problems(LONG), []) == []
 
 
 def test_ten_thousand_problems_are_compared_with_a_thousand_in_seconds() -> None:
@@ -78,6 +78,6 @@ def test_ten_thousand_problems_are_compared_with_a_thousand_in_seconds() -> None
     texts = [" ".join(f"w{rng.randrange(3000)}" for _ in range(60)) for _ in range(11_000)]
     train, evaluation = problems(*texts[:10_000]), problems(*texts[10_000:], *texts[:5])
     began = time.monotonic()
-    assert len(contaminated(train, evaluation)) == 5
+    assert len(find_overlaps(train, evaluation)) == 5
     # 0.5 s on one idle core.
     assert time.monotonic() - began < 10

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from models import make_checkpoint
 from ratchet.contracts.training import Lora, PrmTraining
-from ratchet.models.prm_head import calibration_of, rendered
+from ratchet.models.prm_head import calibration_of, prm_text
 from services.prm.head import TrainedHead
 from services.trainer.training import prm as prm_training
 from services.trainer.training.jobs import (
@@ -88,7 +88,7 @@ def test_each_step_of_a_packed_tree_is_read_as_on_its_path_alone(policy: tuple[A
         nodes = running(tree)
         assert set(piece.nodes) == set(nodes)
         for node, end in zip(piece.nodes, piece.ends, strict=True):
-            text, _ = rendered(tree.problem, [step.text for step in path(nodes, node)])
+            text, _ = prm_text(tree.problem, [step.text for step in path(nodes, node)])
             ids = tokenizer(text.removesuffix("\n"), return_tensors="pt")["input_ids"]
             assert tokenizer.decode(ids[0, -1]) == "<end_of_step>"
             alone = model(input_ids=ids).logits[0, -1, 0]
@@ -100,7 +100,7 @@ def test_what_paths_have_in_common_is_there_once(policy: tuple[Any, Any]) -> Non
     nodes = running(tree)
     piece = packed(tree, policy[1])[0][0]
     paths = [
-        policy[1](rendered(tree.problem, [step.text for step in path(nodes, node)])[0])["input_ids"]
+        policy[1](prm_text(tree.problem, [step.text for step in path(nodes, node)])[0])["input_ids"]
         for node in nodes
     ]
     # A path's last token is the line break after its marker, which nothing reads.

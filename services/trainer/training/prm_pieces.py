@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ratchet.models.prm_head import read_at, rendered
+from ratchet.models.prm_head import prm_text, tokens_at
 from services.trainer.training.preferences import Node, Pair, Preferences, Tree, path
 from services.trainer.training.token_trie import Array, TokenTrie
 
@@ -92,15 +92,15 @@ def _coded(tree: Tree, nodes: dict[str, Node], wanted: list[str], tokenizer: Any
     """The tokens of each wanted node, from one text for each path that none of the others goes on from."""
     inner = {node.parent for node in nodes.values()}
     ways = [path(nodes, one) for one in nodes if one not in inner]
-    texts = [rendered(tree.problem, [node.text for node in way]) for way in ways]
+    texts = [prm_text(tree.problem, [node.text for node in way]) for way in ways]
     batch = tokenizer([text for text, _ in texts], return_offsets_mapping=True)
     coded: dict[str, _Coded] = {}
     keep = set(wanted)
     for way, (_, ends), tokens, spans in zip(
         ways, texts, batch["input_ids"], batch["offset_mapping"], strict=True
     ):
-        reads = read_at(ends, [end for _, end in spans])
-        begin = read_at([len(rendered(tree.problem, [])[0])], [end for _, end in spans])[0] + 1
+        reads = tokens_at(ends, [end for _, end in spans])
+        begin = tokens_at([len(prm_text(tree.problem, [])[0])], [end for _, end in spans])[0] + 1
         for node, read in zip(way, reads, strict=True):
             if node.id in keep and node.id not in coded:
                 coded[node.id] = _Coded(tokens[: read + 1], begin)
