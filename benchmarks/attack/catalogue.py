@@ -9,6 +9,7 @@ from benchmarks.attack import (
     grading,
     harness,
     kernel,
+    left_behind,
     malformed,
     memory,
     network,
@@ -18,7 +19,19 @@ from benchmarks.attack import (
 )
 from benchmarks.attack.attack import Attack
 
-_MODULES = (files, processes, network, kernel, memory, time_and_output, harness, sessions, grading, malformed)
+_MODULES = (
+    files,
+    processes,
+    network,
+    kernel,
+    memory,
+    time_and_output,
+    harness,
+    sessions,
+    left_behind,
+    grading,
+    malformed,
+)
 
 
 def attacks(pattern: str | None = None) -> list[Attack]:
