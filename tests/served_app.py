@@ -58,13 +58,15 @@ def generated_requests(base_url: str, known: Mapping[str, str]) -> dict[str, set
         for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE):
             # An operation without parameters has no invalid request.
             with contextlib.suppress(Unsatisfiable):
-                _checked(operation.as_strategy(generation_mode=mode), statuses, {})()
+                _check_of(operation.as_strategy(generation_mode=mode), statuses, {})()
         if any(name in operation.path for name in known):
-            _checked(operation.as_strategy(), statuses, known)()
+            _check_of(operation.as_strategy(), statuses, known)()
     return answered
 
 
-def _checked(cases: Any, statuses: set[int], known: Mapping[str, str]) -> Callable[[], None]:
+def _check_of(cases: Any, statuses: set[int], known: Mapping[str, str]) -> Callable[[], None]:
+    """A property: what the service answers to each case is in its document."""
+
     @settings(
         max_examples=EXAMPLES,
         deadline=None,
@@ -86,7 +88,7 @@ def _checked(cases: Any, statuses: set[int], known: Mapping[str, str]) -> Callab
 
 
 def _keep_short(body: Any) -> None:
-    """Ask for little waiting and few tokens: more show nothing here but the patience of the reader."""
+    """Ask for short waits and few tokens: more would only take longer."""
     if not isinstance(body, dict):
         return
     for key, most in (("wait", 0.01), ("max_tokens", 3), ("n", 2), ("run_timeout", 2)):

@@ -1,6 +1,6 @@
 """`python -m ratchet.web.healthcheck`: is the service of this container ready? Exit status 0 or 1, and why not on stderr.
 
-Reads the service's own variables: `RATCHET_SOCKET`, otherwise `RATCHET_PORT`; a search worker, which has no HTTP, is well
+Reads the service's own variables: `RATCHET_SOCKET`, otherwise `RATCHET_PORT`. A search worker has no HTTP; it is ready
 while its `RATCHET_READY_FILE` is fresh. Standard library only: it runs every few seconds in every container.
 """
 
@@ -12,11 +12,13 @@ import time
 from pathlib import Path
 
 ANSWER_SECONDS = 5.0
+"""A service that says nothing for so long is not ready."""
 FRESH_SECONDS = 30.0
-"""The worker touches its file every five seconds."""
+"""A file that is older was left by a worker that is gone: a worker touches it every five seconds."""
 
 
-def _worker(file: Path) -> str | None:
+def worker_problem(file: Path) -> str | None:
+    """Why the worker that touches this file is not ready; None when it is."""
     try:
         age = time.time() - file.stat().st_mtime
     except OSError as error:
@@ -24,7 +26,8 @@ def _worker(file: Path) -> str | None:
     return None if age < FRESH_SECONDS else f"silent for {age:.0f} s"
 
 
-def _service(path: str | None, port: int) -> str | None:
+def service_problem(path: str | None, port: int) -> str | None:
+    """Why the service on this Unix socket, or on this port of this machine, is not ready; None when it is."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=ANSWER_SECONDS)
     if path:
         connection.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -46,9 +49,9 @@ def main() -> None:
     """Exit with 0 where the service is ready."""
     ready_file = os.environ.get("RATCHET_READY_FILE")
     if ready_file:
-        reason = _worker(Path(ready_file))
+        reason = worker_problem(Path(ready_file))
     else:
-        reason = _service(os.environ.get("RATCHET_SOCKET"), int(os.environ.get("RATCHET_PORT", "0")))
+        reason = service_problem(os.environ.get("RATCHET_SOCKET"), int(os.environ.get("RATCHET_PORT", "0")))
     if reason is not None:
         sys.exit(f"ratchet: {reason}")
 

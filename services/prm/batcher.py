@@ -19,7 +19,7 @@ MAX_REQUESTS = 64
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Mean log-probability of each step, and the version of the policy that said so."""
+    """Mean log-probability of each step (nats), and the version of the policy that said so."""
 
     model: str
     step_logprobs: list[float]
@@ -50,7 +50,7 @@ class LikelihoodBatcher:
                 response = await self._policy.likelihood(
                     LikelihoodRequest(trajectories=trajectories, model=version)
                 )
-            except Exception as error:  # noqa: BLE001 - an unknown version is not the fault of those who ask for others
+            except Exception as error:  # noqa: BLE001 - an unknown version is not for those who ask for others
                 answers.update(dict.fromkeys(numbers, error))
                 return
             for number, logprobs in zip(numbers, response.step_logprobs, strict=True):

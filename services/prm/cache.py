@@ -1,4 +1,7 @@
-"""What was said of a step before, by (scorer's version, problem, steps before it, step): the oldest use goes first."""
+"""What is known of steps that were scored before. A step's key is made of version, problem, the steps before it, and itself.
+
+The entries that were used least recently are forgotten first.
+"""
 
 import hashlib
 from collections import OrderedDict
@@ -16,7 +19,7 @@ class StepCache:
         self._known: OrderedDict[bytes, float] = OrderedDict()
 
     def get(self, version: str, problem: str, steps: Sequence[str]) -> list[float | None]:
-        """For each step what is known of it."""
+        """For each step its number, or None."""
         found: list[float | None] = []
         for key in _keys(version, problem, steps):
             value = self._known.get(key)
@@ -26,7 +29,7 @@ class StepCache:
         return found
 
     def put(self, version: str, problem: str, steps: Sequence[str], values: Sequence[float]) -> None:
-        """Remember the value of each step."""
+        """Remember the number of each step."""
         for key, value in zip(_keys(version, problem, steps), values, strict=True):
             self._known[key] = value
             self._known.move_to_end(key)

@@ -1,11 +1,11 @@
 """A trained PRM in this process: a token classifier on the policy's network, read at the end of each step.
 
-Only steps whose score is not known are read. The keys and values of what comes before them are kept, and only what is new
-is read after them; candidates of one prefix share it. Where prefixes are too short for that to pay, whole texts are padded
+Only steps whose score is not known are read. The keys and values of the prefix before them are kept, so that a pass reads
+only what is new; candidates of one prefix share it. Where prefixes are too short for that to pay, whole texts are padded
 into one batch.
 
-Limits: `logits` computes nothing in parallel and is meant for one thread; prefixes that differ and are kept are separate
-passes. Tokens must attend to all before them (no sliding window) for them to be exact.
+Limits: `logits` is meant for one thread. Each kept prefix is a pass of its own. Reading after a kept prefix is exact only
+for networks whose tokens attend to all before them (no sliding window).
 """
 
 import json
@@ -18,11 +18,12 @@ from typing import Any
 import torch
 
 from ratchet.models.precision import serving_dtype
-from ratchet.models.prm_head import HeadError, calibration_of, read_at, rendered
+from ratchet.models.prm_head import HeadError, calibration_of, prm_text, tokens_at
 
 LONG_TOKENS = {"cpu": 16, "cuda": 256}
-"""Prefixes from here on are kept. On a CPU that takes half the time for 16 problems of 14 tokens with four candidates each,
-an eighth for 440 tokens. The figure for GPUs, where many short passes cost more than one batch, is an estimate."""
+"""Prefixes of so many tokens or more are kept. On a CPU that takes half the time for 16 problems of 14 tokens with four
+candidates each, and an eighth for 440 tokens. On GPUs many short passes cost more than one batch; that figure is an
+estimate."""
 KEPT_TOKENS = 16_384
 """Tokens of all kept prefixes together: 0.9 GB for a 7B Qwen2, 16 MB for nano."""
 BATCH_TOKENS = 16_384
@@ -34,16 +35,17 @@ KeysAndValues = list[tuple[torch.Tensor, torch.Tensor]]
 
 @dataclass(frozen=True)
 class Question:
-    """A trajectory as tokens. `reads` are the tokens at which its unknown steps end; `bases` are the lengths of what is
-    before each of its steps up to the first unknown one, ascending."""
+    """A trajectory as tokens, and where it is read."""
 
     tokens: Tokens
     reads: tuple[int, ...]
+    """The tokens at which its unknown steps end."""
     bases: tuple[int, ...]
+    """How many tokens come before each step up to the first unknown one, ascending."""
 
 
 class TrainedHead:
-    """A loaded PRM. `logits` is for one thread; `question` and `probability` are for any."""
+    """A loaded PRM. `logits` is for one thread, `question` for any."""
 
     def __init__(
         self, checkpoint: Path, *, device: str | None = None, long_tokens: int | None = None
@@ -66,11 +68,11 @@ class TrainedHead:
             raise HeadError(f"The PRM in {checkpoint} scores with {found}: its training went wrong.")
 
     def question(self, problem: str, steps: Sequence[str], *, known: int) -> Question:
-        """What to ask of a trajectory whose first `known` steps have scores already; see `max_tokens`."""
-        text, ends = rendered(problem, steps)
+        """What to ask of a trajectory whose first `known` steps have scores already. May be longer than `max_tokens`."""
+        text, ends = prm_text(problem, steps)
         coded = self._tokenizer(text, return_offsets_mapping=True)
         token_ends = [end for _, end in coded["offset_mapping"]]
-        reads = read_at([len(rendered(problem, [])[0]), *ends], token_ends)
+        reads = tokens_at([len(prm_text(problem, [])[0]), *ends], token_ends)
         return Question(
             tuple(coded["input_ids"][: reads[-1] + 1]),
             tuple(reads[1 + known :]),

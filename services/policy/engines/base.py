@@ -112,7 +112,7 @@ class Engine(Protocol):
 
     @abstractmethod
     def encode(self, prompts: list[str]) -> list[Tokens]:
-        """Token ids of prompts (blocking, a millisecond or so each)."""
+        """Token ids of each prompt. Blocks, for about a millisecond each."""
 
     @abstractmethod
     async def generate(self, prompts: list[Tokens], sampling: Sampling) -> list[list[Completion]]:
@@ -133,9 +133,10 @@ class Engine(Protocol):
         """Returns only when the engine is dead: the reason."""
 
 
-# Below this, dividing logits by the temperature overflows; vLLM draws the same lines.
 GREEDY_BELOW = 1e-5
+"""A lower temperature is greedy, as in vLLM."""
 COLDEST = 0.01
+"""Other temperatures are raised to this, as in vLLM: logits divided by less overflow."""
 
 # How the vLLM engine speaks to its worker: two extra arguments of a sequence, one environment variable.
 TOP_P_KEY = "ratchet_top_p"
@@ -150,7 +151,7 @@ def sequence_seed(seed: int, prompt: int, candidate: int) -> int:
 
 
 def offsets(tokenizer: Any, texts: list[str], limit: int) -> list[tuple[Tokens, tuple[int, ...]]]:
-    """Tokens of each text, and where each token ends in it. Raises TextTooLongError."""
+    """Tokens of each text, and where each token ends in it (characters). Raises TextTooLongError."""
     coded = tokenizer(texts, return_offsets_mapping=True)
     for number, ids in enumerate(coded["input_ids"]):
         if len(ids) > limit:
@@ -181,8 +182,9 @@ def context_length(checkpoint: Path, wanted: int) -> int:
 def uniforms(seeds: npt.NDArray[np.uint64], positions: npt.NDArray[np.uint64]) -> npt.NDArray[np.float64]:
     """The random numbers in [0, 1) that decide sequences' tokens at `positions` (0 is the first generated one), [B] each.
 
-    Counted, not streamed: it does not matter how often, or beside whom, an engine had to compute a position. This is
-    SplitMix64 (Steele, Lea and Flood, 2014) at its given place; the seeds are digests, so streams do not overlap.
+    A number depends on seed and position alone: it does not matter how often, or beside whom, an engine computes a
+    position. This is SplitMix64 (Steele, Lea and Flood, 2014) read at a given place; seeds are digests, so that streams do
+    not overlap.
     """
     state = seeds + (positions + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
     state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

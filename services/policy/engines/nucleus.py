@@ -1,4 +1,4 @@
-"""Sampling: exact top-p without sorting the vocabulary, and draws that given random numbers decide.
+"""Sampling: exact top-p without sorting the vocabulary, and draws that are decided by given random numbers.
 
 A full sort of 64 rows of 152k logits takes 1.6 s on two cores, longer than the 0.5B model itself; the nucleus nearly
 always lies within the few hundred largest logits, which `topk` finds in a twentieth of that. Rows where it does not
@@ -8,6 +8,7 @@ are sorted after all.
 import torch
 
 HEAD = 256
+"""Largest logits of a row that are looked at before it is sorted."""
 
 
 def keep_nucleus(logits: torch.Tensor, top_p: torch.Tensor) -> torch.Tensor:

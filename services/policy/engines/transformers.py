@@ -1,9 +1,9 @@
 """The transformers engine: batches decoded in a thread, for machines without vLLM and for very small models.
 
-Sequences that arrive within a few milliseconds, or while a batch runs, go into the next batch together; on a decoder that
-can be joined (`decoders`: very small models on a CPU) they join the batch that runs, at its next token. Candidates of
-one prompt share its prefill; a sequence that ends leaves the batch at once. Each sequence has its own temperature, top-p,
-stop strings and random numbers, so its draws do not depend on its neighbours.
+Sequences that arrive within a few milliseconds, or while a batch runs, go into the next batch together. Where the decoder
+can be joined (`decoders`: very small models on a CPU) they join the batch that runs instead. Candidates of one prompt share
+its prefill; a sequence that ends leaves the batch at once. Each sequence has its own temperature, top-p, stop strings and
+random numbers, so its draws do not depend on its neighbours.
 
 Limits: no cache between sequences that are not asked for together. In bf16 the logits, and with them rare draws, can
 differ in the last bit between batches; in fp32 tests hold greedy output equal to unbatched generation.
@@ -259,7 +259,7 @@ class TransformersEngine:
         waiting.extend(self._drain())
 
     def _run(self, waiting: list[Sequence]) -> None:
-        """Decode until the batch is empty. What `waiting` holds at first is added to it, and later what joins."""
+        """Decode until the batch is empty. It begins with what `waiting` holds; what comes later joins where it can."""
         live: list[Sequence] = []
         try:
             with torch.inference_mode():
@@ -275,6 +275,7 @@ class TransformersEngine:
                 self._decoder.keep([])
 
     def _decode(self, live: list[Sequence], waiting: list[Sequence]) -> None:
+        """One token of every sequence a turn. `live`, `rows`, `chosen` and the decoder have the same order."""
         decoder = self._decoder
         assert decoder is not None
         rows = np.empty(0, ROW)

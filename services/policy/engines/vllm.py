@@ -1,8 +1,8 @@
 """The vLLM engine: AsyncLLM in this process, its core in a process of its own; continuous batching, prefix caching.
 
 Each sequence is a request of its own, so batches form in the engine over everything that is waiting. With a seed each
-sequence has its own random stream, which does not depend on its neighbours; the logits can, in the last bit of bf16, so
-the same request may rarely give another token in another batch (vLLM gives no more than that).
+sequence has its own random stream, which does not depend on its neighbours. The logits do, in the last bit of bf16: the
+same request may rarely give another token in another batch. vLLM promises no more than that.
 
 On CPUs top-p and seeded draws are our own (`vllm_worker`): vLLM sorts the whole vocabulary for every token.
 
@@ -48,7 +48,9 @@ from services.policy.engines.base import (
 log = structlog.get_logger()
 
 WATCH_SECONDS = 0.5
+"""Between looks at whether vLLM's core process lives."""
 FEW_CORES = 4
+"""Up to so many cores vLLM computes on all of them (see `use_every_core`)."""
 CPU_BLOCK = 32
 """Tokens in a block of the KV cache; the smallest that vLLM's CPU attention takes."""
 
@@ -200,7 +202,7 @@ class VllmEngine:
         return [done[start : start + sampling.n] for start in range(0, len(done), sampling.n)]
 
     async def _all(self, work: Iterable[Coroutine[None, None, _T]]) -> list[_T]:
-        """All at once, each an engine request of its own. Raises EngineFailedError."""
+        """Do all of it at once, each with an engine request of its own. Raises EngineFailedError."""
         from vllm.v1.engine.exceptions import EngineDeadError
 
         try:
@@ -213,7 +215,7 @@ class VllmEngine:
         return [task.result() for task in tasks]
 
     async def _sequence(self, prompt: Tokens, sampling: Sampling, number: int, candidate: int) -> Completion:
-        from vllm import SamplingParams, TokensPrompt
+        from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
         greedy = sampling.temperature < GREEDY_BELOW
@@ -221,40 +223,37 @@ class VllmEngine:
         own: dict[str, Any] = {}
         if self.device == "cpu" and not greedy:
             own = {TOP_P_KEY: sampling.top_p} | ({} if seed is None else {SEED_KEY: seed})
-        params = SamplingParams(
-            temperature=0.0 if greedy else max(COLDEST, sampling.temperature),
-            top_p=1.0 if own or greedy else sampling.top_p,
-            seed=None if own or greedy else seed,
-            stop=list(sampling.stop),
-            stop_token_ids=self._ends,
-            max_tokens=sampling.max_tokens,
-            logprobs=0,
-            # The trained format's markers are special tokens, and must be seen to stop at them.
-            skip_special_tokens=False,
-            output_kind=RequestOutputKind.FINAL_ONLY,
-            extra_args=own or None,
+        output = await self._last_output(
+            prompt,
+            SamplingParams(
+                temperature=0.0 if greedy else max(COLDEST, sampling.temperature),
+                top_p=1.0 if own or greedy else sampling.top_p,
+                seed=None if own or greedy else seed,
+                stop=list(sampling.stop),
+                stop_token_ids=self._ends,
+                max_tokens=sampling.max_tokens,
+                logprobs=0,
+                # The trained format's markers are special tokens, and must be seen to stop at them.
+                skip_special_tokens=False,
+                output_kind=RequestOutputKind.FINAL_ONLY,
+                extra_args=own or None,
+            ),
         )
+        if not output.outputs:
+            raise EngineFailedError("vLLM gave no output")
+        return _completion(output.outputs[0])
+
+    async def _last_output(self, prompt: Tokens, params: Any) -> Any:
+        """What vLLM's engine says at the end of one request (a RequestOutput). Raises EngineFailedError."""
+        from vllm import TokensPrompt
+
         last = None
         request = f"r{next(self._numbers)}"
         async for output in self._llm.generate(TokensPrompt(prompt_token_ids=prompt), params, request):
             last = output
-        if last is None or not last.outputs:
+        if last is None:
             raise EngineFailedError("vLLM gave no output")
-        out = last.outputs[0]
-        if out.finish_reason == "length":
-            ended = Ended.LENGTH
-        elif isinstance(out.stop_reason, str):
-            ended = Ended.STOP
-        elif out.finish_reason == "stop":
-            ended = Ended.EOS
-        else:
-            raise EngineFailedError(f"vLLM ended a sequence for the reason {out.finish_reason!r}")
-        stopped_by = out.stop_reason if ended is Ended.STOP else None
-        drawn = [places[token] for token, places in zip(out.token_ids, out.logprobs or [], strict=True)]
-        ends = itertools.accumulate(len(place.decoded_token or "") for place in drawn)
-        return Completion(
-            out.text, tuple(min(0.0, place.logprob) for place in drawn), tuple(ends), ended, stopped_by
-        )
+        return last
 
     async def read(self, texts: list[str]) -> list[Reading]:
         coded = await asyncio.to_thread(offsets, self._tokenizer, texts, self.max_model_len - 1)
@@ -262,23 +261,41 @@ class VllmEngine:
         return [Reading(tokens, ends, row) for (tokens, ends), row in zip(coded, logprobs, strict=True)]
 
     async def _logprobs(self, tokens: Tokens) -> tuple[float, ...]:
-        from vllm import SamplingParams, TokensPrompt
+        from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
         # vLLM does not answer for a prompt alone: it generates one token, which is thrown away.
         params = SamplingParams(
             temperature=0.0, max_tokens=1, prompt_logprobs=0, output_kind=RequestOutputKind.FINAL_ONLY
         )
-        last = None
-        request = f"r{next(self._numbers)}"
-        async for output in self._llm.generate(TokensPrompt(prompt_token_ids=tokens), params, request):
-            last = output
-        if last is None or last.prompt_logprobs is None:
+        output = await self._last_output(tokens, params)
+        if output.prompt_logprobs is None:
             raise EngineFailedError("vLLM gave no log-probabilities")
         return tuple(
             min(0.0, places[token].logprob) if places else 0.0
-            for token, places in zip(tokens, last.prompt_logprobs, strict=True)
+            for token, places in zip(tokens, output.prompt_logprobs, strict=True)
         )
+
+
+def _completion(output: Any) -> Completion:
+    """A CompletionOutput of vLLM as ours. Raises EngineFailedError when it ended for no reason that we know."""
+    if output.finish_reason == "length":
+        ended = Ended.LENGTH
+    elif isinstance(output.stop_reason, str):
+        ended = Ended.STOP
+    elif output.finish_reason == "stop":
+        ended = Ended.EOS
+    else:
+        raise EngineFailedError(f"vLLM ended a sequence for the reason {output.finish_reason!r}")
+    drawn = [places[token] for token, places in zip(output.token_ids, output.logprobs or [], strict=True)]
+    ends = itertools.accumulate(len(place.decoded_token or "") for place in drawn)
+    return Completion(
+        output.text,
+        tuple(min(0.0, place.logprob) for place in drawn),
+        tuple(ends),
+        ended,
+        output.stop_reason if ended is Ended.STOP else None,
+    )
 
 
 def use_every_core() -> None:

@@ -9,7 +9,6 @@ import select
 import signal
 import threading
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +21,8 @@ from services.policy.engines.nucleus import draw, keep_nucleus
 
 @dataclass(frozen=True)
 class _Row:
+    """How one row of vLLM's batch is sampled."""
+
     top_p: float
     seed: int | None
     written: list[int]
@@ -31,8 +32,8 @@ class _Row:
 class OwnSampling(LogitsProcessor):
     """Top-p and seeded draws from `SamplingParams.extra_args`; runs where vLLM's own top-p runs, after the temperature.
 
-    Seeded rows are decided here, all but the drawn token masked: on CPUs vLLM 0.32 takes back a draw of a prompt that is
-    computed in pieces with an operation that CPU generators do not have, and its core dies of it.
+    Seeded rows are decided here: all but the drawn token is masked. vLLM's own seeded draws fail on CPUs: where a prompt is
+    computed in pieces, vLLM 0.32 takes a draw back with an operation that CPU generators do not have, and its core dies.
     """
 
     def __init__(self, vllm_config: VllmConfig, device: torch.device, is_pin_memory: bool) -> None:
@@ -79,14 +80,11 @@ class OwnSampling(LogitsProcessor):
 
 
 class Lifeline:
-    """Mixed into vLLM's worker; importing it is what counts."""
-
-    def lifeline(self) -> dict[str, Any]:
-        """What is watched (for tests and for the curious)."""
-        return {"service": os.environ.get(SERVICE_PID), "engine": os.getpid()}
+    """vLLM mixes it into its worker, and imports this module for it, which holds on to the service (below)."""
 
 
 def _hold_on_to_the_service() -> None:
+    """End this process when the service's has ended. Does nothing in the service itself."""
     pid = os.environ.get(SERVICE_PID)
     if pid is None or not hasattr(os, "pidfd_open") or int(pid) == os.getpid():
         return
