@@ -12,11 +12,14 @@ from pathlib import Path
 import pytest
 from http_double import serving
 from running_stack import Running, running_stack
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from models import make_memorised_checkpoint
 from ratchet.stack import ports
 from ratchet.stack.postgres import Postgres, drop_database, ensure_database, running_postgres
 from ratchet.stack.valkey import running_valkey
+from ratchet.store.engine import make_engine
+from ratchet.store.migrate import migrate
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -42,6 +45,15 @@ def database_url(postgres: Postgres, request: pytest.FixtureRequest) -> Iterator
     assert ensure_database(postgres, name)
     yield postgres.url(name)
     drop_database(postgres, name)
+
+
+@pytest.fixture(scope="module")
+async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
+    """The module's database, with this version's tables."""
+    engine = make_engine(database_url)
+    await migrate(engine)
+    yield engine
+    await engine.dispose()
 
 
 @pytest.fixture(scope="session")

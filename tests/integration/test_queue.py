@@ -22,9 +22,7 @@ from ratchet.redis import make_redis
 from ratchet.settings import SearchSettings
 from ratchet.stack.valkey import running_valkey
 from ratchet.states import SearchState
-from ratchet.store.engine import make_engine
 from ratchet.store.ids import new_id
-from ratchet.store.migrate import migrate
 from ratchet.store.searches import SearchStore, Waiting
 from services.search.consumer import Consumer
 
@@ -44,14 +42,6 @@ async def redis(own_redis_url: str) -> AsyncIterator[Redis]:
     client = make_redis(own_redis_url)
     yield client
     await client.aclose()
-
-
-@pytest.fixture(scope="module")
-async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
-    engine = make_engine(database_url)
-    await migrate(engine)
-    yield engine
-    await engine.dispose()
 
 
 @pytest.fixture(scope="module")

@@ -6,18 +6,28 @@ from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
+import old_round
 import pytest
+from pydantic import ValidationError
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from ratchet.contracts.rounds import READ_IN, RoundConfig, RoundProgress, RoundRequest, RoundView
+from ratchet.contracts.round_metrics import Measured, RoundMetrics, Verdict
+from ratchet.contracts.rounds import (
+    READ_IN,
+    Disagreement,
+    Evaluation,
+    RoundConfig,
+    RoundProgress,
+    RoundRequest,
+    RoundView,
+)
 from ratchet.contracts.search import SearchRequest
 from ratchet.problems import Problem, problem_id
 from ratchet.states import ROUND_TRANSITIONS, IllegalTransitionError, RoundState, SearchState
 from ratchet.store import tables as t
-from ratchet.store.engine import make_engine, transaction
+from ratchet.store.engine import transaction
 from ratchet.store.ids import new_id
-from ratchet.store.migrate import migrate
 from ratchet.store.round_searches import RoundSearchStore
 from ratchet.store.rounds import (
     ConfigInUseError,
@@ -32,20 +42,21 @@ LEASE = 30.0
 STAGES = list(RoundState)[:6]
 
 
-@pytest.fixture(scope="module")
-async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
-    engine = make_engine(database_url)
-    await migrate(engine)
-    yield engine
-    await engine.dispose()
-
-
 @pytest.fixture
 async def store(engine: AsyncEngine) -> AsyncIterator[RoundStore]:
     """With no round in it that a trainer could take up."""
     yield RoundStore(engine)
     async with transaction(engine) as connection:
         await connection.execute(t.rounds.update().values(state=RoundState.FAILED))
+
+
+DISAGREEMENT = Disagreement(answer="41", programs=3, prm_score=0.9)
+REJECTED = Verdict(promoted=False, lost=["development.greedy"], comparisons={}, alpha=0.1, tolerance=0.01)
+
+
+def took(claim: RoundClaim) -> RoundMetrics:
+    """What every stage hands on: its seconds, beside those of the stages before it."""
+    return RoundMetrics(seconds=claim.metrics.seconds | {claim.state: 1.0})
 
 
 def a_run() -> str:
@@ -56,7 +67,7 @@ async def begin(store: RoundStore, run: str | None = None) -> RoundView:
     return await store.create(RoundRequest(run=run or a_run()))
 
 
-async def claimed(store: RoundStore, owner: str = "t1", lease: float = LEASE) -> RoundClaim:
+async def claim_round(store: RoundStore, owner: str = "t1", lease: float = LEASE) -> RoundClaim:
     claim = await store.claim(owner, lease)
     assert claim is not None
     return claim
@@ -91,19 +102,19 @@ async def test_the_oldest_round_is_claimed_by_one_trainer_only(store: RoundStore
     assert sorted(str(claim.id) for claim in claims if claim is not None) == sorted([first.id, second.id])
     assert await store.claim("late", LEASE) is None
     one = next(claim for claim in claims if claim is not None)
-    assert (one.state, one.number, one.metrics) == (RoundState.CREATED, 1, {})
+    assert (one.state, one.number, one.metrics) == (RoundState.CREATED, 1, RoundMetrics())
     assert one.config == RoundRequest().config
 
 
 async def test_a_round_whose_lease_ran_out_is_taken_over_and_a_renewed_one_is_not(store: RoundStore) -> None:
     await begin(store)
-    short = await claimed(store, lease=0.3)
+    short = await claim_round(store, lease=0.3)
     assert await store.renew(short, LEASE) == (False, False)
     await asyncio.sleep(0.4)
     assert await store.claim("t2", LEASE) is None
     await store.renew(short, 0.05)
     await asyncio.sleep(0.1)
-    taken = await claimed(store, "t2")
+    taken = await claim_round(store, "t2")
     assert (taken.id, taken.fence) == (short.id, short.fence + 1)
 
 
@@ -114,10 +125,10 @@ def searches(engine: AsyncEngine) -> RoundSearchStore:
 
 WRITES: dict[str, Callable[[RoundStore, RoundSearchStore, RoundClaim], Awaitable[Any]]] = {
     "renew": lambda store, _, claim: store.renew(claim, LEASE),
-    "advance": lambda store, _, claim: store.advance(claim, RoundState.SEARCHING, {"x": 1}),
-    "fail": lambda store, _, claim: store.advance(claim, RoundState.FAILED, {}, "no reason"),
+    "advance": lambda store, _, claim: store.advance(claim, RoundState.SEARCHING, took(claim)),
+    "fail": lambda store, _, claim: store.advance(claim, RoundState.FAILED, RoundMetrics(), "no reason"),
     "add_problems": lambda store, _, claim: store.add_problems(claim, "train", problems("Late?")),
-    "quarantine": lambda store, _, claim: store.quarantine(claim, "train", {0: {"answer": "1"}}),
+    "quarantine": lambda store, _, claim: store.quarantine(claim, "train", {0: DISAGREEMENT}),
     "plan": lambda _, searches, claim: searches.plan(claim, "label", 0, requests(["Late?"])),
     "add_dataset": lambda store, _, claim: store.add_dataset(claim, new_id(), "d", "/d", "0" * 64, 1),
     "add_evaluation": lambda store, _, claim: store.add_evaluation(claim, "m", "development", {}),
@@ -130,10 +141,10 @@ async def test_who_has_lost_a_round_can_write_nothing(
     store: RoundStore, searches: RoundSearchStore, engine: AsyncEngine, write: str, over: bool
 ) -> None:
     await begin(store)
-    lost = await claimed(store, lease=0.0)
-    current = await claimed(store, "t2")
+    lost = await claim_round(store, lease=0.0)
+    current = await claim_round(store, "t2")
     if over:
-        await store.advance(current, RoundState.FAILED, {}, "done with")
+        await store.advance(current, RoundState.FAILED, RoundMetrics(), "done with")
         lost = current
     before, rows = await read(store, lost), await count_rows(engine, lost.id)
     with pytest.raises(RoundLostError):
@@ -154,8 +165,8 @@ async def count_rows(engine: AsyncEngine, round_id: UUID) -> list[int]:
 
 async def test_progress_of_one_who_has_lost_the_round_is_not_shown(store: RoundStore) -> None:
     await begin(store)
-    lost = await claimed(store, lease=0.0)
-    current = await claimed(store, "t2")
+    lost = await claim_round(store, lease=0.0)
+    current = await claim_round(store, "t2")
     await store.note_progress(current, RoundProgress(stage="searching", done=3, total=9))
     await store.note_progress(lost, RoundProgress(stage="searching", done=1, total=9))
     assert (await read(store, current)).progress.done == 3
@@ -163,11 +174,11 @@ async def test_progress_of_one_who_has_lost_the_round_is_not_shown(store: RoundS
 
 async def test_a_round_that_is_given_back_is_free_at_once_and_its_claim_is_void(store: RoundStore) -> None:
     await begin(store)
-    claim = await claimed(store)
+    claim = await claim_round(store)
     await store.release(claim)
     with pytest.raises(RoundLostError):
         await store.renew(claim, LEASE)
-    assert (await claimed(store, "t2")).id == claim.id
+    assert (await claim_round(store, "t2")).id == claim.id
 
 
 # --- states ----------------------------------------------------------------------------------------------------------
@@ -175,29 +186,69 @@ async def test_a_round_that_is_given_back_is_free_at_once_and_its_claim_is_void(
 
 async def test_a_round_goes_through_its_stages_and_keeps_what_each_measured(store: RoundStore) -> None:
     await begin(store)
-    claim = await claimed(store)
+    claim = await claim_round(store)
     for stage in STAGES[1:]:
         await store.note_progress(claim, RoundProgress(stage="x", done=1))
-        claim = await store.advance(claim, stage, {stage.value: 1})
+        claim = await store.advance(claim, stage, took(claim))
         view = await read(store, claim)
         assert (view.state, view.progress, view.ended_at) == (stage, RoundProgress(), None)
-    claim = await store.advance(claim, RoundState.REJECTED, {"gate": {"promoted": False}}, "worse")
+    claim = await store.advance(claim, RoundState.REJECTED, RoundMetrics(gate=REJECTED), "worse")
     view = await read(store, claim)
-    assert view.metrics == {stage.value: 1 for stage in STAGES[1:]} | {"gate": {"promoted": False}}
+    assert view.metrics == RoundMetrics(gate=REJECTED, seconds=dict.fromkeys(STAGES[:-1], 1.0))
+    assert claim.metrics == view.metrics
     assert (view.state, view.reason) == (RoundState.REJECTED, "worse")
     assert view.ended_at is not None
     assert await store.claim("t2", LEASE) is None
 
 
+async def test_a_round_of_another_version_is_read_and_what_only_that_one_knows_stays(
+    store: RoundStore, engine: AsyncEngine
+) -> None:
+    round_id = new_id()
+    async with transaction(engine) as connection:
+        await connection.execute(
+            t.rounds.insert().values(
+                id=round_id,
+                run=a_run(),
+                number=1,
+                state=RoundState.CREATED,
+                config=old_round.CONFIG,
+                metrics=old_round.METRICS,
+            )
+        )
+    view = await store.get(round_id)
+    assert view is not None
+    assert (view.config.seed, view.config.evaluation) == (7, Evaluation())
+    metrics = view.metrics
+    assert metrics.prm is not None
+    assert metrics.prm.calibration.b == -0.5488
+    assert metrics.gate is not None
+    assert (metrics.gate.promoted, metrics.gate.prm) == (True, None)
+    assert metrics.evaluation is not None
+    assert metrics.evaluation.candidate.measured["held_out.greedy"].answered is None
+
+    with pytest.raises(ValidationError, match="later"):
+        await store.claim("t1", 0.0)
+    known = {name: part for name, part in old_round.CONFIG.items() if name != "later"}
+    async with transaction(engine) as connection:
+        await connection.execute(t.rounds.update().where(t.rounds.c.id == round_id).values(config=known))
+    claim = await claim_round(store)
+    assert claim.metrics == metrics
+    claim = await store.advance(claim, RoundState.SEARCHING, took(claim))
+    async with transaction(engine) as connection:
+        kept = await connection.scalar(select(t.rounds.c.metrics).where(t.rounds.c.id == round_id))
+    assert kept == old_round.METRICS | {"seconds": {"created": 1.0, "searching": 3.6, "evaluating": 12.6}}
+
+
 @pytest.mark.parametrize("state", RoundState)
 async def test_states_move_only_along_the_table(store: RoundStore, state: RoundState) -> None:
     await begin(store)
-    claim = await claimed(store)
+    claim = await claim_round(store)
     for target in RoundState:
         if target in ROUND_TRANSITIONS[state]:
             continue
         with pytest.raises(IllegalTransitionError):
-            await store.advance(replace(claim, state=state), target, {})
+            await store.advance(replace(claim, state=state), target, RoundMetrics())
     assert (await read(store, claim)).state is RoundState.CREATED
 
 
@@ -206,7 +257,7 @@ async def test_states_move_only_along_the_table(store: RoundStore, state: RoundS
 
 async def test_a_paused_round_is_nobodys_until_it_is_resumed(store: RoundStore) -> None:
     view = await begin(store)
-    claim = await claimed(store)
+    claim = await claim_round(store)
     asked = await store.ask(UUID(view.id), paused=True)
     assert asked is not None
     assert asked.paused
@@ -214,7 +265,7 @@ async def test_a_paused_round_is_nobodys_until_it_is_resumed(store: RoundStore) 
     await store.release(claim)
     assert await store.claim("t2", LEASE) is None
     await store.ask(UUID(view.id), paused=False)
-    assert (await claimed(store, "t2")).id == claim.id
+    assert (await claim_round(store, "t2")).id == claim.id
 
 
 async def test_a_paused_round_can_be_cancelled(store: RoundStore) -> None:
@@ -224,14 +275,14 @@ async def test_a_paused_round_can_be_cancelled(store: RoundStore) -> None:
     asked = await store.ask(UUID(view.id), cancel=True)
     assert asked is not None
     assert (asked.cancel_requested, asked.paused) == (True, False)
-    assert await store.renew(await claimed(store), LEASE) == (False, True), "somebody has to end it"
+    assert await store.renew(await claim_round(store), LEASE) == (False, True), "somebody has to end it"
 
 
 async def test_a_round_that_is_over_can_be_asked_for_nothing_and_an_unknown_one_is_none(
     store: RoundStore,
 ) -> None:
     view = await begin(store)
-    await store.advance(await claimed(store), RoundState.FAILED, {}, "x")
+    await store.advance(await claim_round(store), RoundState.FAILED, RoundMetrics(), "x")
     for ask in ({"paused": True}, {"paused": False}, {"cancel": True}):
         with pytest.raises(RoundConflictError, match="The round is over: failed"):
             await store.ask(UUID(view.id), **ask)
@@ -243,11 +294,11 @@ async def test_the_next_round_of_a_run_begins_when_the_last_one_is_over(store: R
     assert (await begin(store, run)).number == 1
     with pytest.raises(RoundConflictError, match=f"Round 1 of the run '{run}' is created"):
         await begin(store, run)
-    claim = await claimed(store)
-    claim = await store.advance(claim, RoundState.SEARCHING, {})
+    claim = await claim_round(store)
+    claim = await store.advance(claim, RoundState.SEARCHING, RoundMetrics())
     with pytest.raises(RoundConflictError, match="is searching"):
         await begin(store, run)
-    await store.advance(claim, RoundState.FAILED, {}, "x")
+    await store.advance(claim, RoundState.FAILED, RoundMetrics(), "x")
     assert (await begin(store, run)).number == 2
     assert (await begin(store)).number == 1, "another run"
     assert [view.number for view in await store.rounds(run)] == [2, 1]
@@ -266,10 +317,10 @@ async def test_of_many_who_begin_a_round_at_once_one_succeeds(store: RoundStore)
 async def failed_in(store: RoundStore, stage: RoundState, run: str | None = None) -> RoundClaim:
     """A round whose stages up to this one are finished, which failed."""
     await begin(store, run)
-    claim = await claimed(store)
+    claim = await claim_round(store)
     for following in STAGES[1 : STAGES.index(stage) + 1]:
-        claim = await store.advance(claim, following, {following.value: 1})
-    await store.advance(claim, RoundState.FAILED, {}, "x")
+        claim = await store.advance(claim, following, took(claim))
+    await store.advance(claim, RoundState.FAILED, RoundMetrics(), "x")
     return claim
 
 
@@ -284,17 +335,17 @@ async def test_a_failed_round_goes_on_with_the_stage_that_failed(
     assert again is not None
     assert (again.state, again.failed_in, again.reason, again.ended_at) == (stage, None, None, None)
     assert (again.metrics, again.config) == (before.metrics, before.config)
-    assert (await claimed(store, "t2")).state is stage
+    assert (await claim_round(store, "t2")).state is stage
     with pytest.raises(RoundLostError):
-        await store.advance(claim, RoundState.FAILED, {}, "by the one that held it before")
+        await store.advance(claim, RoundState.FAILED, RoundMetrics(), "by the one that held it before")
 
 
 async def test_a_cancelled_round_is_not_cancelled_again_when_it_is_retried(store: RoundStore) -> None:
     view = await begin(store)
     await store.ask(UUID(view.id), cancel=True)
-    await store.advance(await claimed(store), RoundState.FAILED, {}, "cancelled on request")
+    await store.advance(await claim_round(store), RoundState.FAILED, RoundMetrics(), "cancelled on request")
     await store.retry(UUID(view.id))
-    assert await store.renew(await claimed(store), LEASE) == (False, False)
+    assert await store.renew(await claim_round(store), LEASE) == (False, False)
 
 
 async def test_only_the_last_round_of_a_run_is_retried_and_only_when_it_failed(store: RoundStore) -> None:
@@ -324,8 +375,8 @@ async def test_a_retry_changes_what_no_finished_stage_has_used_and_nothing_else(
     assert (await read(store, claim)).state is RoundState.FAILED
     again = await store.retry(claim.id, config)
     assert again is not None
-    assert again.config == config.model_dump(mode="json")
-    assert (await claimed(store)).config == config
+    assert again.config == config
+    assert (await claim_round(store)).config == config
 
 
 async def test_what_a_stage_works_with_is_known_of_every_part_of_a_configuration() -> None:
@@ -336,7 +387,7 @@ async def test_a_retry_plans_failed_and_cancelled_searches_anew_and_keeps_the_ot
     store: RoundStore, searches: RoundSearchStore, engine: AsyncEngine
 ) -> None:
     await begin(store)
-    claim = await store.advance(await claimed(store), RoundState.SEARCHING, {})
+    claim = await store.advance(await claim_round(store), RoundState.SEARCHING, RoundMetrics())
     texts = ["Solved?", "Failed?", "Cancelled?", "Being cancelled?"]
     planned = await searches.plan(claim, "label", 0, requests(texts))
     ends = (SearchState.SOLVED_VERIFIED, SearchState.FAILED, SearchState.CANCELLED, SearchState.RUNNING)
@@ -347,9 +398,9 @@ async def test_a_retry_plans_failed_and_cancelled_searches_anew_and_keeps_the_ot
                 .where(t.searches.c.id == each.id)
                 .values(state=state, cancel_requested=state is SearchState.RUNNING)
             )
-    await store.advance(claim, RoundState.FAILED, {}, "x")
+    await store.advance(claim, RoundState.FAILED, RoundMetrics(), "x")
     await store.retry(claim.id)
-    claim = await claimed(store)
+    claim = await claim_round(store)
     anew = await searches.plan(claim, "label", 0, requests(texts))
     assert len(anew) == 3
     found = await searches.results(claim.id, "label")
@@ -358,11 +409,11 @@ async def test_a_retry_plans_failed_and_cancelled_searches_anew_and_keeps_the_ot
 
 async def test_problems_of_a_round_that_failed_at_its_beginning_are_chosen_anew(store: RoundStore) -> None:
     await begin(store)
-    claim = await claimed(store)
+    claim = await claim_round(store)
     await store.add_problems(claim, "train", problems("Old?"))
-    await store.advance(claim, RoundState.FAILED, {}, "x")
+    await store.advance(claim, RoundState.FAILED, RoundMetrics(), "x")
     await store.retry(claim.id)
-    claim = await claimed(store)
+    claim = await claim_round(store)
     await store.add_problems(claim, "train", problems("New?"))
     assert [each.text for each in await store.problems(claim.id, "train")] == ["New?"]
 
@@ -374,7 +425,7 @@ async def test_problems_are_kept_in_their_order_and_adding_them_again_changes_no
     store: RoundStore,
 ) -> None:
     await begin(store)
-    claim = await claimed(store)
+    claim = await claim_round(store)
     given = problems("B?", "A?", "C?")
     for _ in range(2):
         await store.add_problems(claim, "train", given)
@@ -389,15 +440,15 @@ async def test_problems_are_kept_in_their_order_and_adding_them_again_changes_no
 async def test_what_is_set_aside_is_listed_for_its_round_and_its_run(store: RoundStore) -> None:
     run = a_run()
     await begin(store, run)
-    first = await claimed(store)
+    first = await claim_round(store)
     await store.add_problems(first, "train", problems("Wrong one?", "Good one?"))
-    why = {"answer": "41", "programs": 3, "prm_score": 0.9}
+    why = Disagreement(answer="41", programs=3, prm_score=0.9)
     for _ in range(2):
         await store.quarantine(first, "train", {0: why})
     assert [each.quarantined for each in await store.problems(first.id, "train")] == [True, False]
-    await store.advance(first, RoundState.FAILED, {}, "x")
+    await store.advance(first, RoundState.FAILED, RoundMetrics(), "x")
     await begin(store, run)
-    second = await claimed(store)
+    second = await claim_round(store)
     await store.add_problems(second, "train", problems("Good one?", "Another?"))
     await store.quarantine(second, "train", {1: why})
 
@@ -413,7 +464,7 @@ async def test_a_plan_that_is_made_again_adds_only_what_is_missing(
     store: RoundStore, searches: RoundSearchStore, engine: AsyncEngine
 ) -> None:
     await begin(store)
-    claim = await claimed(store)
+    claim = await claim_round(store)
     first = await searches.plan(claim, "label", 0, requests(["One?", "Two?"]))
     assert len(first) == 2
     assert await searches.plan(claim, "label", 0, requests(["One?", "Two?"])) == []
@@ -443,7 +494,7 @@ async def test_a_planned_search_that_asked_for_something_else_gives_way(
     store: RoundStore, searches: RoundSearchStore
 ) -> None:
     await begin(store)
-    claim = await claimed(store)
+    claim = await claim_round(store)
     asked = requests(["One?", "Two?"])
     first, second = await searches.plan(claim, "label", 0, asked)
     changed = {0: asked[0], 1: asked[1].model_copy(update={"seed": 7})}
@@ -458,7 +509,7 @@ async def test_cancelling_a_rounds_searches_leaves_those_of_others_alone(
 ) -> None:
     others = SearchStore(engine)
     await begin(store)
-    claim = await claimed(store)
+    claim = await claim_round(store)
     planned = await searches.plan(claim, "label", 0, requests(["One?", "Two?", "Three?"]))
     alone, _ = await others.create(SearchRequest(problem="Mine?"), None)
     await others.request_cancel(planned[0].id)
@@ -475,7 +526,7 @@ async def test_an_evaluation_that_is_made_again_takes_the_place_of_the_first(
     store: RoundStore, engine: AsyncEngine
 ) -> None:
     await begin(store)
-    claim = await claimed(store)
+    claim = await claim_round(store)
     version = f"m@{new_id().hex}"
     async with transaction(engine) as connection:
         await connection.execute(
@@ -483,10 +534,11 @@ async def test_an_evaluation_that_is_made_again_takes_the_place_of_the_first(
                 version=version, kind="policy", state="candidate", uri="/m", sha256="0" * 64
             )
         )
-    for figure in (1, 2):
-        await store.add_evaluation(claim, version, "development", {"n": figure})
+    for right in (0, 1):
+        figures = Measured(n=1, right=right, accuracy=right, ci95=(0.0, 1.0), tokens=9.0, outcomes=str(right))
+        await store.add_evaluation(claim, version, "development", {"development.greedy": figures})
     async with transaction(engine) as connection:
         rows = await connection.execute(
             select(t.evaluations.c.metrics).where(t.evaluations.c.model == version)
         )
-        assert rows.scalars().all() == [{"n": 2}]
+        assert [each["development.greedy"]["right"] for each in rows.scalars()] == [1]

@@ -31,9 +31,7 @@ from ratchet.queue import SearchQueue
 from ratchet.settings import SearchSettings
 from ratchet.stack.valkey import running_valkey
 from ratchet.states import NodeState, SearchState
-from ratchet.store.engine import make_engine
 from ratchet.store.ids import new_id
-from ratchet.store.migrate import migrate
 from ratchet.store.nodes import NodeRecord
 from ratchet.store.search_results import SearchOutcome
 from ratchet.store.searches import Claim, SearchStore
@@ -53,14 +51,6 @@ ROOT = NodeRecord(id="root", parent=None, ordinal=0, depth=0, state=NodeState.OP
 @pytest.fixture(scope="module")
 def search_settings(database_url: str, redis_url: str) -> SearchSettings:
     return SearchSettings(database_url=database_url, redis_url=redis_url, queue_name="api-tests")
-
-
-@pytest.fixture(scope="module")
-async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
-    engine = make_engine(database_url)
-    await migrate(engine)
-    yield engine
-    await engine.dispose()
 
 
 @pytest.fixture(scope="module")
@@ -87,14 +77,14 @@ async def api(base_url: str) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
-async def begun(store: SearchStore, **changes: Any) -> Claim:
+async def begin_search(store: SearchStore, **changes: Any) -> Claim:
     search_id, _ = await store.create(SearchRequest.model_validate({"problem": "6 * 7?", **changes}), None)
     claim = await store.claim(search_id, "w", 60, 5)
     assert claim is not None
     return claim
 
 
-async def solved(store: SearchStore, claim: Claim, **changes: Any) -> SearchResult:
+async def solve(store: SearchStore, claim: Claim, **changes: Any) -> SearchResult:
     outcome = SearchOutcome(answer="42", program="print(42)", verification=VERIFIED, usage=Usage(nodes=1))
     await store.finish(claim, SearchState.SOLVED_VERIFIED, replace(outcome, **changes))
     result = await store.result(claim.id)
@@ -162,7 +152,7 @@ async def test_waiting_gives_the_result_when_it_comes_in_time(
                 if result is not None and result.problem == "wait for me":
                     claim = await store.claim(one.id, "w", 60, 5)
                     assert claim is not None
-                    await solved(store, claim)
+                    await solve(store, claim)
                     return
             await asyncio.sleep(0.05)
 
@@ -230,7 +220,7 @@ async def test_unknown_and_malformed_ids_are_problems(api: httpx.AsyncClient, pa
 async def test_events_come_in_order_end_and_can_be_resumed(
     api: httpx.AsyncClient, store: SearchStore, events: Events
 ) -> None:
-    claim = await begun(store)
+    claim = await begin_search(store)
     path = f"/search/{claim.id}/events"
     state = {"state": "running", "reason": None}
 
@@ -240,7 +230,7 @@ async def test_events_come_in_order_end_and_can_be_resumed(
             await asyncio.sleep(0.05)
             shown = replace(ROOT, id=f"n{number}").view().model_dump(mode="json")
             await events.publish(claim.id, [Event(EventKind.NODE, shown)])
-        result = await solved(store, claim)
+        result = await solve(store, claim)
         await events.publish(claim.id, [Event(EventKind.END, result.model_dump(mode="json"))])
 
     live, _ = await asyncio.gather(sse(api, path), work())
@@ -260,8 +250,8 @@ async def test_events_come_in_order_end_and_can_be_resumed(
 async def test_a_search_whose_events_are_gone_still_tells_its_end(
     api: httpx.AsyncClient, store: SearchStore
 ) -> None:
-    claim = await begun(store)
-    await solved(store, claim)
+    claim = await begin_search(store)
+    await solve(store, claim)
     shown = await sse(api, f"/search/{claim.id}/events")
     assert [event["event"] for event in shown] == ["state", "end"]
     assert json.loads(shown[0]["data"])["state"] == "solved_verified"
@@ -271,15 +261,15 @@ async def test_a_search_whose_events_are_gone_still_tells_its_end(
 async def test_a_reader_hears_of_an_end_that_nobody_published(
     api: httpx.AsyncClient, store: SearchStore
 ) -> None:
-    claim = await begun(store)
+    claim = await begin_search(store)
     reading = asyncio.create_task(sse(api, f"/search/{claim.id}/events"))
     await asyncio.sleep(0.3)
-    await solved(store, claim)
+    await solve(store, claim)
     assert [event["event"] for event in await asyncio.wait_for(reading, 10)] == ["state", "end"]
 
 
 async def test_the_tree_is_json_or_valid_graphviz(api: httpx.AsyncClient, store: SearchStore) -> None:
-    claim = await begun(store)
+    claim = await begin_search(store)
     nasty = 'x = "a\\n"\nprint(x) # "];} \\ é'
     child = replace(ROOT, id="n1", parent="root", ordinal=1, depth=1, text=nasty, answer='4"2', prm_score=0.5)
     await store.journal(claim, [ROOT, child], Usage())
@@ -331,7 +321,7 @@ async def test_cancelling_is_idempotent_and_keeps_the_best_answer(
         response = await api.delete(queued)
         assert (response.status_code, response.json()["state"]) == (200, "cancelled")
     assert [event["event"] for event in await sse(api, f"{queued}/events")] == ["state", "state", "end"]
-    claim = await begun(store)
+    claim = await begin_search(store)
     for _ in range(2):
         assert (await api.delete(f"/search/{claim.id}")).status_code == 202
     assert await store.renew(claim, 60) is True
@@ -341,7 +331,7 @@ async def test_cancelling_is_idempotent_and_keeps_the_best_answer(
 
 
 async def test_a_proof_is_given_or_the_reason_why_not(api: httpx.AsyncClient, store: SearchStore) -> None:
-    claim = await begun(store)
+    claim = await begin_search(store)
     path = f"/search/{claim.id}/proof"
     is_problem(await api.get(path), 409)
     bundle = Proof(
@@ -359,11 +349,11 @@ async def test_a_proof_is_given_or_the_reason_why_not(api: httpx.AsyncClient, st
         created_at=datetime.now(UTC),
         sha256="1" * 64,
     )
-    await solved(store, claim, proof=bundle.model_dump(mode="json"))
+    await solve(store, claim, proof=bundle.model_dump(mode="json"))
     given = await api.get(path)
     assert given.status_code == 200
     assert Proof.model_validate(given.json()) == bundle
-    without = await begun(store)
+    without = await begin_search(store)
     await store.finish(without, SearchState.BUDGET_EXHAUSTED, SearchOutcome())
     is_problem(await api.get(f"/search/{without.id}/proof"), 404)
 
@@ -391,7 +381,7 @@ async def test_health_says_what_is_there(api: httpx.AsyncClient) -> None:
 async def test_without_redis_or_postgres_callers_are_told_to_come_back(
     search_settings: SearchSettings, tmp_path: Path, free_port: int, store: SearchStore
 ) -> None:
-    claim = await begun(store)
+    claim = await begin_search(store)
     changes: list[dict[str, Any]] = [
         {"redis_url": f"redis://127.0.0.1:{free_port}/0"},
         {"database_url": f"postgresql+asyncpg://ratchet@127.0.0.1:{free_port}/ratchet"},

@@ -1,18 +1,11 @@
 """The store against a real Postgres: leases and fences, trees, one result a search."""
 
 import asyncio
-import subprocess
-import sys
-import time
-from collections.abc import AsyncIterator
 from dataclasses import replace
-from pathlib import Path
 from uuid import UUID
 
 import pytest
-from alembic.autogenerate import compare_metadata
-from alembic.runtime.migration import MigrationContext
-from sqlalchemy import Connection, event, text
+from sqlalchemy import event, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -29,14 +22,11 @@ from ratchet.contracts.search import (
     VerificationLevel,
 )
 from ratchet.states import IllegalTransitionError, NodeState, SearchState
-from ratchet.store import tables
-from ratchet.store.engine import StoreUnavailableError, make_engine, transaction
+from ratchet.store.engine import transaction
 from ratchet.store.ids import new_id
-from ratchet.store.migrate import migrate
 from ratchet.store.nodes import NodeRecord, OrphanNodeError
 from ratchet.store.search_results import SearchOutcome
 from ratchet.store.searches import Claim, IdempotencyConflictError, LeaseLostError, SearchStore
-from ratchet.store.tables import metadata
 
 SECRET = "37.000123"
 VERIFIED = Verification(
@@ -47,19 +37,6 @@ VERIFIED = Verification(
     prm_share=0.8,
     confidence=0.9,
 )
-
-NEWEST = max(
-    file.stem for file in (Path(tables.__file__).parent / "migrations" / "versions").glob("0*.py")
-).partition("_")[0]
-"""Revision of the newest migration."""
-
-
-@pytest.fixture(scope="module")
-async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
-    engine = make_engine(database_url)
-    await migrate(engine)
-    yield engine
-    await engine.dispose()
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +52,7 @@ async def a_search(store: SearchStore, **changes: object) -> UUID:
     return (await store.create(a_request(**changes), None))[0]
 
 
-async def claimed(store: SearchStore, search_id: UUID, owner: str = "w1", lease: float = 30.0) -> Claim:
+async def claim_search(store: SearchStore, search_id: UUID, owner: str = "w1", lease: float = 30.0) -> Claim:
     claim = await store.claim(search_id, owner, lease, 5)
     assert claim is not None
     return claim
@@ -100,79 +77,6 @@ def node(number: int, parent: int | None = 0, **changes: object) -> NodeRecord:
     return replace(record, **changes)
 
 
-async def test_migrations_make_the_tables_that_the_code_declares(engine: AsyncEngine) -> None:
-    def differences(connection: Connection) -> list[object]:
-        return list(compare_metadata(MigrationContext.configure(connection), metadata))
-
-    checks = text(
-        "SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint WHERE contype = 'c' ORDER BY 1"
-    )
-    async with transaction(engine) as connection:
-        assert await connection.run_sync(differences) == []
-        # Alembic does not compare CHECK constraints.
-        migrated = (await connection.execute(checks)).all()
-    scratch = engine.url.set(database=f"checks_{new_id().hex}")
-    async with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
-        await connection.execute(text(f"CREATE DATABASE {scratch.database}"))
-    declared_engine = make_engine(scratch.render_as_string(hide_password=False))
-    async with transaction(declared_engine) as connection:
-        await connection.run_sync(metadata.create_all)
-        declared = (await connection.execute(checks)).all()
-    await declared_engine.dispose()
-    async with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
-        await connection.execute(text(f"DROP DATABASE {scratch.database}"))
-    assert migrated == declared
-    assert len(migrated) >= 12
-
-
-async def test_migrating_from_several_processes_at_once_works_and_again_changes_nothing(
-    engine: AsyncEngine,
-) -> None:
-    url = engine.url.set(database=f"many_{new_id().hex}")
-    async with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
-        await connection.execute(text(f"CREATE DATABASE {url.database}"))
-    engines = [make_engine(url.render_as_string(hide_password=False)) for _ in range(4)]
-    await asyncio.gather(*(migrate(one) for one in engines))
-    await migrate(engines[0])
-    async with transaction(engines[0]) as connection:
-        assert (
-            await connection.execute(text("SELECT version_num FROM alembic_version"))
-        ).scalars().all() == [NEWEST]
-    for one in engines:
-        await one.dispose()
-    async with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
-        await connection.execute(text(f"DROP DATABASE {url.database}"))
-
-
-def test_migrate_program_succeeds_and_says_what_to_do_where_it_cannot(database_url: str) -> None:
-    def run(url: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "ratchet.store.migrate"],
-            env={"RATCHET_DATABASE_URL": url, "PATH": ""},
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-
-    assert run(database_url).returncode == 0
-    wrong = run("mysql://nowhere")
-    assert wrong.returncode == 1
-    assert "RATCHET_DATABASE_URL" in wrong.stderr
-    assert "Traceback" not in wrong.stderr
-
-
-async def test_a_database_that_never_comes_is_an_error_and_not_a_hang(free_port: int) -> None:
-    engine = make_engine(f"postgresql+asyncpg://ratchet@127.0.0.1:{free_port}/ratchet")
-    began = time.monotonic()
-    with pytest.raises(StoreUnavailableError):
-        await migrate(engine, wait_seconds=0.5)
-    with pytest.raises(StoreUnavailableError):
-        await SearchStore(engine).result(new_id())
-    assert time.monotonic() - began < 10
-    await engine.dispose()
-
-
 async def test_the_database_refuses_a_state_that_is_not_in_the_enum(
     store: SearchStore, engine: AsyncEngine
 ) -> None:
@@ -182,16 +86,6 @@ async def test_the_database_refuses_a_state_that_is_not_in_the_enum(
             await connection.execute(
                 text("UPDATE searches SET state = 'maybe' WHERE id = :id"), {"id": search_id}
             )
-
-
-def test_ids_are_uuid7_and_in_order_of_time() -> None:
-    ids = []
-    for _ in range(5):
-        ids.append(new_id())
-        time.sleep(0.002)
-    assert ids == sorted(ids)
-    assert {one.version for one in ids} == {7}
-    assert len({new_id() for _ in range(10_000)}) == 10_000
 
 
 async def test_an_idempotency_key_gives_one_search_for_one_request(store: SearchStore) -> None:
@@ -218,7 +112,7 @@ async def test_a_claim_carries_the_request_without_its_reference_answer(store: S
         require="reference",
         reference_answer=SECRET,
     )
-    claim = await claimed(store, search_id)
+    claim = await claim_search(store, search_id)
     assert claim.request.strategy is StrategyName.BEST_OF_N
     assert claim.request.budget == Budget(tokens=99)
     assert (claim.request.seed, claim.request.priority) == (7, Priority.HIGH)
@@ -230,7 +124,7 @@ async def test_a_claim_carries_the_request_without_its_reference_answer(store: S
     for shown in (await store.result(search_id), await store.tree(search_id), await store.list_recent()):
         assert shown is not None
         assert SECRET not in shown.model_dump_json()
-    plain = await claimed(store, await a_search(store))
+    plain = await claim_search(store, await a_search(store))
     assert (plain.has_reference, await store.reference_answer(plain)) == (False, None)
 
 
@@ -243,10 +137,10 @@ async def test_of_many_workers_one_gets_the_search(store: SearchStore) -> None:
 
 async def test_a_worker_whose_lease_was_taken_can_write_nothing(store: SearchStore) -> None:
     search_id = await a_search(store)
-    old = await claimed(store, search_id, "old", lease=0.05)
+    old = await claim_search(store, search_id, "old", lease=0.05)
     await store.journal(old, [node(0)], Usage(nodes=1))
     await asyncio.sleep(0.1)
-    new = await claimed(store, search_id, "new")
+    new = await claim_search(store, search_id, "new")
     assert (new.fence, new.attempt, new.usage.nodes) == (old.fence + 1, 2, 1)
     assert new.started_at == old.started_at, "the budget counts from the first worker"
 
@@ -301,7 +195,7 @@ async def test_a_child_from_an_earlier_task_than_its_parents_comes_after_its_par
     store: SearchStore,
 ) -> None:
     search_id = await a_search(store)
-    claim = await claimed(store, search_id)
+    claim = await claim_search(store, search_id)
     # Task 5 found the step first, then the slower task 3 came by the same step and went on.
     await store.journal(claim, [node(0), node(5)], Usage())
     await store.journal(claim, [node(3, parent=5, depth=2)], Usage())
@@ -310,7 +204,7 @@ async def test_a_child_from_an_earlier_task_than_its_parents_comes_after_its_par
 
 async def test_a_tree_comes_back_as_it_was_written(store: SearchStore) -> None:
     search_id = await a_search(store)
-    claim = await claimed(store, search_id)
+    claim = await claim_search(store, search_id)
     first = [node(0), node(1), node(2, answer="37", state=NodeState.TERMINAL), node(3, parent=1, depth=2)]
     usage = Usage(policy=UsagePart(calls=2, tokens=14, seconds=0.5), nodes=3)
     await store.journal(claim, list(reversed(first)), usage)
@@ -340,7 +234,7 @@ async def test_a_tree_comes_back_as_it_was_written(store: SearchStore) -> None:
 
 async def test_whatever_a_program_prints_can_be_stored(store: SearchStore) -> None:
     search_id = await a_search(store)
-    claim = await claimed(store, search_id)
+    claim = await claim_search(store, search_id)
     await store.journal(claim, [node(0, stdout="a\x00b\ud800c\U0001f600'\"\\", answer="\x00")], Usage())
     (record,) = await store.load_nodes(search_id)
     assert (record.stdout, record.answer) == ("a�b�c\U0001f600'\"\\", "�")
@@ -359,7 +253,7 @@ async def test_whatever_a_program_prints_can_be_stored(store: SearchStore) -> No
 @pytest.mark.parametrize("old", [NodeState.TERMINAL, NodeState.EXHAUSTED, NodeState.FAILED])
 async def test_a_node_cannot_go_back(store: SearchStore, old: NodeState) -> None:
     search_id = await a_search(store)
-    claim = await claimed(store, search_id)
+    claim = await claim_search(store, search_id)
     await store.journal(claim, [node(0), node(1, state=old)], Usage())
     with pytest.raises(IllegalTransitionError, match=f"{old} -> open"):
         await store.journal(claim, [node(1, state=NodeState.OPEN), node(2)], Usage(nodes=9))
@@ -370,14 +264,14 @@ async def test_a_node_cannot_go_back(store: SearchStore, old: NodeState) -> None
 
 
 async def test_a_node_without_its_parent_is_refused(store: SearchStore) -> None:
-    claim = await claimed(store, await a_search(store))
+    claim = await claim_search(store, await a_search(store))
     with pytest.raises(OrphanNodeError, match="n4"):
         await store.journal(claim, [node(5, parent=4)], Usage())
 
 
 async def test_a_search_ends_once_and_its_result_is_whole(store: SearchStore) -> None:
     search_id = await a_search(store)
-    claim = await claimed(store, search_id)
+    claim = await claim_search(store, search_id)
     outcome = SearchOutcome(
         answer="37",
         program="print(37)",
@@ -419,7 +313,7 @@ async def test_cancelling_ends_a_queued_search_and_tells_the_worker_of_a_running
     assert await store.request_cancel(queued) is SearchState.CANCELLED
     assert await store.claim(queued, "w", 30, 5) is None
     running = await a_search(store)
-    claim = await claimed(store, running)
+    claim = await claim_search(store, running)
     assert await store.renew(claim, 30) is False
     assert await store.request_cancel(running) is SearchState.RUNNING
     assert await store.renew(claim, 30) is True
@@ -431,8 +325,8 @@ async def test_cancelling_ends_a_queued_search_and_tells_the_worker_of_a_running
 
 async def test_lapsed_finds_what_lost_its_worker_or_its_job_and_nothing_else(store: SearchStore) -> None:
     fresh, dead, alive, over = [await a_search(store) for _ in range(4)]
-    await claimed(store, dead, lease=0.01)
-    await claimed(store, alive)
+    await claim_search(store, dead, lease=0.01)
+    await claim_search(store, alive)
     await store.request_cancel(over)
     await asyncio.sleep(0.05)
     found = {waiting.id: waiting.fence for waiting in await store.lapsed(queued_seconds=60)}
@@ -463,7 +357,7 @@ async def test_pages_show_every_search_once_the_newest_first(store: SearchStore)
 async def test_a_journal_of_any_size_takes_the_same_few_statements(
     store: SearchStore, engine: AsyncEngine
 ) -> None:
-    claim = await claimed(store, await a_search(store))
+    claim = await claim_search(store, await a_search(store))
     statements: list[str] = []
 
     def count(_: object, __: object, statement: str, *rest: object) -> None:

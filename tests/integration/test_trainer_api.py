@@ -12,21 +12,12 @@ from ratchet.contracts.trainer import ModelKind, ModelRegistration, ModelView
 from ratchet.settings import TrainerSettings
 from ratchet.states import MODEL_TRANSITIONS, IllegalTransitionError, ModelState, RoundState
 from ratchet.store import tables as t
-from ratchet.store.engine import make_engine, transaction
+from ratchet.store.engine import transaction
 from ratchet.store.ids import new_id
-from ratchet.store.migrate import migrate
 from ratchet.store.registry import Registry
 from services.trainer.app import build_app
 
 SHA = "0123456789abcdef" * 4
-
-
-@pytest.fixture(scope="module")
-async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
-    engine = make_engine(database_url)
-    await migrate(engine)
-    yield engine
-    await engine.dispose()
 
 
 @pytest.fixture(scope="module")
@@ -156,12 +147,12 @@ async def test_rounds_are_listed_the_newest_first(api: httpx.AsyncClient, engine
         for number, round_id in enumerate(ids, start=1):
             await connection.execute(
                 t.rounds.insert().values(
-                    id=round_id, number=number, state=RoundState.CREATED, config={"n": number}
+                    id=round_id, number=number, state=RoundState.CREATED, config={"seed": number}
                 )
             )
     listed = (await api.get("/rounds")).json()["rounds"]
     assert [one["number"] for one in listed] == [2, 1]
-    assert (await api.get(f"/rounds/{ids[0]}")).json()["config"] == {"n": 1}
+    assert (await api.get(f"/rounds/{ids[0]}")).json()["config"]["seed"] == 1
 
 
 async def test_without_a_database_callers_are_told_to_come_back(free_port: int) -> None:
