@@ -31,7 +31,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from benchmarks.leaks import Census, Watch, cgroups
 from benchmarks.sandbox_service import Service, running_service
-from benchmarks.soak_programs import ACTIONS, RefusedError, Soak, WrongError, good
+from benchmarks.soak_client import RefusedError, Soak, WrongError
+from benchmarks.soak_programs import ACTIONS, good
 
 CALLERS = 6
 WARM_UP_SECONDS = 15
