@@ -97,17 +97,28 @@ def read_bundle(path: Path) -> tuple[dict[str, Any], Proof]:
 
 
 async def _checks(document: dict[str, Any], proof: Proof) -> AsyncGenerator[Check, None]:
+    """Each when it is done: first what needs no sandbox."""
     for check in check_bundle(document, proof):
         yield check
+    async with (
+        local_sandbox() as url,
+        SandboxClient(url) as sandbox,
+        contextlib.aclosing(check_programs(proof, sandbox)) as found,
+    ):
+        async for check in found:
+            yield check
+
+
+async def check_programs(proof: Proof, sandbox: SandboxClient) -> AsyncGenerator[Check, None]:
+    """Run the programs of a bundle again, and check what they print and give. Raises ServiceError."""
     good: list[ProofProgram] = []
-    async with local_sandbox() as url, SandboxClient(url) as sandbox:
-        for number, program in enumerate(proof.programs, 1):
-            holds = True
-            async for check in _run_again(number, program, proof.answer, sandbox):
-                holds = holds and check.holds
-                yield check
-            if holds:
-                good.append(program)
+    for number, program in enumerate(proof.programs, 1):
+        holds = True
+        async for check in _run_again(number, program, proof.answer, sandbox):
+            holds = holds and check.holds
+            yield check
+        if holds:
+            good.append(program)
     yield check_level(proof, good)
 
 

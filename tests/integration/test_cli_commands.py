@@ -19,12 +19,11 @@ from ratchet import __version__
 from ratchet.contracts.search import SearchResult
 from ratchet.stack.config import StackUrls
 from ratchet.stack.data_folder import running_stack
+from tests.cli_process import ENVIRONMENT, ratchet
 
 Double = tuple[str, Searches]
 
 RATCHET = [sys.executable, "-m", "ratchet.cli.main"]
-# Some tests run elsewhere; the sources are found from there, too.
-ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
 
 
 @pytest.fixture
@@ -32,22 +31,6 @@ def double() -> Iterator[Double]:
     with serving() as serve:
         app, searches = search_double()
         yield serve(app), searches
-
-
-def ratchet(*arguments: str, stdin: bytes = b"", cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        [*RATCHET, *arguments],
-        input=stdin,
-        capture_output=True,
-        timeout=60,
-        env=ENVIRONMENT,
-        cwd=cwd,
-    )
-    finished = subprocess.CompletedProcess(
-        done.args, done.returncode, done.stdout.decode(), done.stderr.decode()
-    )
-    assert "Traceback" not in finished.stderr, finished.stderr
-    return finished
 
 
 @pytest.mark.parametrize(("problem", "code"), [("say 42", 0), ("guess 42", 1), ("fail", 3)])
@@ -113,7 +96,10 @@ def test_wrong_use_is_said_and_exits_2(arguments: list[str], words: str) -> None
 
 
 def test_it_says_which_version_it_is() -> None:
-    assert ratchet("--version").stdout == f"ratchet {__version__}\n"
+    done = subprocess.run(
+        [*RATCHET, "--version"], env=ENVIRONMENT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == f"ratchet {__version__}\n"
 
 
 def test_stdin_that_is_no_text_is_wrong_use() -> None:
@@ -243,17 +229,7 @@ def test_eval_that_is_interrupted_cancels_its_searches_and_says_how_to_go_on(
         "".join(f'{{"problem": "endless {number}", "answer": {number}}}\n' for number in range(4))
     )
     process = subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "ratchet.cli.main",
-            "eval",
-            str(path),
-            "--data",
-            str(data),
-            "--concurrency",
-            "2",
-        ],
+        [*RATCHET, "eval", str(path), "--data", str(data), "--concurrency", "2"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=ENVIRONMENT,

@@ -35,9 +35,9 @@ def _check(path: Path) -> "subprocess.CompletedProcess[str]":
     )
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Iterator[Path]:
-    path = tmp_path / "sandbox.sock"
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    path = tmp_path_factory.mktemp("socket") / "sandbox.sock"
     process = _start(path)
     try:
         deadline = time.monotonic() + 60
