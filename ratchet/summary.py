@@ -1,8 +1,9 @@
 """A run of rounds in figures: what `ratchet rounds run` prints last, and what the report shows."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ratchet.contracts.round_metrics import Measured
 from ratchet.contracts.rounds import RoundView
 from ratchet.states import RoundState
 
@@ -16,8 +17,10 @@ MEASURED = {
 
 def run_summary(rounds: Sequence[RoundView], seconds: float | None = None) -> dict[str, Any]:
     """Rounds of one run in their order: base accuracy, figures of each round, seconds in all, held-out problems."""
-    first = next((each for each in rounds if each.metrics.get("evaluation")), None)
-    base = _measured(first, "incumbent") if first is not None and first.number == 1 else {}
+    first = next((each for each in rounds if each.metrics.evaluation is not None), None)
+    base: Mapping[str, Measured] = {}
+    if first is not None and first.number == 1 and first.metrics.evaluation is not None:
+        base = first.metrics.evaluation.incumbent.measured
     return {
         "base": _accuracy(base, "policy_pass1"),
         "base_system": _accuracy(base, "system"),
@@ -25,42 +28,37 @@ def run_summary(rounds: Sequence[RoundView], seconds: float | None = None) -> di
         "base_majority": _accuracy(base, "majority"),
         "rounds": [_round(each) for each in rounds],
         "seconds": None if seconds is None else round(seconds, 1),
-        "held_out": base.get("held_out.greedy", {}).get("n"),
+        "held_out": base["held_out.greedy"].n if "held_out.greedy" in base else None,
     }
 
 
 def _round(view: RoundView) -> dict[str, Any]:
-    measured = _measured(view, "candidate")
-    quality = (view.metrics.get("prm") or {}).get("quality", {})
+    metrics = view.metrics
+    measured = {} if metrics.evaluation is None else metrics.evaluation.candidate.measured
     taken = None if view.ended_at is None else (view.ended_at - view.created_at).total_seconds()
     return {
         "round": view.number,
         **{name: _accuracy(measured, name) for name in MEASURED},
-        "ci95": {name: measured.get(key, {}).get("ci95") for name, key in MEASURED.items()},
-        "coverage": view.metrics.get("label", {}).get("coverage"),
-        "prm_auc": quality.get("step_auc", {}).get("value"),
+        "ci95": {name: measured[key].ci95 if key in measured else None for name, key in MEASURED.items()},
+        "coverage": None if metrics.label is None else metrics.label.coverage,
+        "prm_auc": None if metrics.prm is None else metrics.prm.quality.step_auc.value,
         "prm_promoted": _prm_promoted(view),
         "promoted": view.state is RoundState.PROMOTED,
         "state": view.state.value,
         "reason": view.reason,
         "seconds": None if taken is None else round(taken, 1),
-        "stages": view.metrics.get("seconds", {}),
+        "stages": {stage.value: took for stage, took in metrics.seconds.items()},
     }
 
 
 def _prm_promoted(view: RoundView) -> bool | None:
     """Whether the round's PRM serves after it; None where none was trained."""
-    if not view.metrics.get("prm"):
+    if view.metrics.prm is None:
         return None
-    judged = view.metrics.get("gate", {}).get("prm") or {}
-    return view.state is RoundState.PROMOTED and not judged.get("loses", False)
+    judged = None if view.metrics.gate is None else view.metrics.gate.prm
+    return view.state is RoundState.PROMOTED and not (judged is not None and judged.loses)
 
 
-def _measured(view: RoundView, who: str) -> dict[str, Any]:
-    found: dict[str, Any] = (view.metrics.get("evaluation") or {}).get(who, {}).get("measured", {})
-    return found
-
-
-def _accuracy(measured: dict[str, Any], name: str) -> float | None:
-    found: float | None = measured.get(MEASURED[name], {}).get("accuracy")
-    return found
+def _accuracy(measured: Mapping[str, Measured], name: str) -> float | None:
+    found = measured.get(MEASURED[name])
+    return None if found is None else found.accuracy

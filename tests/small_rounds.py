@@ -127,6 +127,12 @@ def over(view: RoundView) -> bool:
     return view.state in ROUND_ENDS
 
 
+def trained(view: RoundView) -> dict[str, str]:
+    """The versions that the round has trained, by kind."""
+    made = {"policy": view.metrics.policy, "prm": view.metrics.prm}
+    return {kind: each.version for kind, each in made.items() if each is not None}
+
+
 @contextlib.asynccontextmanager
 async def running_rounds(data: Path) -> AsyncIterator[Rounds]:
     """A stack with nano in the folder `data`, once its trainer knows what serves."""

@@ -175,7 +175,9 @@ def retry(
 async def _retry(
     trainer: TrainerClient, failed: RoundView, overrides: Sequence[str], console: Console
 ) -> None:
-    config = _named(lambda: overridden(failed.config, overrides)) if overrides else None
+    config = (
+        _named(lambda: overridden(failed.config.model_dump(mode="json"), overrides)) if overrides else None
+    )
     again = await trainer.retry_round(failed.id, config)
     console.print(
         f"round {again.number} of {again.run} goes on with {again.state}",

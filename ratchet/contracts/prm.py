@@ -1,5 +1,9 @@
 """PRM service: how good is this step?"""
 
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
 from pydantic import Field, model_validator
 
 from ratchet.contracts.base import Contract, ProblemText, StepText
@@ -46,3 +50,19 @@ class ScoreResponse(Contract):
         description="For each step a score in [0, 1]: the chance, as the PRM sees it, of a right solution after it."
     )
     cached: int = Field(default=0, ge=0, description="How many of the steps were answered from the cache.")
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Platt scaling: slope and intercept, fitted on problems that the PRM was not trained on."""
+
+    a: float = 1.0
+    b: float = 0.0
+
+    def probability(self, logit: float) -> float:
+        """In [0, 1]."""
+        return 1.0 / (1.0 + math.exp(-max(-50.0, min(50.0, self.a * logit + self.b))))
+
+    def entry(self) -> dict[str, Any]:
+        """As it stands in the config of a checkpoint (ratchet.models.prm_head.CONFIG_KEY)."""
+        return {"calibration": asdict(self)}

@@ -3,11 +3,12 @@
 from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Any, Self
+from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
 from ratchet.contracts.base import Contract, Text
+from ratchet.contracts.round_metrics import RoundMetrics
 from ratchet.contracts.search import PrmUse
 from ratchet.contracts.training import PrmTraining, SftConfig
 from ratchet.states import RoundState
@@ -198,8 +199,8 @@ class RoundView(Contract):
     paused: bool
     cancel_requested: bool
     progress: RoundProgress
-    config: dict[str, Any]
-    metrics: dict[str, Any]
+    config: RoundConfig
+    metrics: RoundMetrics
     reason: str | None
     failed_in: RoundState | None = Field(
         default=None, description="The stage that failed; a retry goes on there."
@@ -214,14 +215,19 @@ class RoundList(Contract):
     rounds: list[RoundView]
 
 
-class Quarantined(Contract):
+class Disagreement(Contract):
+    """Several different programs agree on another answer than the reference, and the PRM believes them."""
+
+    answer: str
+    programs: int
+    prm_score: float
+
+
+class Quarantined(Disagreement):
     """A problem whose reference answer is not trusted: several programs agree on another one."""
 
     problem: str
     reference: str
-    answer: str
-    programs: int
-    prm_score: float
     source: str
 
 

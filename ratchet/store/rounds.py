@@ -13,7 +13,16 @@ from sqlalchemy import RowMapping, and_, func, or_, select, tuple_
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from ratchet.contracts.rounds import READ_IN, Quarantined, RoundConfig, RoundProgress, RoundRequest, RoundView
+from ratchet.contracts.round_metrics import Measured, RoundMetrics
+from ratchet.contracts.rounds import (
+    READ_IN,
+    Disagreement,
+    Quarantined,
+    RoundConfig,
+    RoundProgress,
+    RoundRequest,
+    RoundView,
+)
 from ratchet.problems import Problem
 from ratchet.states import (
     ROUND_ENDS,
@@ -57,7 +66,7 @@ class RoundClaim:
     number: int
     state: RoundState
     config: RoundConfig
-    metrics: dict[str, Any]
+    metrics: RoundMetrics
     owner: str
     fence: int
 
@@ -160,7 +169,7 @@ class RoundStore:
             number=row["number"],
             state=row["state"],
             config=RoundConfig.model_validate(row["config"]),
-            metrics=row["metrics"],
+            metrics=_metrics(row),
             owner=owner,
             fence=fence,
         )
@@ -193,11 +202,13 @@ class RoundStore:
 
     @retried
     async def advance(
-        self, claim: RoundClaim, state: RoundState, metrics: Mapping[str, Any], reason: str | None = None
+        self, claim: RoundClaim, state: RoundState, found: RoundMetrics, reason: str | None = None
     ) -> RoundClaim:
-        """Move on to the state that follows, adding to the metrics. Raises RoundLostError, IllegalTransitionError."""
+        """Move on to the state that follows, with what the stage has handed on.
+
+        Raises RoundLostError, IllegalTransitionError.
+        """
         check_transition(ROUND_TRANSITIONS, claim.state, state)
-        merged = {**claim.metrics, **metrics}
         ended = (
             {"ended_at": func.clock_timestamp(), "lease_until": None, "owner": None}
             if state in ROUND_ENDS
@@ -209,7 +220,8 @@ class RoundStore:
                 .where(_is_held_by(claim))
                 .values(
                     state=state,
-                    metrics=merged,
+                    # What another version has written beside it stays.
+                    metrics=t.rounds.c.metrics.concat(found.model_dump(mode="json", exclude_unset=True)),
                     reason=reason,
                     failed_in=claim.state if state is RoundState.FAILED else None,
                     progress={},
@@ -219,7 +231,7 @@ class RoundStore:
             )
             if moved.one_or_none() is None:
                 raise RoundLostError(f"round {claim.id} was taken over")
-        return replace(claim, state=state, metrics=merged)
+        return replace(claim, state=state, metrics=claim.metrics.updated(found))
 
     @retried
     async def note_progress(self, claim: RoundClaim, progress: RoundProgress) -> None:
@@ -340,7 +352,7 @@ class RoundStore:
             ]
 
     @retried
-    async def quarantine(self, claim: RoundClaim, split: str, found: Mapping[int, Mapping[str, Any]]) -> None:
+    async def quarantine(self, claim: RoundClaim, split: str, found: Mapping[int, Disagreement]) -> None:
         """Set problems aside, by place."""
         async with transaction(self._engine) as connection:
             await require_lease(connection, claim)
@@ -352,7 +364,7 @@ class RoundStore:
                         t.round_problems.c.split == split,
                         t.round_problems.c.place == place,
                     )
-                    .values(quarantine=dict(why))
+                    .values(quarantine=why.model_dump(mode="json"))
                 )
 
     @retried
@@ -390,9 +402,10 @@ class RoundStore:
 
     @retried
     async def add_evaluation(
-        self, claim: RoundClaim, model: str, split: str, metrics: Mapping[str, Any]
+        self, claim: RoundClaim, model: str, split: str, measured: Mapping[str, Measured]
     ) -> None:
         """What a model measured on a split in this round; the later measurement stands."""
+        metrics = {name: each.model_dump(mode="json") for name, each in measured.items()}
         async with transaction(self._engine) as connection:
             await require_lease(connection, claim)
             where = and_(
@@ -403,7 +416,7 @@ class RoundStore:
             await connection.execute(t.evaluations.delete().where(where))
             await connection.execute(
                 t.evaluations.insert().values(
-                    id=new_id(), model=model, round_id=claim.id, split=split, metrics=dict(metrics)
+                    id=new_id(), model=model, round_id=claim.id, split=split, metrics=metrics
                 )
             )
 
@@ -471,6 +484,10 @@ async def require_lease(connection: AsyncConnection, claim: RoundClaim) -> None:
         raise RoundLostError(f"round {claim.id} was taken over")
 
 
+def _metrics(row: RowMapping) -> RoundMetrics:
+    return RoundMetrics.model_validate(row["metrics"], extra="ignore")
+
+
 def _view(row: RowMapping) -> RoundView:
     return RoundView(
         id=str(row["id"]),
@@ -480,8 +497,9 @@ def _view(row: RowMapping) -> RoundView:
         paused=row["paused"],
         cancel_requested=row["cancel_requested"],
         progress=RoundProgress.model_validate(row["progress"]),
-        config=row["config"],
-        metrics=row["metrics"],
+        # Settings of another version that this one does not know are not shown; a trainer would not work with them.
+        config=RoundConfig.model_validate(row["config"], extra="ignore"),
+        metrics=_metrics(row),
         reason=row["reason"],
         failed_in=row["failed_in"],
         created_at=row["created_at"],

@@ -15,14 +15,13 @@ import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any
 
 import structlog
 
 from ratchet.clients import PolicyClient, PrmClient, SandboxClient, ServiceError
+from ratchet.contracts.round_metrics import RoundMetrics
 from ratchet.contracts.rounds import RoundProgress
 from ratchet.contracts.serving import PRM1
-from ratchet.contracts.trainer import ModelKind
 from ratchet.queue import SearchQueue
 from ratchet.settings import TrainerSettings
 from ratchet.states import ModelState, RoundState
@@ -33,7 +32,7 @@ from ratchet.store.rounds import RoundClaim, RoundLostError, RoundStore
 from services.trainer.gate import accepted
 from services.trainer.promotion import let_go, needed_by_rounds, serve
 from services.trainer.report.write import write_report
-from services.trainer.stages.context import Context, RoundFailedError
+from services.trainer.stages.context import Context, RoundFailedError, handed_on
 from services.trainer.stages.evaluate import evaluate
 from services.trainer.stages.prepare import prepare
 from services.trainer.stages.search import search
@@ -42,7 +41,7 @@ from services.trainer.stages.train import train_policy, train_prm
 
 log = structlog.get_logger()
 
-Stage = Callable[[Context], Awaitable[dict[str, Any]]]
+Stage = Callable[[Context], Awaitable[RoundMetrics]]
 
 STAGES: Mapping[RoundState, tuple[Stage, RoundState]] = {
     RoundState.CREATED: (prepare, RoundState.SEARCHING),
@@ -161,35 +160,34 @@ class Machine:
             _require_disk(self._settings)
         while holder[0].state in STAGES:
             stage, following = STAGES[holder[0].state]
-            metrics = await self._timed(holder[0], stage)
-            holder[0] = await self._rounds.advance(holder[0], following, metrics)
+            found = await self._timed(holder[0], stage)
+            holder[0] = await self._rounds.advance(holder[0], following, found)
             log.info("round moved on", state=following.value)
         if holder[0].state is RoundState.EVALUATING:
             await self._decide(holder)
 
     async def _decide(self, holder: list[RoundClaim]) -> None:
         """Evaluate, then promote or reject; either way the report is written."""
-        metrics = await self._timed(holder[0], evaluate)
-        claim = holder[0]
-        policy, prm, models = claim.metrics["policy"], claim.metrics["prm"], claim.metrics["models"]
+        found = await self._timed(holder[0], evaluate)
+        claim, verdict = holder[0], handed_on(found.gate)
+        policy, prm, models = claim.metrics.policy, claim.metrics.prm, handed_on(claim.metrics.models)
         others = await needed_by_rounds(self._rounds, apart=claim.id)
-        promoted, with_prm = accepted(metrics["gate"])
+        promoted, with_prm = accepted(verdict)
         for made, client, serving, base, taken in (
-            (policy, self._policy, models["policy"], models["base"], promoted),
-            (prm, self._prm, models["prm"], PRM1, with_prm),
+            (policy, self._policy, models.policy, models.base, promoted),
+            (prm, self._prm, models.prm, PRM1, with_prm),
         ):
-            if not made:
+            if made is None:
                 continue
             if taken:
-                await _retried(partial(serve, self._registry, client, made["version"]))
+                await _retried(partial(serve, self._registry, client, made.version))
             else:
-                await self._reject(made["version"])
-            stays, goes = (made["version"], serving) if taken else (serving, made["version"])
+                await self._reject(made.version)
+            stays, goes = (made.version, serving) if taken else (serving, made.version)
             await let_go(client, {goes}, {base, stays} | others)
         state = RoundState.PROMOTED if promoted else RoundState.REJECTED
-        lost = metrics["gate"]["lost"]
-        reason = None if state is RoundState.PROMOTED else f"worse than the serving pair: {', '.join(lost)}"
-        holder[0] = await self._end(claim, state, metrics, reason)
+        reason = None if promoted else f"worse than the serving pair: {', '.join(verdict.lost)}"
+        holder[0] = await self._end(claim, state, found, reason)
         log.info("round over", state=state.value, reason=reason)
 
     async def _reject(self, version: str) -> None:
@@ -197,8 +195,8 @@ class Machine:
         if model is not None and model.state is ModelState.CANDIDATE:
             await self._registry.set_state(version, ModelState.REJECTED)
 
-    async def _timed(self, claim: RoundClaim, stage: Stage) -> dict[str, Any]:
-        """What the stage measured, and how long it took, earlier attempts apart."""
+    async def _timed(self, claim: RoundClaim, stage: Stage) -> RoundMetrics:
+        """What the stage hands on, and how long it took, earlier attempts apart."""
         began = time.monotonic()
         told = 0.0
 
@@ -227,26 +225,26 @@ class Machine:
             raise RoundFailedError(f"A service did not do what {claim.state.value} needs: {error}") from error
         except OSError as error:
             raise RoundFailedError(f"{claim.state.value} could not write its files: {error}") from error
-        seconds = {**claim.metrics.get("seconds", {}), claim.state.value: round(time.monotonic() - began, 1)}
-        return {**found, "seconds": seconds}
+        took = {claim.state: round(time.monotonic() - began, 1)}
+        return found.updated(RoundMetrics(seconds=claim.metrics.seconds | took))
 
     async def _fail(self, claim: RoundClaim, reason: str) -> None:
         log.error("round failed", reason=reason)
         with contextlib.suppress(RoundLostError):
-            await self._end(claim, RoundState.FAILED, {}, reason)
+            await self._end(claim, RoundState.FAILED, RoundMetrics(), reason)
         if claim.state is RoundState.EVALUATING:
             # The candidates were loaded beside what serves, and the next round needs their room.
-            for kind, client in ((ModelKind.POLICY, self._policy), (ModelKind.PRM, self._prm)):
-                if made := claim.metrics.get(kind):
-                    await let_go(client, {made["version"]}, set())
+            for made, client in ((claim.metrics.policy, self._policy), (claim.metrics.prm, self._prm)):
+                if made is not None:
+                    await let_go(client, {made.version}, set())
 
     async def _end(
-        self, claim: RoundClaim, state: RoundState, metrics: Mapping[str, Any], reason: str | None
+        self, claim: RoundClaim, state: RoundState, found: RoundMetrics, reason: str | None
     ) -> RoundClaim:
         """End the round, after its report: who waits for the end, and then stops everything, finds it written."""
         end = {
             "state": state,
-            "metrics": {**claim.metrics, **metrics},
+            "metrics": claim.metrics.updated(found),
             "reason": reason,
             "failed_in": claim.state if state is RoundState.FAILED else None,
             "ended_at": datetime.now(UTC),
@@ -260,7 +258,7 @@ class Machine:
         except OSError as error:
             # No reason to lose a round.
             log.error("report not written", error=str(error))
-        return await self._rounds.advance(claim, state, metrics, reason)
+        return await self._rounds.advance(claim, state, found, reason)
 
 
 def _require_disk(settings: TrainerSettings) -> None:

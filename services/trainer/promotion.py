@@ -51,8 +51,10 @@ async def needed_by_rounds(rounds: RoundStore, apart: UUID | None = None) -> set
     needed = {PRM1}
     for each in await rounds.rounds():
         if each.id != str(apart) and each.state not in ROUND_ENDS:
-            needed |= set(each.metrics.get("models", {}).values())
-            needed |= {made["version"] for kind in ModelKind if (made := each.metrics.get(kind))}
+            metrics = each.metrics
+            if metrics.models is not None:
+                needed |= {metrics.models.base, metrics.models.policy, metrics.models.prm}
+            needed |= {made.version for made in (metrics.policy, metrics.prm) if made is not None}
     return needed
 
 

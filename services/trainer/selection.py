@@ -14,8 +14,10 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from statistics import fmean
 from typing import Any
+from uuid import UUID
 
-from ratchet.contracts.rounds import SelectBy, Selection
+from ratchet.contracts.round_metrics import DatasetCard
+from ratchet.contracts.rounds import Disagreement, SelectBy, Selection
 from ratchet.solutions.answers import answer_key
 from ratchet.solutions.programs import fingerprint, program_of
 from ratchet.states import NodeState
@@ -53,12 +55,12 @@ class Chosen:
     problem: RoundProblem
     trajectories: list[Trajectory]
     solved: bool
-    quarantine: dict[str, Any] | None = None
+    quarantine: Disagreement | None = None
 
 
 @dataclass
 class Card:
-    """The data set's card: what is in it, what is not, and why."""
+    """The data set's card while it is filled in: what is in it, what is not, and why."""
 
     problems: int = 0
     solved: int = 0
@@ -70,18 +72,25 @@ class Card:
     coverage: dict[str, dict[str, list[int]]] = field(default_factory=dict)
     """By family and by difficulty: [solved, problems]."""
 
-    def as_json(self) -> dict[str, Any]:
-        """For the round's metrics and the card file."""
-        return {
-            "problems": self.problems,
-            "solved": self.solved,
-            "selected_problems": self.selected_problems,
-            "trajectories_found": self.trajectories_found,
-            "trajectories_selected": self.trajectories_selected,
-            "quarantined": self.quarantined,
-            "dropped": {str(why): count for why, count in sorted(self.dropped.items())},
-            "coverage": self.coverage,
-        }
+    def finished(
+        self, *, from_earlier_rounds: int, trees: int, dataset: UUID, sha256: str, rows: int
+    ) -> DatasetCard:
+        """The card, with what is known once the files are written."""
+        return DatasetCard(
+            problems=self.problems,
+            solved=self.solved,
+            selected_problems=self.selected_problems,
+            trajectories_found=self.trajectories_found,
+            trajectories_selected=self.trajectories_selected,
+            quarantined=self.quarantined,
+            dropped={str(why): count for why, count in sorted(self.dropped.items())},
+            coverage=self.coverage,
+            from_earlier_rounds=from_earlier_rounds,
+            trees=trees,
+            dataset=dataset,
+            sha256=sha256,
+            rows=rows,
+        )
 
 
 def trajectories(trees: Sequence[Sequence[NodeRecord]]) -> list[Trajectory]:
@@ -188,7 +197,7 @@ def _take(ranked: list[Trajectory], rules: Selection, card: Card) -> list[Trajec
     return taken
 
 
-def quarantine(found: Sequence[Trajectory], rules: Selection) -> dict[str, Any] | None:
+def quarantine(found: Sequence[Trajectory], rules: Selection) -> Disagreement | None:
     """Why the reference answer is not trusted; None where it is."""
     if any(each.correct for each in found):
         return None
@@ -199,7 +208,7 @@ def quarantine(found: Sequence[Trajectory], rules: Selection) -> dict[str, Any] 
         programs = {each.fingerprint for each in group}
         score = fmean(each.mean_prm for each in group)
         if len(programs) >= rules.quarantine_programs and score >= rules.quarantine_prm:
-            return {"answer": group[0].answer, "programs": len(programs), "prm_score": round(score, 4)}
+            return Disagreement(answer=group[0].answer, programs=len(programs), prm_score=round(score, 4))
     return None
 
 

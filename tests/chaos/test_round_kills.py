@@ -6,11 +6,12 @@ import os
 import signal
 import subprocess
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 
 import psutil
 import pytest
-from small_rounds import Rounds, over, running_rounds
+from small_rounds import Rounds, over, running_rounds, trained
 
 from ratchet.contracts.rounds import RoundView
 from ratchet.contracts.trainer import ModelKind
@@ -67,7 +68,7 @@ async def test_a_round_whose_trainer_is_killed_in_each_stage_comes_to_its_end(ro
     view = await rounds.begin("killed", evaluation=GREEDY)
     orphans: list[psutil.Process] = []
     for stage in STAGES:
-        view = await rounds.until(view, lambda now, stage=stage: under_way(now, stage, rounds))
+        view = await rounds.until(view, partial(under_way, stage=stage, rounds=rounds))
         assert view.state is stage, view.reason
         orphans += training(rounds)
         await kill_trainer(rounds)
@@ -76,17 +77,17 @@ async def test_a_round_whose_trainer_is_killed_in_each_stage_comes_to_its_end(ro
     assert ended.state is RoundState.PROMOTED, ended.reason
 
     # Nothing was done twice, or lost.
-    assert ended.metrics["label"]["searches"] == ended.metrics["label"]["problems"] == 60
-    measured = ended.metrics["evaluation"]
-    assert [measured[who]["measured"]["held_out.greedy"]["n"] for who in ("incumbent", "candidate")] == [
-        40,
-        40,
-    ]
+    label, evaluation = ended.metrics.label, ended.metrics.evaluation
+    assert label is not None
+    assert label.searches == label.problems == 60
+    assert evaluation is not None
+    for pair in (evaluation.incumbent, evaluation.candidate):
+        assert pair.measured["held_out.greedy"].n == 40
     assert not [process for process in orphans if process.is_running()]
     assert not training(rounds)
     for kind in ModelKind:
         [serving] = await rounds.models(kind, ModelState.SERVING)
-        assert serving.version == ended.metrics[kind]["version"]
+        assert serving.version == trained(ended)[kind]
         assert (await rounds.served())[kind] == serving.version
         assert local_checkpoint(Path(serving.uri), rounds.stack.data / "fresh").sha256 == serving.sha256
         assert not [*await rounds.models(kind, ModelState.CANDIDATE)]
@@ -114,7 +115,7 @@ async def test_a_training_process_that_is_killed_fails_the_round_with_the_remedy
     await rounds.ask(failed, "retry")
     ended = await rounds.ended(view)
     assert ended.state is RoundState.PROMOTED, ended.reason
-    assert ended.metrics["label"] == failed.metrics["label"], "no problem was searched again"
+    assert ended.metrics.label == failed.metrics.label, "no problem was searched again"
 
 
 @pytest.mark.parametrize("damage", ["cut", "changed"])
@@ -175,7 +176,7 @@ async def test_a_disk_that_fills_up_fails_the_round_and_the_next_one_works(
     assert ended.reason is not None
     assert reason in ended.reason
     assert "Traceback" not in ended.reason
-    assert str(stage) not in ended.metrics["seconds"], "it failed in this stage"
+    assert stage not in ended.metrics.seconds, "it failed in this stage"
     assert await rounds.served() == before
     again = await rounds.run(run, train=few, evaluation=GREEDY)
     assert again.state is RoundState.PROMOTED, again.reason

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from running_stack import ratchet
-from small_rounds import Rounds, over, running_rounds, small
+from small_rounds import Rounds, over, running_rounds, small, trained
 from sqlalchemy import select
 
 from ratchet.contracts.rounds import RoundView
@@ -63,22 +63,25 @@ async def test_a_round_ends_with_every_measurement_and_its_report(
     assert promoted.state is RoundState.PROMOTED, promoted.reason
     assert promoted.ended_at is not None
     metrics = promoted.metrics
-    assert set(metrics["seconds"]) == {str(state) for state in list(RoundState)[:6]}
-    assert {split: facts["problems"] for split, facts in metrics["problems"].items()} == {
-        "train": 60, "development": 30, "held_out": 40
-    }  # fmt: skip
-    label, selection = metrics["label"], metrics["selection"]
-    assert (label["problems"], label["searches"], label["failed"]) == (60, 60, 0)
-    assert 0 < label["solved"] <= 60
-    assert label["coverage"] == round(label["solved"] / 60, 4)
-    assert label["tokens"] > 0
-    assert selection["solved"] == label["solved"]
-    assert selection["rows"] == selection["trajectories_selected"] >= selection["selected_problems"] > 0
-    assert metrics["prm"]["quality"]["step_auc"]["value"] is not None
-    for who in ("incumbent", "candidate"):
-        measured = metrics["evaluation"][who]["measured"]
-        counts = {name: figures["n"] for name, figures in measured.items()}
-        assert counts == {
+    assert list(metrics.seconds) == list(RoundState)[:6]
+    assert metrics.problems is not None
+    splits = (metrics.problems.train, metrics.problems.development, metrics.problems.held_out)
+    assert [split.problems for split in splits] == [60, 30, 40]
+    label, selection = metrics.label, metrics.selection
+    assert label is not None
+    assert (label.problems, label.searches, label.failed) == (60, 60, 0)
+    assert 0 < label.solved <= 60
+    assert label.coverage == round(label.solved / 60, 4)
+    assert label.tokens > 0
+    assert selection is not None
+    assert selection.solved == label.solved
+    assert selection.rows == selection.trajectories_selected >= selection.selected_problems > 0
+    assert metrics.policy is not None
+    assert metrics.prm is not None
+    assert metrics.prm.quality.step_auc.value is not None
+    assert metrics.evaluation is not None
+    for pair in (metrics.evaluation.incumbent, metrics.evaluation.candidate):
+        assert {name: figures.n for name, figures in pair.measured.items()} == {
             "development.greedy": 30,
             "development.mcts": 15,
             "held_out.greedy": 40,
@@ -86,17 +89,17 @@ async def test_a_round_ends_with_every_measurement_and_its_report(
             "held_out.best_of_n": 40,
             "held_out.majority": 40,
         }
-        for figures in measured.values():
-            low, high = figures["ci95"]
-            assert low <= figures["accuracy"] <= high
-            assert figures["outcomes"].count("1") == figures["right"]
-            assert figures["right"] <= figures["answered"] <= figures["n"]
-    assert set(metrics["gate"]["comparisons"]) == {"development.greedy", "development.mcts"}
-    assert metrics["gate"]["prm"]["n"] == 15
-    assert (
-        metrics["evaluation"]["candidate"]["pair"]
-        == f"{metrics['policy']['version']} {metrics['prm']['version']}"
-    )
+        for figures in pair.measured.values():
+            low, high = figures.ci95
+            assert low <= figures.accuracy <= high
+            assert figures.outcomes.count("1") == figures.right
+            assert figures.answered is not None
+            assert figures.right <= figures.answered <= figures.n
+    assert metrics.gate is not None
+    assert set(metrics.gate.comparisons) == {"development.greedy", "development.mcts"}
+    assert metrics.gate.prm is not None
+    assert metrics.gate.prm.n == 15
+    assert metrics.evaluation.candidate.pair == f"{metrics.policy.version} {metrics.prm.version}"
     summary = run_summary([promoted])
     assert summary["held_out"] == 40
     assert None not in [
@@ -106,17 +109,20 @@ async def test_a_round_ends_with_every_measurement_and_its_report(
 
     folder = rounds.stack.data / "rounds" / "first"
     [reported] = json.loads((folder / "report.json").read_text())["rounds"]
-    assert (reported["id"], reported["state"], reported["metrics"]) == (promoted.id, "promoted", metrics)
+    assert (reported["id"], reported["state"]) == (promoted.id, "promoted")
+    assert reported["metrics"] == metrics.model_dump(mode="json")
     assert reported["ended_at"]
     data = (folder / "round-1" / "sft.jsonl").read_bytes()
-    assert hashlib.sha256(data).hexdigest() == selection["sha256"]
-    assert len(data.splitlines()) == selection["rows"]
+    assert hashlib.sha256(data).hexdigest() == selection.sha256
+    assert len(data.splitlines()) == selection.rows
 
 
 async def test_from_a_promoted_version_one_can_walk_back_to_its_data(
     rounds: Rounds, promoted: RoundView
 ) -> None:
-    policy, prm = promoted.metrics["policy"]["version"], promoted.metrics["prm"]["version"]
+    policy, prm = trained(promoted)["policy"], trained(promoted)["prm"]
+    assert promoted.metrics.selection is not None
+    assert promoted.metrics.models is not None
     engine = make_engine(rounds.stack.urls.database)
     try:
         async with transaction(engine) as connection:
@@ -140,9 +146,9 @@ async def test_from_a_promoted_version_one_can_walk_back_to_its_data(
     finally:
         await engine.dispose()
     assert str(dataset.round_id) == promoted.id
-    assert dataset.sha256 == promoted.metrics["selection"]["sha256"]
+    assert dataset.sha256 == promoted.metrics.selection.sha256
     assert models[prm].parent == policy
-    assert models[policy].parent == promoted.metrics["models"]["base"]
+    assert models[policy].parent == promoted.metrics.models.base
     assert models[prm].dataset == models[policy].dataset
     assert sorted(evaluations) == ["development", "held_out"]
     # Label searches; of both pairs two greedy ones, MCTS twice and best-of-N; the new policy's MCTS with the serving PRM.
@@ -150,7 +156,7 @@ async def test_from_a_promoted_version_one_can_walk_back_to_its_data(
 
 
 async def test_what_was_promoted_answers_a_plain_search(rounds: Rounds, promoted: RoundView) -> None:
-    expected = {kind: promoted.metrics[kind]["version"] for kind in ("policy", "prm")}
+    expected = trained(promoted)
     assert await rounds.served() == expected
     result = await rounds.stack.solve(PROBLEM, parameters={"rollouts": 4})
     assert result.models["policy"] == expected["policy"]
@@ -182,7 +188,8 @@ async def test_a_second_round_of_a_run_waits_for_the_first_and_both_can_be_steer
     await rounds.ask(second, "cancel")
     ended = await rounds.ended(second)
     assert (ended.state, ended.reason) == (RoundState.FAILED, "cancelled on request")
-    assert ended.metrics["problems"]["train"]["problems"] == 400, "what was gathered stays"
+    assert ended.metrics.problems is not None
+    assert ended.metrics.problems.train.problems == 400, "what was gathered stays"
     for what in ("pause", "resume", "cancel"):
         assert (await rounds.trainer.post(f"/rounds/{second.id}/{what}")).status_code == 409
     assert await rounds.served() == before
@@ -215,7 +222,7 @@ async def test_training_on_what_is_held_out_is_refused(rounds: Rounds) -> None:
 async def fails_and_changes_nothing(rounds: Rounds, run: str, reason: str, **changes: Any) -> RoundView:
     before = await rounds.served()
     ended = await rounds.run(run, **changes)
-    assert ended.state is RoundState.FAILED, ended.metrics.get("gate")
+    assert ended.state is RoundState.FAILED, ended.metrics.gate
     assert ended.reason is not None
     assert reason in ended.reason
     assert "Traceback" not in ended.reason
@@ -235,16 +242,17 @@ async def test_a_round_in_which_nothing_is_solved_fails_and_keeps_its_searches(
     ended = await fails_and_changes_nothing(
         rounds, "hopeless", "Nothing to learn from: none of 8 problems was solved", train=source
     )
-    assert ended.metrics["label"]["solved"] == 0
-    assert ended.metrics["label"]["searches"] == 8
+    assert ended.metrics.label is not None
+    assert (ended.metrics.label.solved, ended.metrics.label.searches) == (0, 8)
 
 
 async def test_a_training_that_diverges_fails_the_round_which_goes_on_with_another_rate(
     rounds: Rounds, promoted: RoundView
 ) -> None:
     failed = await fails_and_changes_nothing(rounds, "nan", "diverged. Lower lr", policy={"lr": 1e30})
-    assert "policy" not in failed.metrics
-    assert failed.metrics["selection"]["rows"] > 0
+    assert failed.metrics.policy is None
+    assert failed.metrics.selection is not None
+    assert failed.metrics.selection.rows > 0
     assert failed.failed_in is RoundState.TRAINING_POLICY
 
     used = {"config": small(label={"rollouts": 5})}
@@ -263,9 +271,9 @@ async def test_a_training_that_diverges_fails_the_round_which_goes_on_with_anoth
     assert "round 1 of nan goes on with training_policy" in done.stderr
     assert done.json["rounds"][0]["state"] == "rejected"
     ended = await rounds.ended(failed)
-    assert ended.config["policy"]["lr"] == 0.2
+    assert ended.config.policy.lr == 0.2
     for stage in ("problems", "label", "selection"):
-        assert ended.metrics[stage] == failed.metrics[stage], "it was not done again"
+        assert getattr(ended.metrics, stage) == getattr(failed.metrics, stage), "it was not done again"
     assert await rounds.served() == before
     again = await rounds.trainer.post(f"/rounds/{failed.id}/retry")
     assert again.status_code == 409
@@ -288,7 +296,7 @@ async def test_a_round_that_makes_the_policy_worse_is_rejected(rounds: Rounds, p
     assert ended.reason is not None
     assert "worse than the serving pair: development.greedy" in ended.reason
     assert await rounds.served() == before
-    version = ended.metrics["policy"]["version"]
+    version = trained(ended)["policy"]
     assert version in [model.version for model in await rounds.models(ModelKind.POLICY, ModelState.REJECTED)]
     response = await rounds.trainer.post(f"/models/{version}/serve")
     assert response.status_code == 409
@@ -311,22 +319,24 @@ async def test_a_round_that_is_cancelled_while_it_evaluates_leaves_no_candidate_
     await rounds.ask(view, "cancel")
     ended = await rounds.ended(view)
     assert ended.state is RoundState.FAILED
+    assert ended.metrics.models is not None
     async with asyncio.timeout(30):
-        while sorted(await held(rounds)) != sorted({*before, ended.metrics["models"]["base"]}):
+        while sorted(await held(rounds)) != sorted({*before, ended.metrics.models.base}):
             await asyncio.sleep(0.1)
 
 
 async def test_any_number_of_versions_can_be_served_in_turn_and_a_damaged_one_changes_nothing(
     rounds: Rounds, promoted: RoundView, tmp_path: Path
 ) -> None:
-    now = promoted.metrics["policy"]
+    now = promoted.metrics.policy
+    assert now is not None
     for number in range(5):
-        copy = Path(shutil.copytree(now["uri"], tmp_path / f"copy-{number}"))
+        copy = Path(shutil.copytree(now.uri, tmp_path / f"copy-{number}"))
         (copy / "config.json").write_text((copy / "config.json").read_text() + " " * (number + 1))
         found = local_checkpoint(copy, tmp_path / "cache")
         body = {
             "version": found.version, "kind": "policy", "uri": str(copy), "sha256": found.sha256,
-            "parent": now["version"],
+            "parent": now.version,
         }  # fmt: skip
         assert (await rounds.trainer.post("/models", json=body)).status_code == 201
         if number == 4:
@@ -343,13 +353,13 @@ async def test_any_number_of_versions_can_be_served_in_turn_and_a_damaged_one_ch
     assert [each.version for each in await rounds.models(ModelKind.POLICY, ModelState.SERVING)] == [
         before["policy"]
     ]
-    assert (await rounds.trainer.post(f"/models/{now['version']}/serve")).status_code == 200
+    assert (await rounds.trainer.post(f"/models/{now.version}/serve")).status_code == 200
 
 
 async def test_going_back_and_forward_again_fails_no_search(
     rounds: Rounds, base: dict[str, str], promoted: RoundView
 ) -> None:
-    new = promoted.metrics["policy"]["version"]
+    new = trained(promoted)["policy"]
     used: set[str] = set()
     done = asyncio.Event()
 

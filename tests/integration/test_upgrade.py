@@ -90,6 +90,12 @@ async def test_old_rounds_and_their_models_can_be_read(engine: AsyncEngine) -> N
         "hopeless": RoundState.FAILED,
     }
     assert rounds["hopeless"].failed_in is RoundState.TRAINING_POLICY
+    assert rounds["hopeless"].metrics.policy is None
+    assert rounds["hopeless"].config.policy.lr == 1e30
+    metrics = rounds["old"].metrics
+    assert all(part is not None for _, part in metrics), "each stage has handed on its part"
+    assert metrics.label is not None
+    assert (metrics.label.searches, metrics.label.rollouts) == (30, 120)
     registry = Registry(engine)
     for kind in ModelKind:
         [serving] = await registry.models(kind, ModelState.SERVING)

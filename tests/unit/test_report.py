@@ -5,19 +5,39 @@ from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
+import old_round
 import orjson
 import pytest
 
+from ratchet.contracts.prm import Calibration
+from ratchet.contracts.round_metrics import (
+    DatasetCard,
+    Figure,
+    LabelCounts,
+    Measured,
+    MeasuredPair,
+    MeasuredPairs,
+    PrmQuality,
+    ProblemCounts,
+    RoundMetrics,
+    SplitCounts,
+    StartModels,
+    TrainedPolicy,
+    TrainedPrm,
+)
 from ratchet.contracts.rounds import RoundConfig, RoundProgress, RoundView
 from ratchet.contracts.search import StrategyName
 from ratchet.settings import TrainerSettings
 from ratchet.states import RoundState
 from ratchet.statistics import wilson
 from services.trainer.gate import compare, gate
+from services.trainer.report import curve
 from services.trainer.report.curve import points
 from services.trainer.report.page import page
-from services.trainer.report.sections import Section, sections
+from services.trainer.report.sections import sections
+from services.trainer.report.tables import Section
 from services.trainer.report.write import write_report
 
 HOSTILE = "Nothing to learn from <script>alert('x')</script> & $\\frac{$ {{ 7 * 7 }}"
@@ -25,20 +45,14 @@ SECTIONS = ["accuracy", "strategies", "coverage", "prm", "gate", "cost", "data",
 VOID = {"meta", "br", "img", "link", "hr", "input"}
 
 
-def figures(right: int, n: int = 40, tokens: float = 400.0, first: int = 0) -> dict[str, Any]:
-    low, high = wilson(right, n)
+def figures(right: int, n: int = 40, tokens: float = 400.0, first: int = 0) -> Measured:
     outcomes = "".join("1" if (place - first) % n < right else "0" for place in range(n))
-    return {
-        "n": n,
-        "right": right,
-        "accuracy": right / n,
-        "ci95": [low, high],
-        "tokens": tokens,
-        "outcomes": outcomes,
-    }
+    return Measured(
+        n=n, right=right, accuracy=right / n, ci95=wilson(right, n), tokens=tokens, outcomes=outcomes
+    )
 
 
-def measurements(right: int) -> dict[str, Any]:
+def measurements(right: int) -> dict[str, Measured]:
     return {
         "held_out.greedy": figures(right, tokens=55.0),
         "held_out.mcts": figures(right - 1, first=2),
@@ -48,53 +62,93 @@ def measurements(right: int) -> dict[str, Any]:
     }
 
 
+TRAINING: dict[str, Any] = {
+    **{"steps": 9, "epochs": 1, "final_loss": 0.1, "seconds": 9.0, "tokens_per_second": 99.0},
+    **{"dropped_too_long": 0, "job": "1", "uri": "/model"},
+}
+AUC = Figure(value=0.8, low=0.7, high=0.9, n=481)
+QUALITY = PrmQuality(
+    problems=30,
+    step_auc=AUC,
+    pair_accuracy=AUC,
+    trajectory_auc=AUC,
+    calibration_error_raw=AUC,
+    # All of one kind: there is no such figure.
+    calibration_error=Figure(value=None, low=None, high=None, n=0),
+)
+MODELS = StartModels(
+    base="nano@19cb7e97",
+    base_uri="/nano",
+    policy="nano@19cb7e97",
+    policy_uri="/nano",
+    prm="prm1-likelihood",
+)
+LABEL = LabelCounts(
+    problems=30, solved=20, coverage=0.6667, searches=40, failed=0, tokens=156_257, rollouts=320
+)
+CARD = DatasetCard(
+    problems=30,
+    solved=20,
+    selected_problems=20,
+    trajectories_found=215,
+    trajectories_selected=35,
+    quarantined=0,
+    dropped={"wrong answer": 178, "too long": 2},
+    coverage={
+        "family": {"ages": [11, 12], "<b>bus": [9, 18]},
+        "difficulty": {"10": [1, 2], "2": [19, 28]},
+    },
+    from_earlier_rounds=0,
+    trees=30,
+    dataset=UUID(int=1),
+    sha256="7d9c11bd5cf8f2ad",
+    rows=35,
+)
+
+
 def complete(number: int, before: int, after: int, state: RoundState = RoundState.PROMOTED) -> RoundView:
     config = RoundConfig(seed=7)
     old, new = measurements(before), measurements(after)
-    quality = {
-        name: {"value": 0.8, "low": 0.7, "high": 0.9, "n": 481}
-        for name in ("step_auc", "pair_accuracy", "trajectory_auc", "calibration_error_raw")
-    }
-    return view(
-        number,
-        state,
-        {
-            "models": {"base": "nano@19cb7e97", "policy": "nano@19cb7e97", "prm": "prm1-likelihood"},
-            "problems": {"train": {"problems": 30, "refused": 1, "set_aside": 0}},
-            "label": {"problems": 30, "solved": 20, "coverage": 0.6667, "tokens": 156_257},
-            "selection": {
-                "problems": 30,
-                "solved": 20,
-                "rows": 35,
-                "dropped": {"wrong answer": 178, "too long": 2},
-                "coverage": {
-                    "family": {"ages": [11, 12], "<b>bus": [9, 18]},
-                    "difficulty": {"10": [1, 2], "2": [19, 28]},
-                },
-                "sha256": "7d9c11bd5cf8f2ad",
-            },
-            "policy": {"version": f"run-r{number}-policy@7adf", "sha256": "7adfaeff83dc", "tokens": 80_409},
-            "prm": {
-                "version": f"run-r{number}-prm@e357",
-                "sha256": "e357a59760a3",
-                "quality": {
-                    "problems": 30,
-                    **quality,
-                    # All of one kind: there is no such figure.
-                    "calibration_error": {"value": None, "low": None, "high": None, "n": 0},
-                },
-            },
-            "evaluation": {
-                "incumbent": {"pair": "old", "measured": old},
-                "candidate": {"pair": "new", "measured": new},
-            },
-            "gate": gate(old, new, config.gate) | {"prm": compare("1100", "1000", config.gate)},
-            "seconds": {"created": 0.2, "searching": 50.0, "evaluating": 149.8},
-        },
+    counts = SplitCounts(problems=30, refused=1, set_aside=0)
+    metrics = RoundMetrics(
+        models=MODELS,
+        problems=ProblemCounts(train=counts, development=counts, held_out=counts),
+        label=LABEL,
+        selection=CARD,
+        policy=TrainedPolicy(
+            **TRAINING,
+            version=f"run-r{number}-policy@7adf",
+            sha256="7adfaeff83dc",
+            tokens=80_409,
+            examples=35,
+        ),
+        prm=TrainedPrm(
+            **TRAINING,
+            version=f"run-r{number}-prm@e357",
+            sha256="e357a59760a3",
+            tokens=99_000,
+            trees=30,
+            problems=30,
+            held_out_problems=10,
+            sibling_pairs=40,
+            trajectory_pairs=40,
+            values=400,
+            calibration=Calibration(),
+            quality=QUALITY,
+        ),
+        evaluation=MeasuredPairs(
+            incumbent=MeasuredPair(pair="old", measured=old),
+            candidate=MeasuredPair(pair="new", measured=new),
+        ),
+        gate=gate(old, new, config.gate, compare("1100", "1000", config.gate)),
+        seconds={RoundState.CREATED: 0.2, RoundState.SEARCHING: 50.0, RoundState.EVALUATING: 149.8},
     )
+    return view(number, state, metrics)
 
 
-def view(number: int, state: RoundState, metrics: dict[str, Any], reason: str | None = None) -> RoundView:
+def view(
+    number: int, state: RoundState, metrics: RoundMetrics | None = None, reason: str | None = None
+) -> RoundView:
     began = datetime(2026, 11, 24, 19, 0, tzinfo=UTC) + timedelta(minutes=10 * number)
     return RoundView(
         id=f"id-{number}",
@@ -104,8 +158,8 @@ def view(number: int, state: RoundState, metrics: dict[str, Any], reason: str | 
         paused=False,
         cancel_requested=False,
         progress=RoundProgress(),
-        config=RoundConfig(seed=7).model_dump(mode="json"),
-        metrics=metrics,
+        config=RoundConfig(seed=7),
+        metrics=metrics or RoundMetrics(),
         reason=reason,
         created_at=began,
         ended_at=began + timedelta(minutes=5),
@@ -156,7 +210,7 @@ def rows(of: Section, table: int = 0) -> dict[str, list[str]]:
 RUN = [
     complete(1, 17, 30),
     complete(2, 30, 25, RoundState.REJECTED),
-    view(3, RoundState.FAILED, {}, HOSTILE),
+    view(3, RoundState.FAILED, reason=HOSTILE),
     complete(4, 30, 36),
 ]
 
@@ -176,7 +230,8 @@ async def test_report_is_written_whole(tmp_path: Path) -> None:
     assert [section for section in document.texts if section] == SECTIONS
     assert "On 40 held-out problems: policy pass@1 from 42.5\xa0% to 90.0\xa0%" in document.texts[""]
     assert "It knows only the families" in document.texts[""]
-    assert "the brief's curve" in document.texts["accuracy"]
+    assert "the project's goal" in document.texts["accuracy"]
+    assert "a goal to compare with, not a measurement" in document.texts["accuracy"]
 
 
 def test_page_needs_no_network_and_runs_nothing_foreign() -> None:
@@ -227,30 +282,30 @@ def test_tables_say_what_was_measured() -> None:
     assert list(rows(found["failures"])) == ["2", "3"]
 
 
-@pytest.mark.parametrize("missing", list(RUN[0].metrics))
+@pytest.mark.parametrize("missing", RoundMetrics.model_fields)
 def test_round_without_one_part_is_reported(missing: str) -> None:
-    metrics = {name: value for name, value in RUN[0].metrics.items() if name != missing}
+    metrics = RoundMetrics(**{name: part for name, part in RUN[0].metrics if name != missing})
     document = Document(page([view(1, RoundState.FAILED, metrics, "disk full")]))
     assert [section for section in document.texts if section] == SECTIONS
     assert "disk full" in document.texts["failures"]
 
 
-@pytest.mark.parametrize(
-    "part", [None, {}, [], "text", {"measured": None}, {"candidate": {"measured": {"held_out.greedy": 1}}}]
-)
-def test_round_with_parts_of_another_shape_is_reported(part: Any) -> None:
-    metrics = dict.fromkeys(RUN[0].metrics, part)
-    assert "Nothing was measured yet." in page([view(1, RoundState.EVALUATING, metrics)])
+def test_round_of_an_older_version_is_reported() -> None:
+    old = view(1, RoundState.PROMOTED, RoundMetrics.model_validate(old_round.METRICS, extra="ignore"))
+    found = {each.anchor: each for each in sections([old])}
+    assert rows(found["accuracy"])["1"] == ["60.0 %", "–", "–", "–", "10"]
+    assert [row[1].text for row in found["gate"].tables[0].rows] == ["policy pass@1"]
+    assert Document(page([old])).texts["prm"]
 
 
 def test_first_round_failed_before_it_began() -> None:
-    text = page([view(1, RoundState.FAILED, {}, "No policy serves yet.")])
+    text = page([view(1, RoundState.FAILED, reason="No policy serves yet.")])
     assert "No policy serves yet." in text
     assert 'id="nano"' not in text
 
 
 def test_rounds_on_other_problems_are_not_passed_off_as_comparable() -> None:
-    other = RUN[3].model_copy(update={"config": {**RUN[3].config, "seed": 8}})
+    other = RUN[3].model_copy(update={"config": RoundConfig(seed=8)})
     assert 'id="incomparable"' not in page(RUN)
     assert 'id="incomparable"' in page([RUN[0], other])
 
@@ -261,7 +316,12 @@ async def test_report_that_cannot_be_written_is_an_os_error(tmp_path: Path) -> N
         await write_report(TrainerSettings(rounds_dir=tmp_path), RUN)
 
 
-async def test_figures_that_nobody_foresaw_are_an_os_error(tmp_path: Path) -> None:
-    odd = view(1, RoundState.FAILED, {"label": "not a mapping"})
-    with pytest.raises(OSError, match="the report could not be made"):
-        await write_report(TrainerSettings(rounds_dir=tmp_path), [odd])
+async def test_figures_that_nobody_foresaw_are_an_os_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: Any) -> bytes:
+        raise ZeroDivisionError("no width")
+
+    monkeypatch.setattr(curve, "png", fails)
+    with pytest.raises(OSError, match="the report could not be made: ZeroDivisionError: no width"):
+        await write_report(TrainerSettings(rounds_dir=tmp_path), RUN)

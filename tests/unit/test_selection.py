@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
+from uuid import UUID
 
 import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from ratchet.contracts.rounds import SelectBy, Selection
+from ratchet.contracts.rounds import Disagreement, SelectBy, Selection
 from ratchet.states import NodeState
 from ratchet.store.nodes import NodeRecord
 from ratchet.store.rounds import RoundProblem
@@ -173,7 +174,7 @@ def test_a_reference_that_loses_against_three_programs_is_set_aside() -> None:
     card = Card()
     tree = a_tree(*(a_path(n, "41", q=-1, prm=0.9) for n in (1, 2, 3)), a_path(4, "13", q=-1, prm=0.9))
     found = chosen(tree, trained_prm=True, card=card)
-    assert found.quarantine == {"answer": "41", "programs": 3, "prm_score": 0.9}
+    assert found.quarantine == Disagreement(answer="41", programs=3, prm_score=0.9)
     assert (found.trajectories, found.solved) == ([], False)
     assert (card.quarantined, card.dropped) == (1, {Dropped.QUARANTINED: 4})
 
@@ -182,7 +183,7 @@ def test_equal_answers_that_are_written_otherwise_agree() -> None:
     tree = a_tree(*(a_path(n, answer, prm=0.9) for n, answer in enumerate(("41", "41.0", "82/2"))))
     found = quarantine(trajectories([tree]), Selection())
     assert found is not None
-    assert found["programs"] == 3
+    assert found.programs == 3
 
 
 @pytest.mark.parametrize(
@@ -259,8 +260,8 @@ def test_each_trajectory_is_selected_or_counted_with_the_reason_why_not(
             assert trajectory.correct or how is SelectBy.UNVERIFIED
             assert trajectory.mean_q >= least
             assert not capped or sum(map(len, trajectory.steps)) <= 20
-    as_json = card.as_json()
-    assert as_json["trajectories_found"] == kept + sum(as_json["dropped"].values())
+    written = card.finished(from_earlier_rounds=0, trees=2, dataset=UUID(int=0), sha256="0", rows=kept)
+    assert written.trajectories_found == kept + sum(written.dropped.values())
 
 
 @FAST

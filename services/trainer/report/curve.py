@@ -1,4 +1,4 @@
-"""The accuracy curve: policy and whole system on held-out problems after each round, beside what the brief asks for.
+"""The accuracy curve: policy and whole system on held-out problems after each round, beside a goal.
 
 A line joins the pairs that were served one after another; a rejected pair is a hollow mark beside it. The SVG takes its ink
 from the page (light or dark); the PNG is dark on white.
@@ -17,10 +17,10 @@ from matplotlib.figure import Figure
 from ratchet.contracts.rounds import RoundView
 from ratchet.contracts.search import StrategyName
 from ratchet.states import RoundState
-from services.trainer.report.metrics import CANDIDATE, INCUMBENT, Estimate, measured, start_of, state_name
+from services.trainer.report.metrics import Estimate, measured, start_of, state_name
 
-BRIEF = (0.42, 0.68, 0.78, 0.85, 0.90)
-"""Accuracy of base and rounds 1 to 4 that the project's brief asks for."""
+GOAL = (0.42, 0.68, 0.78, 0.85, 0.90)
+"""Accuracy of base and rounds 1 to 4 that the project set out to reach: a climb in the manner of rStar-Math. Not measured."""
 INK, FAINT = "#1c1e22", "#8a8f98"
 """In the SVG these become the page's colours."""
 INCHES = (4.7, 3.8)
@@ -62,12 +62,13 @@ class Point:
 def points(rounds: Sequence[RoundView], strategy: StrategyName) -> list[Point]:
     """Of what was measured on held-out problems; rounds in their order."""
     start = start_of(rounds)
-    before = None if start is None else measured(start[0], INCUMBENT, strategy)
+    before = None if start is None else measured(start[0], strategy)
     first = [] if before is None else [Point(0, before, served=True)]
     return first + [
         Point(view.number, estimate, served=view.state is RoundState.PROMOTED)
         for view in rounds
-        if (estimate := measured(view, CANDIDATE, strategy))
+        if view.metrics.evaluation is not None
+        and (estimate := measured(view.metrics.evaluation.candidate, strategy))
     ]
 
 
@@ -99,15 +100,15 @@ def _figure(rounds: Sequence[RoundView], title: str | None = None) -> Figure:
     figure = Figure(INCHES, dpi=PNG_DPI, layout="constrained", facecolor="white" if title else "none")
     axes = figure.add_subplot(facecolor="none")
     axes.plot(
-        range(len(BRIEF)),
-        [100 * share for share in BRIEF],
+        range(len(GOAL)),
+        [100 * share for share in GOAL],
         color=FAINT,
         linestyle=(0, (5, 3)),
         linewidth=1.4,
-        label="the brief's curve",
+        label="the project's goal",
         zorder=1,
     )
-    lowest = min(BRIEF)
+    lowest = min(GOAL)
     for line in LINES:
         drawn = points(rounds, line.strategy)
         _draw(axes, line, drawn)
@@ -181,7 +182,7 @@ def _draw(axes: Axes, line: Line, drawn: Sequence[Point]) -> None:
 
 
 def _frame(axes: Axes, rounds: Sequence[RoundView], lowest: float) -> None:
-    last = max([len(BRIEF) - 1, *(view.number for view in rounds)])
+    last = max([len(GOAL) - 1, *(view.number for view in rounds)])
     start = start_of(rounds)
     ticks = {0: "base" if start is None or start[1] == "base" else "start"}
     ticks |= {each: str(each) for each in range(1, last + 1)}

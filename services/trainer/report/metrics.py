@@ -1,16 +1,14 @@
-"""Reading the metrics of a round that may have ended anywhere: what is not there is None, and shows as a dash."""
+"""Reading the metrics of rounds that may have ended anywhere: what is not there is None, and shows as a dash."""
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from ratchet.contracts.round_metrics import Figure, MeasuredPair
 from ratchet.contracts.rounds import RoundView
 from ratchet.contracts.search import StrategyName
 from ratchet.states import ROUND_ENDS
 
 DASH = "–"
-INCUMBENT, CANDIDATE = "incumbent", "candidate"
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,74 +18,50 @@ class Estimate:
     value: float
     low: float
     high: float
-    n: int | None = None
+    n: int
     tokens: float | None = None
     outcomes: str = ""
 
 
-def at(tree: Any, *path: str) -> Any:
-    """What lies at the end of the path; None where it breaks off."""
-    for name in path:
-        if not isinstance(tree, Mapping):
-            return None
-        tree = tree.get(name)
-    return tree
-
-
-def entries(tree: Any, *path: str) -> Mapping[str, Any]:
-    """The mapping at the end of the path; an empty one where there is none."""
-    found = at(tree, *path)
-    return found if isinstance(found, Mapping) else {}
-
-
-def number(tree: Any, *path: str) -> float | None:
-    """The finite number at the end of the path."""
-    found = at(tree, *path)
-    is_number = isinstance(found, int | float) and not isinstance(found, bool)
-    return found if is_number and math.isfinite(found) else None
-
-
-def measured(view: RoundView, who: str, strategy: StrategyName) -> Estimate | None:
+def measured(pair: MeasuredPair, strategy: StrategyName) -> Estimate | None:
     """Accuracy of a pair's strategy on the held-out problems."""
-    found = at(view.metrics, "evaluation", who, "measured", f"held_out.{strategy}")
-    value, n = number(found, "accuracy"), number(found, "n")
-    if value is None:
+    found = pair.measured.get(f"held_out.{strategy}")
+    if found is None:
         return None
-    low, high = _interval(at(found, "ci95"), value)
-    outcomes = at(found, "outcomes")
+    low, high = found.ci95
+    # An interval that was rounded may leave out a share of 0 or 1.
     return Estimate(
-        value,
-        low,
-        high,
-        None if n is None else int(n),
-        number(found, "tokens"),
-        outcomes if isinstance(outcomes, str) else "",
+        found.accuracy,
+        min(low, found.accuracy),
+        max(high, found.accuracy),
+        found.n,
+        found.tokens,
+        found.outcomes,
     )
 
 
-def prm_figure(view: RoundView, name: str) -> Estimate | None:
-    """A figure of the PRM's quality on problems that it was not trained on."""
-    found = at(view.metrics, "prm", "quality", name)
-    value, n = number(found, "value"), number(found, "n")
-    if value is None:
+def estimate(figure: Figure) -> Estimate | None:
+    """A figure of a PRM's quality, where there is one."""
+    if figure.value is None or figure.low is None or figure.high is None:
         return None
-    low, high = _interval((number(found, "low"), number(found, "high")), value)
-    return Estimate(value, low, high, None if n is None else int(n))
+    return Estimate(figure.value, min(figure.low, figure.value), max(figure.high, figure.value), figure.n)
 
 
-def start_of(rounds: Sequence[RoundView]) -> tuple[RoundView, str] | None:
-    """The round that measured what the run began with, and what that is: "base", or the version that served already."""
+def start_of(rounds: Sequence[RoundView]) -> tuple[MeasuredPair, str] | None:
+    """What the run began with, as it was measured first, and its name: "base", or the version that served already."""
     for view in rounds:
-        if entries(view.metrics, "evaluation", INCUMBENT, "measured"):
-            base, policy = at(view.metrics, "models", "base"), at(view.metrics, "models", "policy")
-            return view, "base" if policy in (base, None) else str(policy)
+        evaluation, models = view.metrics.evaluation, view.metrics.models
+        if evaluation is not None and evaluation.incumbent.measured:
+            return evaluation.incumbent, (
+                "base" if models is None or models.policy == models.base else models.policy
+            )
     return None
 
 
 def state_name(view: RoundView) -> str:
     """For people."""
-    named = view.state.value.replace("_", " ")
-    return f"{named}, paused" if view.paused and view.state not in ROUND_ENDS else named
+    name = view.state.value.replace("_", " ")
+    return f"{name}, paused" if view.paused and view.state not in ROUND_ENDS else name
 
 
 def percent(value: float | None) -> str:
@@ -98,11 +72,3 @@ def percent(value: float | None) -> str:
 def count(value: float | None) -> str:
     """12,345."""
     return DASH if value is None else f"{value:,.0f}"
-
-
-def _interval(ends: Any, value: float) -> tuple[float, float]:
-    match ends:
-        case [int() | float() as low, int() | float() as high]:
-            return min(low, value), max(high, value)
-        case _:
-            return value, value

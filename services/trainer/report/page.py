@@ -7,14 +7,13 @@ come from problems and services.
 from collections.abc import Sequence
 from datetime import datetime
 
-import orjson
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from ratchet.contracts.rounds import RoundView
 from ratchet.contracts.search import StrategyName
 from services.trainer.report.curve import points, svg
-from services.trainer.report.metrics import at, entries, percent, start_of, state_name
+from services.trainer.report.metrics import percent, start_of, state_name
 from services.trainer.report.sections import STAGES, sections
 
 _templates = Environment(
@@ -33,10 +32,7 @@ def page(rounds: Sequence[RoundView]) -> str:
         run=rounds[0].run,
         facts={
             "base model": base or "not known: no round has begun",
-            "seed": ", ".join(
-                dict.fromkeys(str(at(view.config, "seed")) for view in rounds if "seed" in view.config)
-            )
-            or "not known",
+            "seed": ", ".join(dict.fromkeys(str(view.config.seed) for view in rounds)),
             "began": _day(rounds[0].created_at),
             "last round": f"{rounds[-1].number}, {state_name(rounds[-1])}"
             + ("" if (ended := rounds[-1].ended_at) is None else f" on {_day(ended)}"),
@@ -47,14 +43,14 @@ def page(rounds: Sequence[RoundView]) -> str:
         curve=Markup(svg(rounds)),  # noqa: S704 - drawn here, its text escaped by matplotlib
         stages=[(stage.value, name) for stage, name in STAGES.items()],
         sections=sections(rounds),
-        config=orjson.dumps(rounds[-1].config, option=orjson.OPT_INDENT_2).decode(),
+        config=rounds[-1].config.model_dump_json(indent=2),
         config_of=rounds[-1].number,
     )
 
 
 def base_model(rounds: Sequence[RoundView]) -> str | None:
     """The version that the policies are trained from."""
-    return next((str(base) for view in rounds if (base := at(view.metrics, "models", "base"))), None)
+    return next((view.metrics.models.base for view in rounds if view.metrics.models is not None), None)
 
 
 def headline(rounds: Sequence[RoundView]) -> str:
@@ -73,19 +69,19 @@ def headline(rounds: Sequence[RoundView]) -> str:
     if start is None or not parts:
         return "Nothing was measured yet."
     problems = {point.estimate.n for point in points(rounds, StrategyName.GREEDY)}
-    n = f"{problems.pop()} " if len(problems) == 1 and None not in problems else ""
+    n = f"{problems.pop()} " if len(problems) == 1 else ""
     # A number and its sign stay on one line.
     return f"On {n}held-out problems: {', '.join(parts)}.".replace(" %", "\N{NO-BREAK SPACE}%")
 
 
 def _same_measure(rounds: Sequence[RoundView]) -> bool:
     """Whether all rounds were measured on the same problems in the same way."""
-    ways = {
-        orjson.dumps([view.config.get(part) for part in ("held_out", "evaluation", "seed")])
+    ways = [
+        (view.config.held_out, view.config.evaluation, view.config.seed)
         for view in rounds
-        if entries(view.metrics, "evaluation")
-    }
-    return len(ways) <= 1
+        if view.metrics.evaluation is not None
+    ]
+    return all(way == ways[0] for way in ways)
 
 
 def _day(moment: datetime) -> str:

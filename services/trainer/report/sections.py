@@ -1,28 +1,33 @@
-"""The report's tables, from the rounds of one run in their order.
+"""The report's sections, from the rounds of one run in their order.
 
-A cell is text that the template escapes; what a round did not get to is a dash. Nothing is judged here but what the rounds
-have measured, except the paired comparison of MCTS and best-of-N, whose outcomes on the same problems are kept with them.
+What a round did not get to is a dash. Nothing is judged here but what the rounds have measured, except the paired comparison
+of MCTS and best-of-N, whose outcomes on the same problems are kept with them.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 
+from ratchet.contracts.round_metrics import Comparison, DatasetCard, RoundMetrics
 from ratchet.contracts.rounds import RoundView
 from ratchet.contracts.search import StrategyName
 from ratchet.states import RoundState
-from ratchet.statistics import mcnemar
+from services.trainer.gate import POLICY
 from services.trainer.report.curve import Point, points
-from services.trainer.report.metrics import (
-    DASH,
-    Estimate,
-    at,
-    count,
-    entries,
-    number,
-    percent,
-    prm_figure,
-    start_of,
-    state_name,
+from services.trainer.report.metrics import DASH, Estimate, count, estimate, start_of
+from services.trainer.report.tables import (
+    NONE,
+    Bar,
+    Cell,
+    Section,
+    Table,
+    accuracy_and_tokens_cell,
+    accuracy_cell,
+    digest_cell,
+    figure_cell,
+    paired_cell,
+    round_cell,
+    round_headings,
+    seconds_cell,
+    solved_cell,
 )
 
 STAGES = {
@@ -33,50 +38,9 @@ STAGES = {
     RoundState.TRAINING_PRM: "training the PRM",
     RoundState.EVALUATING: "evaluating",
 }
-TONES = {RoundState.PROMOTED: "good", RoundState.REJECTED: "bad", RoundState.FAILED: "bad"}
-DIGITS = 12
-"""Of a digest, as many as tell it from others."""
 
-
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """Text, a smaller line under it, a share in [0, 1] that colours it, or a tone ("good", "bad")."""
-
-    text: str
-    detail: str = ""
-    share: float | None = None
-    tone: str = ""
-
-
-NONE = Cell(DASH)
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """The first cell of a row is its heading."""
-
-    columns: tuple[str, ...]
-    rows: tuple[tuple[Cell, ...], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Bar:
-    """Stages of a round: name, seconds, and width in per cent of the longest round."""
-
-    label: str
-    seconds: float
-    parts: tuple[tuple[str, float, float], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Section:
-    """A heading with notes and tables; `anchor` is its id in the page."""
-
-    anchor: str
-    title: str
-    notes: tuple[str, ...]
-    tables: tuple[Table, ...]
-    bars: tuple[Bar, ...] = ()
+Reading = Callable[[RoundMetrics], float | None]
+"""A number of a round's metrics; None where the round did not get to it."""
 
 
 def sections(rounds: Sequence[RoundView]) -> list[Section]:
@@ -104,20 +68,21 @@ def _accuracy(rounds: Sequence[RoundView]) -> Section:
     by_strategy = {each: {point.number: point for point in points(rounds, each)} for each in strategies}
 
     def row(heading: Cell, of: int) -> tuple[Cell, ...]:
-        found = [_of(by_strategy[each].get(of)) for each in strategies]
+        found = [_estimate_of(by_strategy[each].get(of)) for each in strategies]
         n = next((each.n for each in found if each is not None), None)
-        return heading, *map(_estimate, found), Cell(count(n))
+        return heading, *map(accuracy_cell, found), Cell(count(n))
 
     start = start_of(rounds)
     rows = [] if start is None else [row(Cell(start[1]), 0)]
-    rows += [row(_round(view), view.number) for view in rounds]
+    rows += [row(round_cell(view), view.number) for view in rounds]
     return Section(
         "accuracy",
         "Accuracy on held-out problems",
         (
             "With 95 % intervals (Wilson). No reference answer is known to any of the strategies. "
             "A hollow mark is a pair that was measured but not served. "
-            "The dashed line is what the project's brief asks for: 42, 68, 78, 85, 90 %.",
+            "The dashed line is a goal to compare with, not a measurement: a self-evolving solver in the manner of rStar-Math "
+            "that climbs from 42 % to 68, 78, 85 and 90 % in four rounds.",
         ),
         (
             Table(
@@ -132,12 +97,12 @@ def _strategies(rounds: Sequence[RoundView]) -> Section:
     by_strategy = {each: {point.number: point for point in points(rounds, each)} for each in strategies}
     start = start_of(rounds)
     headings = {} if start is None else {0: Cell(start[1])}
-    headings |= {view.number: _round(view) for view in rounds}
+    headings |= {view.number: round_cell(view) for view in rounds}
     rows = []
     for of, heading in headings.items():
-        found = [_of(by_strategy[each].get(of)) for each in strategies]
+        found = [_estimate_of(by_strategy[each].get(of)) for each in strategies]
         if any(found):
-            rows.append((heading, *map(_with_tokens, found), _paired(found[0], found[1])))
+            rows.append((heading, *map(accuracy_and_tokens_cell, found), paired_cell(found[0], found[1])))
     return Section(
         "strategies",
         "MCTS, best-of-N and majority at equal tokens",
@@ -153,16 +118,18 @@ def _strategies(rounds: Sequence[RoundView]) -> Section:
 def _coverage(rounds: Sequence[RoundView]) -> Section:
     tables = []
     for kind in ("family", "difficulty"):
-        by_round = [entries(view.metrics, "selection", "coverage", kind) for view in rounds]
+        cards = [view.metrics.selection for view in rounds]
+        by_round = [{} if card is None else card.coverage.get(kind, {}) for card in cards]
         # Difficulties are numbers written as text.
         names = sorted({(len(name) * (kind == "difficulty"), name) for each in by_round for name in each})
-        rows = [(Cell(name), *(_share(each.get(name)) for each in by_round)) for _, name in names]
+        rows = [
+            (Cell(name), *(solved_cell(*each[name]) if name in each else NONE for each in by_round))
+            for _, name in names
+        ]
         if rows:
-            tables.append(Table((kind, *(f"round {view.number}" for view in rounds)), tuple(rows)))
-    overall = tuple(
-        _share([number(view.metrics, "label", "solved"), number(view.metrics, "label", "problems")])
-        for view in rounds
-    )
+            tables.append(Table((kind, *round_headings(rounds)), tuple(rows)))
+    labels = [view.metrics.label for view in rounds]
+    overall = tuple(NONE if label is None else solved_cell(label.solved, label.problems) for label in labels)
     if tables:
         first = tables[0]
         tables[0] = Table(first.columns, ((Cell("all"), *overall), *first.rows))
@@ -178,16 +145,25 @@ def _coverage(rounds: Sequence[RoundView]) -> Section:
 
 
 def _prm(rounds: Sequence[RoundView]) -> Section:
-    names = ("step_auc", "pair_accuracy", "trajectory_auc", "calibration_error_raw", "calibration_error")
-    rows = tuple(
-        (
-            _round(view),
-            *(_prm_cell(prm_figure(view, name)) for name in names),
-            Cell(count(number(view.metrics, "prm", "quality", "problems"))),
+    rows = []
+    for view in rounds:
+        if view.metrics.prm is None:
+            continue
+        quality = view.metrics.prm.quality
+        figures = (
+            quality.step_auc,
+            quality.pair_accuracy,
+            quality.trajectory_auc,
+            quality.calibration_error_raw,
+            quality.calibration_error,
         )
-        for view in rounds
-        if entries(view.metrics, "prm", "quality")
-    )
+        rows.append(
+            (
+                round_cell(view),
+                *(figure_cell(estimate(figure)) for figure in figures),
+                Cell(count(quality.problems)),
+            )
+        )
     return Section(
         "prm",
         "PRM quality",
@@ -207,39 +183,41 @@ def _prm(rounds: Sequence[RoundView]) -> Section:
                     "calibrated",
                     "problems",
                 ),
-                rows,
+                tuple(rows),
             ),
         ),
     )
 
 
-_COMPARED = {f"development.{StrategyName.GREEDY}": "policy pass@1", "prm": "PRM, under the new policy"}
+def _compared(view: RoundView) -> list[tuple[str, Comparison]]:
+    """What the gate compared in a round, by its name for people."""
+    verdict = view.metrics.gate
+    if verdict is None:
+        return []
+    pairs = [
+        ("policy pass@1" if name == POLICY else "whole system", each)
+        for name, each in sorted(verdict.comparisons.items())
+    ]
+    return pairs if verdict.prm is None else [*pairs, ("PRM, under the new policy", verdict.prm)]
+
+
+def _comparison_row(view: RoundView, name: str, found: Comparison) -> tuple[Cell, ...]:
+    return (
+        round_cell(view),
+        Cell(name),
+        Cell(count(found.n)),
+        Cell(count(found.better)),
+        Cell(count(found.worse)),
+        Cell(f"{100 * found.difference:+.1f}"),
+        Cell(f"{found.p_worse:.3f}"),
+        Cell("loses", tone="bad") if found.loses else Cell("holds", tone="good"),
+    )
 
 
 def _gate(rounds: Sequence[RoundView]) -> Section:
-    rows = []
-    rules = set()
-    for view in rounds:
-        alpha, tolerance = number(view.metrics, "gate", "alpha"), number(view.metrics, "gate", "tolerance")
-        if alpha is not None and tolerance is not None:
-            rules.add((alpha, tolerance))
-        comparisons = sorted(entries(view.metrics, "gate", "comparisons").items())
-        of_prm = at(view.metrics, "gate", "prm")
-        for name, found in [*comparisons, *([("prm", of_prm)] if of_prm else [])]:
-            loses = at(found, "loses")
-            difference, p = number(found, "difference"), number(found, "p_worse")
-            rows.append(
-                (
-                    _round(view),
-                    Cell(_COMPARED.get(name, "whole system")),
-                    Cell(count(number(found, "n"))),
-                    Cell(count(number(found, "better"))),
-                    Cell(count(number(found, "worse"))),
-                    Cell(DASH if difference is None else f"{100 * difference:+.1f}"),
-                    Cell(DASH if p is None else f"{p:.3f}"),
-                    Cell("loses", tone="bad") if loses else Cell("holds", tone="good"),
-                )
-            )
+    rows = tuple(_comparison_row(view, name, found) for view in rounds for name, found in _compared(view))
+    verdicts = [view.metrics.gate for view in rounds if view.metrics.gate is not None]
+    rules = {(verdict.alpha, verdict.tolerance) for verdict in verdicts}
     rule = " ".join(
         f"A pair loses when p < {alpha:g}, or when it is more than {100 * tolerance:g} points worse."
         for alpha, tolerance in sorted(rules)
@@ -256,47 +234,33 @@ def _gate(rounds: Sequence[RoundView]) -> Section:
         (
             Table(
                 ("round", "compared", "problems", "gained", "lost", "points", "p", "verdict"),
-                tuple(rows),
+                rows,
             ),
         ),
     )
+
+
+_TOKENS: dict[str, Reading] = {
+    "generated by the label search": lambda metrics: None if metrics.label is None else metrics.label.tokens,
+    "read by the policy's training": lambda metrics: (
+        None if metrics.policy is None else metrics.policy.tokens
+    ),
+    "read by the PRM's training": lambda metrics: None if metrics.prm is None else metrics.prm.tokens,
+}
 
 
 def _cost(rounds: Sequence[RoundView]) -> Section:
-    seconds = {
-        view.number: {stage: number(view.metrics, "seconds", stage.value) or 0.0 for stage in STAGES}
-        for view in rounds
-    }
-    longest = max((sum(each.values()) for each in seconds.values()), default=0.0)
-    bars = tuple(
-        Bar(
-            f"round {of}",
-            sum(each.values()),
-            tuple((stage.value, took, 100 * took / longest) for stage, took in each.items() if took),
-        )
-        for of, each in seconds.items()
-        if longest and any(each.values())
-    )
     times = Table(
-        ("seconds", *(f"round {view.number}" for view in rounds)),
+        ("seconds", *round_headings(rounds)),
         (
             *(
-                (Cell(name), *(_seconds(number(view.metrics, "seconds", stage.value)) for view in rounds))
+                (Cell(name), *(seconds_cell(view.metrics.seconds.get(stage)) for view in rounds))
                 for stage, name in STAGES.items()
             ),
-            (Cell("all stages"), *(_seconds(sum(seconds[view.number].values()) or None) for view in rounds)),
-        ),
-    )
-    tokens = {
-        "generated by the label search": ("label", "tokens"),
-        "read by the policy's training": ("policy", "tokens"),
-        "read by the PRM's training": ("prm", "tokens"),
-    }
-    read = Table(
-        ("tokens", *(f"round {view.number}" for view in rounds)),
-        tuple(
-            (Cell(name), *(Cell(count(number(view.metrics, *path))) for view in rounds))
-            for name, path in tokens.items()
+            (
+                Cell("all stages"),
+                *(seconds_cell(sum(view.metrics.seconds.values()) or None) for view in rounds),
+            ),
         ),
     )
     return Section(
@@ -306,47 +270,76 @@ def _cost(rounds: Sequence[RoundView]) -> Section:
             "Wall-clock seconds of each stage's last attempt. What the pair that served had measured in an earlier round is "
             "not measured again, so evaluating takes longest in the first.",
         ),
-        (times, read),
-        bars,
+        (times, _readings("tokens", rounds, _TOKENS)),
+        _bars(rounds),
     )
 
 
-def _data(rounds: Sequence[RoundView]) -> Section:
-    def column(view: RoundView, *path: str) -> Cell:
-        return Cell(count(number(view.metrics, *path)))
+def _bars(rounds: Sequence[RoundView]) -> tuple[Bar, ...]:
+    """Where the seconds of each round went; the longest round is as wide as the page."""
+    longest = max((sum(view.metrics.seconds.values()) for view in rounds), default=0.0)
+    return tuple(
+        Bar(
+            f"round {view.number}",
+            sum(view.metrics.seconds.values()),
+            tuple(
+                (stage.value, took, 100 * took / longest)
+                for stage in STAGES
+                if (took := view.metrics.seconds.get(stage))
+            ),
+        )
+        for view in rounds
+        if any(view.metrics.seconds.values())
+    )
 
-    counts = {
-        "problems": ("selection", "problems"),
-        "solved": ("selection", "solved"),
-        "trajectories with an answer": ("selection", "trajectories_found"),
-        "trajectories selected": ("selection", "trajectories_selected"),
-        "of so many problems": ("selection", "selected_problems"),
-        "kept from earlier rounds": ("selection", "from_earlier_rounds"),
-        "rows in all": ("selection", "rows"),
-        "trees for the PRM": ("selection", "trees"),
-        "problems set aside in this round": ("selection", "quarantined"),
-        "set aside earlier, not searched": ("problems", "train", "set_aside"),
-        "refused as not verifiable": ("problems", "train", "refused"),
-        "too long for the policy's training": ("policy", "dropped_too_long"),
-    }
-    reasons = sorted({why for view in rounds for why in entries(view.metrics, "selection", "dropped")})
-    heading = tuple(f"round {view.number}" for view in rounds)
-    tables = [
-        Table(
-            ("data set", *heading),
-            tuple((Cell(name), *(column(view, *path) for view in rounds)) for name, path in counts.items()),
-        )
-    ]
+
+def _readings(title: str, rounds: Sequence[RoundView], readings: dict[str, Reading]) -> Table:
+    """A row for each reading, a column for each round."""
+    return Table(
+        (title, *round_headings(rounds)),
+        tuple(
+            (Cell(name), *(Cell(count(read(view.metrics))) for view in rounds))
+            for name, read in readings.items()
+        ),
+    )
+
+
+def _of_card(read: Callable[[DatasetCard], int]) -> Reading:
+    return lambda metrics: None if metrics.selection is None else read(metrics.selection)
+
+
+_DATA: dict[str, Reading] = {
+    "problems": _of_card(lambda card: card.problems),
+    "solved": _of_card(lambda card: card.solved),
+    "trajectories with an answer": _of_card(lambda card: card.trajectories_found),
+    "trajectories selected": _of_card(lambda card: card.trajectories_selected),
+    "of so many problems": _of_card(lambda card: card.selected_problems),
+    "kept from earlier rounds": _of_card(lambda card: card.from_earlier_rounds),
+    "rows in all": _of_card(lambda card: card.rows),
+    "trees for the PRM": _of_card(lambda card: card.trees),
+    "problems set aside in this round": _of_card(lambda card: card.quarantined),
+    "set aside earlier, not searched": lambda metrics: (
+        None if metrics.problems is None else metrics.problems.train.set_aside
+    ),
+    "refused as not verifiable": lambda metrics: (
+        None if metrics.problems is None else metrics.problems.train.refused
+    ),
+    "too long for the policy's training": lambda metrics: (
+        None if metrics.policy is None else metrics.policy.dropped_too_long
+    ),
+}
+
+
+def _data(rounds: Sequence[RoundView]) -> Section:
+    tables = [_readings("data set", rounds, _DATA)]
+    cards = [view.metrics.selection for view in rounds]
+    reasons = sorted({why for card in cards if card is not None for why in card.dropped})
     if reasons:
-        tables.append(
-            Table(
-                ("trajectories left out", *heading),
-                tuple(
-                    (Cell(why), *(column(view, "selection", "dropped", why) for view in rounds))
-                    for why in reasons
-                ),
-            )
+        rows = (
+            (Cell(why), *(NONE if card is None else Cell(count(card.dropped.get(why))) for card in cards))
+            for why in reasons
         )
+        tables.append(Table(("trajectories left out", *round_headings(rounds)), tuple(rows)))
     return Section(
         "data",
         "Data set",
@@ -359,45 +352,46 @@ def _data(rounds: Sequence[RoundView]) -> Section:
 
 
 def _lineage(rounds: Sequence[RoundView]) -> Section:
-    rows = []
-    for view in rounds:
-        dataset = at(view.metrics, "selection", "sha256")
-        continued = at(view.config, "from_current") is True
-        parents = {
-            "policy": at(view.metrics, "models", "policy" if continued else "base"),
-            "prm": at(view.metrics, "policy", "version"),
-        }
-        for kind, parent in parents.items():
-            version = at(view.metrics, kind, "version")
-            if version is not None:
-                rows.append(
-                    (
-                        _round(view),
-                        Cell("PRM" if kind == "prm" else kind),
-                        _name(version),
-                        _name(parent),
-                        _digest(at(view.metrics, kind, "sha256")),
-                        _digest(dataset),
-                    )
-                )
-    began = next((view for view in rounds if entries(view.metrics, "models")), None)
     note = (
         "Which version was trained from which parent on which data; “ratchet models show VERSION” has the rest. The PRM "
         "also learns from the trees of earlier rounds."
     )
-    if began is not None:
-        models = entries(began.metrics, "models")
-        note += (
-            f" Served when round {began.number} began: policy {models.get('policy', DASH)} and "
-            f"PRM {models.get('prm', DASH)}."
-        )
+    began = next((view for view in rounds if view.metrics.models is not None), None)
+    if began is not None and began.metrics.models is not None:
+        models = began.metrics.models
+        note += f" Served when round {began.number} began: policy {models.policy} and PRM {models.prm}."
     columns = ("round", "kind", "version", "trained from", "weights (SHA-256)", "data (SHA-256)")
-    return Section("lineage", "Lineage", (note,), (Table(columns, tuple(rows)),))
+    rows = tuple(row for view in rounds for row in _trained_rows(view))
+    return Section("lineage", "Lineage", (note,), (Table(columns, rows),))
+
+
+def _trained_rows(view: RoundView) -> list[tuple[Cell, ...]]:
+    """The versions that a round has trained, the policy first."""
+    models, policy, prm = view.metrics.models, view.metrics.policy, view.metrics.prm
+    start = None
+    if models is not None:
+        start = models.policy if view.config.from_current else models.base
+    data = digest_cell(None if view.metrics.selection is None else view.metrics.selection.sha256)
+    return [
+        (
+            round_cell(view),
+            Cell(kind),
+            Cell(made.version),
+            Cell(parent or DASH),
+            digest_cell(made.sha256),
+            data,
+        )
+        for kind, made, parent in (
+            ("policy", policy, start),
+            ("PRM", prm, None if policy is None else policy.version),
+        )
+        if made is not None
+    ]
 
 
 def _failures(rounds: Sequence[RoundView]) -> Section:
     rows = tuple(
-        (_round(view), _reached(view), Cell(view.reason or DASH))
+        (round_cell(view), _reached(view), Cell(view.reason or DASH))
         for view in rounds
         if view.state in (RoundState.FAILED, RoundState.REJECTED)
     )
@@ -410,68 +404,10 @@ def _failures(rounds: Sequence[RoundView]) -> Section:
     )
 
 
-def _round(view: RoundView) -> Cell:
-    return Cell(f"{view.number}", detail=state_name(view), tone=TONES.get(view.state, ""))
-
-
 def _reached(view: RoundView) -> Cell:
-    done = [
-        name for stage, name in STAGES.items() if number(view.metrics, "seconds", stage.value) is not None
-    ]
+    done = [name for stage, name in STAGES.items() if stage in view.metrics.seconds]
     return Cell(", ".join(done) or "none")
 
 
-def _of(point: Point | None) -> Estimate | None:
+def _estimate_of(point: Point | None) -> Estimate | None:
     return None if point is None else point.estimate
-
-
-def _estimate(found: Estimate | None) -> Cell:
-    if found is None:
-        return NONE
-    return Cell(percent(found.value), _interval(found))
-
-
-def _interval(found: Estimate) -> str:
-    return f"{100 * found.low:.1f}–{100 * found.high:.1f}"
-
-
-def _with_tokens(found: Estimate | None) -> Cell:
-    if found is None:
-        return NONE
-    tokens = "" if found.tokens is None else f", {found.tokens:.0f} tokens"
-    return Cell(percent(found.value), _interval(found) + tokens)
-
-
-def _prm_cell(found: Estimate | None) -> Cell:
-    if found is None:
-        return NONE
-    return Cell(f"{found.value:.3f}", f"{found.low:.3f}–{found.high:.3f}, n = {count(found.n)}")
-
-
-def _paired(one: Estimate | None, other: Estimate | None) -> Cell:
-    """Outcomes of the same problems, in the same order."""
-    if one is None or other is None or not one.outcomes or len(one.outcomes) != len(other.outcomes):
-        return NONE
-    pairs = list(zip(one.outcomes, other.outcomes, strict=True))
-    first, second = pairs.count(("1", "0")), pairs.count(("0", "1"))
-    return Cell(f"{first} : {second}", f"p = {mcnemar(first, second):.3f}")
-
-
-def _share(pair: object) -> Cell:
-    match pair:
-        case [int() | float() as solved, int() | float() as n] if n > 0:
-            return Cell(percent(solved / n), f"{solved:.0f} of {n:.0f}", share=max(0.0, min(1.0, solved / n)))
-        case _:
-            return NONE
-
-
-def _seconds(found: float | None) -> Cell:
-    return NONE if found is None else Cell(f"{found:,.1f}")
-
-
-def _name(version: object) -> Cell:
-    return NONE if version is None else Cell(str(version))
-
-
-def _digest(sha256: object) -> Cell:
-    return NONE if sha256 is None else Cell(str(sha256)[:DIGITS])

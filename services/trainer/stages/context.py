@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol, TypeVar
 
 from ratchet.clients import PolicyClient, PrmClient, SandboxClient
 from ratchet.contracts.rounds import RoundProgress
@@ -45,7 +45,14 @@ class Context:
         """Where the round keeps its files."""
         return run_folder(self.settings, self.claim.run) / f"round-{self.claim.number}"
 
-    def metric(self, stage: str) -> dict[str, Any]:
-        """What an earlier stage of this round has measured."""
-        found: dict[str, Any] = self.claim.metrics[stage]
-        return found
+
+P = TypeVar("P")
+
+
+def handed_on(part: P | None) -> P:
+    """A part of the metrics that an earlier stage must have left. Raises RoundFailedError where it is not there."""
+    if part is None:
+        raise RoundFailedError(
+            "An earlier stage has left nothing that this one can work with. Begin a new round."
+        )
+    return part

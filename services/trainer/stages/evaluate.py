@@ -7,8 +7,8 @@ pair measured in an earlier round of the run is used again.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from ratchet.contracts.round_metrics import Comparison, Measured, MeasuredPair, MeasuredPairs, RoundMetrics
 from ratchet.contracts.rounds import Evaluation, RoundConfig
 from ratchet.contracts.search import (
     Budget,
@@ -27,7 +27,7 @@ from ratchet.statistics import wilson
 from ratchet.store.nodes import NodeRecord
 from ratchet.store.rounds import RoundProblem
 from services.trainer.gate import SYSTEM, compare, gate
-from services.trainer.stages.context import Context
+from services.trainer.stages.context import Context, handed_on
 from services.trainer.stages.planned_searches import Pair, plan, require_sound, wait_for
 
 SPLITS = ("development", "held_out")
@@ -36,55 +36,64 @@ UNSCORED = 0.5
 """The vote of a trajectory that the PRM has not scored, as in the search's own best-of-N."""
 
 
-async def evaluate(context: Context) -> dict[str, Any]:
-    """Measurements of both pairs, and the gate's verdicts.
+async def evaluate(context: Context) -> RoundMetrics:
+    """Measurements of both pairs, and the gate's verdict."""
+    config, metrics = context.claim.config, context.claim.metrics
+    models = handed_on(metrics.models)
+    incumbent = Pair(models.policy, models.prm)
+    problems = {split: await context.rounds.problems(context.claim.id, split) for split in SPLITS}
+    plans = _plans(config.evaluation)
+    development, held_out = ([each for each in plans if each.split == split] for split in SPLITS)
+    candidate, measured, of_prm = await _choose_prm(context, development, problems)
+    measured |= await _measure_pair(context, CANDIDATE, candidate, held_out, problems)
+    before = await _measured_before(context, incumbent)
+    if before is None:
+        before = await _measure_pair(context, INCUMBENT, incumbent, [*development, *held_out], problems)
+    for split in SPLITS:
+        of_split = {name: figures for name, figures in measured.items() if name.startswith(split)}
+        await context.rounds.add_evaluation(context.claim, candidate.policy, split, of_split)
+    return RoundMetrics(
+        evaluation=MeasuredPairs(
+            incumbent=MeasuredPair(pair=incumbent.key, measured=before),
+            candidate=MeasuredPair(pair=candidate.key, measured=measured),
+        ),
+        gate=gate(before, measured, config.gate, of_prm),
+    )
+
+
+async def _choose_prm(
+    context: Context, development: Sequence["Plan"], problems: Mapping[str, Sequence[RoundProblem]]
+) -> tuple[Pair, dict[str, Measured], Comparison | None]:
+    """The pair that is judged, what it measured on development problems, and how its PRM compared with the one that serves.
 
     The PRM is judged first, beside the one that serves and under the same new policy; where it loses, the new policy goes
     on with the one that serves.
     """
-    config, models = context.claim.config, context.metric("models")
-    policy, prm = context.metric("policy"), context.metric("prm")
-    incumbent = Pair(models["policy"], models["prm"])
-    candidate = Pair(policy["version"], prm["version"] if prm else models["prm"])
-    await context.policy.load(candidate.policy, LoadModel(uri=policy["uri"], sha256=policy["sha256"]))
-    if prm:
-        await context.prm.load(candidate.prm, LoadModel(uri=prm["uri"], sha256=prm["sha256"]))
-    problems = {split: await context.rounds.problems(context.claim.id, split) for split in SPLITS}
-    development, held_out = (
-        [each for each in _plans(config.evaluation) if each.split == split] for split in SPLITS
-    )
-    measured = await _measured(context, CANDIDATE, candidate, development, problems)
-    of_prm = None
-    if prm and SYSTEM in measured:
-        serving = Pair(candidate.policy, models["prm"])
-        system = [each for each in development if each.name == SYSTEM]
-        with_serving = await _measured(context, SERVING_PRM, serving, system, problems)
-        of_prm = compare(with_serving[SYSTEM]["outcomes"], measured[SYSTEM]["outcomes"], config.gate)
-        if of_prm["loses"]:
-            candidate, measured = serving, measured | with_serving
-    measured |= await _measured(context, CANDIDATE, candidate, held_out, problems)
-    before = await _measured_before(context, incumbent)
-    if before is None:
-        before = await _measured(context, INCUMBENT, incumbent, [*development, *held_out], problems)
-    for split in SPLITS:
-        of_split = {name: figures for name, figures in measured.items() if name.startswith(split)}
-        await context.rounds.add_evaluation(context.claim, candidate.policy, split, of_split)
-    return {
-        "evaluation": {
-            INCUMBENT: {"pair": incumbent.key, "measured": before},
-            CANDIDATE: {"pair": candidate.key, "measured": measured},
-        },
-        "gate": gate(before, measured, config.gate) | {"prm": of_prm},
-    }
+    metrics = context.claim.metrics
+    models, policy, prm = handed_on(metrics.models), handed_on(metrics.policy), metrics.prm
+    await context.policy.load(policy.version, LoadModel(uri=policy.uri, sha256=policy.sha256))
+    if prm is not None:
+        await context.prm.load(prm.version, LoadModel(uri=prm.uri, sha256=prm.sha256))
+    candidate = Pair(policy.version, models.prm if prm is None else prm.version)
+    measured = await _measure_pair(context, CANDIDATE, candidate, development, problems)
+    if prm is None or SYSTEM not in measured:
+        return candidate, measured, None
+    serving = Pair(policy.version, models.prm)
+    system = [each for each in development if each.name == SYSTEM]
+    with_serving = await _measure_pair(context, SERVING_PRM, serving, system, problems)
+    compared = compare(with_serving[SYSTEM].outcomes, measured[SYSTEM].outcomes, context.claim.config.gate)
+    if compared.loses:
+        return serving, measured | with_serving, compared
+    return candidate, measured, compared
 
 
-async def _measured(
+async def _measure_pair(
     context: Context,
     who: str,
     pair: Pair,
     plans: Sequence["Plan"],
     problems: Mapping[str, Sequence[RoundProblem]],
-) -> dict[str, Any]:
+) -> dict[str, Measured]:
     """Figures of these plans with a pair. One pair at a time: engines of two policies would take each other's cores."""
     purposes = {f"{who}.{each.name}": each for each in plans}
     for purpose, each in purposes.items():
@@ -92,27 +101,35 @@ async def _measured(
         requests = {one.place: each.request(one, pair, context.claim.config) for one in chosen}
         await plan(context, purpose, 0, requests)
     await wait_for(context, list(purposes), "evaluating", [pair])
-    found: dict[str, Any] = {}
+    found: dict[str, Measured] = {}
     for purpose, each in purposes.items():
         found |= await _measure(context, purpose, each, problems[each.split][: each.limit])
     return found
 
 
-async def _measured_before(context: Context, pair: Pair) -> dict[str, Any] | None:
+async def _measured_before(context: Context, pair: Pair) -> dict[str, Measured] | None:
     """What a pair measured in an earlier round of this run on the same problems in the same way."""
-    mine = context.claim.config
     for earlier in await context.rounds.rounds(context.claim.run):
-        same = all(
-            earlier.config.get(part) == getattr(mine, part).model_dump(mode="json")
-            for part in ("development", "held_out", "evaluation")
-        )
-        if earlier.number >= context.claim.number or not same or earlier.config.get("seed") != mine.seed:
+        evaluation = earlier.metrics.evaluation
+        if (
+            evaluation is None
+            or earlier.number >= context.claim.number
+            or not _measures_alike(earlier.config, context.claim.config)
+        ):
             continue
-        for found in (earlier.metrics.get("evaluation") or {}).values():
-            if found["pair"] == pair.key:
-                measured: dict[str, Any] = found["measured"]
-                return measured
+        for found in (evaluation.incumbent, evaluation.candidate):
+            if found.pair == pair.key:
+                return found.measured
     return None
+
+
+def _measures_alike(one: RoundConfig, other: RoundConfig) -> bool:
+    return (one.development, one.held_out, one.evaluation, one.seed) == (
+        other.development,
+        other.held_out,
+        other.evaluation,
+        other.seed,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +184,7 @@ def _plans(how: Evaluation) -> list[Plan]:
 
 async def _measure(
     context: Context, purpose: str, plan: Plan, problems: Sequence[RoundProblem]
-) -> dict[str, Any]:
+) -> dict[str, Measured]:
     """Figures of the searches for a purpose, by name. Independent trajectories give two: best-of-N and majority."""
     # A retry may measure on fewer problems than there are searches of.
     places = {problem.place for problem in problems}
@@ -204,7 +221,7 @@ def leading_answer(ends: Sequence[NodeRecord], *, by_prm: bool) -> str | None:
 
 async def _figures(
     context: Context, answers: Mapping[int, str | None], problems: Sequence[RoundProblem], tokens: float
-) -> dict[str, Any]:
+) -> Measured:
     """Accuracy with its interval, and each problem's outcome as a digit, by place."""
     outcomes = ""
     answered = 0
@@ -217,13 +234,13 @@ async def _figures(
         outcomes += "1" if correct else "0"
     right, n = outcomes.count("1"), len(outcomes)
     low, high = wilson(right, n)
-    return {
-        "n": n,
-        "right": right,
+    return Measured(
+        n=n,
+        right=right,
         # A policy that has not learnt the format writes programs that are right and cannot be read.
-        "answered": answered,
-        "accuracy": round(right / max(1, n), 4),
-        "ci95": [round(low, 4), round(high, 4)],
-        "tokens": round(tokens, 1),
-        "outcomes": outcomes,
-    }
+        answered=answered,
+        accuracy=round(right / max(1, n), 4),
+        ci95=(round(low, 4), round(high, 4)),
+        tokens=round(tokens, 1),
+        outcomes=outcomes,
+    )

@@ -1,14 +1,14 @@
 """First stage: which problems, from which models. All that a round needs is checked before any work is put into it."""
 
 import asyncio
-from typing import Any
 
 import structlog
 
+from ratchet.contracts.round_metrics import ProblemCounts, RoundMetrics, SplitCounts, StartModels
 from ratchet.contracts.rounds import ProblemSource, RoundConfig
 from ratchet.contracts.serving import PRM1, LoadModel
 from ratchet.contracts.trainer import ModelKind
-from ratchet.problems import Problem, ProblemFileError, contaminated, load, sample
+from ratchet.problems import Problem, ProblemFileError, find_overlaps, load, sample
 from ratchet.states import ModelState
 from services.trainer.stages.context import Context, RoundFailedError
 
@@ -19,18 +19,18 @@ SAME_PROBLEM = 0.9
 """Share of common 13-grams from which on two problems are the same one."""
 
 
-async def prepare(context: Context) -> dict[str, Any]:
+async def prepare(context: Context) -> RoundMetrics:
     """Load and store the problems, find the models to start from, and have the services hold them."""
     models = await incumbents(context)
     loaded = await asyncio.to_thread(load_problems, context.claim.config)
     aside = {each.problem for each in await context.rounds.quarantined(run=context.claim.run)}
-    facts: dict[str, Any] = {}
+    counts: dict[str, SplitCounts] = {}
     for split in SPLITS:
         problems, refused = loaded[split]
         kept = [problem for problem in problems if split != "train" or problem.text not in aside]
         await context.rounds.add_problems(context.claim, split, kept)
-        facts[split] = {"problems": len(kept), "refused": refused, "set_aside": len(problems) - len(kept)}
-    return {"models": models, "problems": facts}
+        counts[split] = SplitCounts(problems=len(kept), refused=refused, set_aside=len(problems) - len(kept))
+    return RoundMetrics(models=models, problems=ProblemCounts(**counts))
 
 
 def load_problems(config: RoundConfig) -> dict[str, tuple[list[Problem], int]]:
@@ -51,7 +51,7 @@ def load_problems(config: RoundConfig) -> dict[str, tuple[list[Problem], int]]:
         found[split] = chosen, len(held.refused)
     train = found["train"][0]
     for split in SPLITS[1:]:
-        overlaps = contaminated(train, found[split][0], threshold=SAME_PROBLEM)
+        overlaps = find_overlaps(train, found[split][0], threshold=SAME_PROBLEM)
         if overlaps:
             worst = overlaps[0]
             raise RoundFailedError(
@@ -61,7 +61,7 @@ def load_problems(config: RoundConfig) -> dict[str, tuple[list[Problem], int]]:
     return found
 
 
-async def incumbents(context: Context) -> dict[str, str]:
+async def incumbents(context: Context) -> StartModels:
     """Versions of the policy and PRM that serve, and of the base that training starts from."""
     serving = await context.registry.models(ModelKind.POLICY, ModelState.SERVING, 1)
     if not serving:
@@ -78,10 +78,10 @@ async def incumbents(context: Context) -> dict[str, str]:
         await context.policy.load(model.version, LoadModel(uri=model.uri, sha256=model.sha256))
     for prm in prms:
         await context.prm.load(prm.version, LoadModel(uri=prm.uri, sha256=prm.sha256))
-    return {
-        "base": base.version,
-        "base_uri": base.uri,
-        "policy": policy.version,
-        "policy_uri": policy.uri,
-        "prm": prms[0].version if prms else PRM1,
-    }
+    return StartModels(
+        base=base.version,
+        base_uri=base.uri,
+        policy=policy.version,
+        policy_uri=policy.uri,
+        prm=prms[0].version if prms else PRM1,
+    )

@@ -4,8 +4,7 @@ Values come from the ends of trajectories; once a PRM was trained its scores see
 searched again with other seeds and more rollouts, as the paper does in its last round (arXiv 2501.04519, section 3.4).
 """
 
-from typing import Any
-
+from ratchet.contracts.round_metrics import LabelCounts, RoundMetrics, StartModels
 from ratchet.contracts.rounds import LabelSearch
 from ratchet.contracts.search import (
     Budget,
@@ -21,15 +20,15 @@ from ratchet.contracts.serving import PRM1
 from ratchet.states import SearchState
 from ratchet.store.round_searches import RoundSearch
 from ratchet.store.rounds import RoundProblem
-from services.trainer.stages.context import Context
+from services.trainer.stages.context import Context, handed_on
 from services.trainer.stages.planned_searches import LABEL, Pair, plan, require_sound, wait_for
 
 SEEDS_PER_ATTEMPT = 100_003
 
 
-async def search(context: Context) -> dict[str, Any]:
+async def search(context: Context) -> RoundMetrics:
     """Search all training problems; coverage and cost."""
-    config, models = context.claim.config, context.metric("models")
+    config, models = context.claim.config, handed_on(context.claim.metrics.models)
     problems = await context.rounds.problems(context.claim.id, "train")
     rollouts = config.label.rollouts
     for attempt in range(config.label.retries + 1):
@@ -50,22 +49,23 @@ async def search(context: Context) -> dict[str, Any]:
             context,
             [LABEL],
             f"searching, attempt {attempt + 1}",
-            [Pair(models["policy"], models["prm"])],
+            [Pair(models.policy, models.prm)],
         )
         rollouts = round(rollouts * config.label.retry_factor)
     results = await context.searches.results(context.claim.id, LABEL)
     require_sound(results, LABEL)
-    return {
-        "label": {
-            "problems": len(problems),
-            "solved": len(_solved(results)),
-            "coverage": round(len(_solved(results)) / max(1, len(problems)), 4),
-            "searches": len(results),
-            "failed": sum(result.state is SearchState.FAILED for result in results),
-            "tokens": sum(result.usage.policy.tokens for result in results),
-            "rollouts": sum(result.usage.rollouts for result in results),
-        }
-    }
+    solved = _solved(results)
+    return RoundMetrics(
+        label=LabelCounts(
+            problems=len(problems),
+            solved=len(solved),
+            coverage=round(len(solved) / max(1, len(problems)), 4),
+            searches=len(results),
+            failed=sum(result.state is SearchState.FAILED for result in results),
+            tokens=sum(result.usage.policy.tokens for result in results),
+            rollouts=sum(result.usage.rollouts for result in results),
+        )
+    )
 
 
 def _solved(results: list[RoundSearch]) -> set[int]:
@@ -73,7 +73,7 @@ def _solved(results: list[RoundSearch]) -> set[int]:
 
 
 def _request(
-    problem: RoundProblem, label: LabelSearch, rollouts: int, models: dict[str, str], *, seed: int
+    problem: RoundProblem, label: LabelSearch, rollouts: int, models: StartModels, *, seed: int
 ) -> SearchRequest:
     return SearchRequest(
         problem=problem.text,
@@ -90,11 +90,11 @@ def _request(
             in_flight=label.in_flight,
             early_stop=False,
             batch_rollouts=label.batch_rollouts,
-            prm=label.prm or (PrmUse.ORDER if models["prm"] == PRM1 else PrmUse.VALUE),
+            prm=label.prm or (PrmUse.ORDER if models.prm == PRM1 else PrmUse.VALUE),
         ),
         budget=Budget(tokens=min(10_000_000, rollouts * label.max_tokens), seconds=3600),
         require=VerificationLevel.EXECUTION,
-        models=PinnedModels(policy=models["policy"], prm=models["prm"]),
+        models=PinnedModels(policy=models.policy, prm=models.prm),
         seed=seed % 2**31,
         priority=Priority.LOW,
     )

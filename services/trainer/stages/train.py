@@ -9,18 +9,18 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import structlog
 from pydantic import BaseModel, ValidationError
 
+from ratchet.contracts.round_metrics import RoundMetrics, TrainedPolicy, TrainedPrm
 from ratchet.contracts.rounds import RoundProgress
 from ratchet.contracts.trainer import ModelKind, ModelRegistration
 from ratchet.models.checkpoint import ModelSourceError, local_checkpoint
 from services.trainer.files import SFT_FILE, TREES_FILE, run_folder
-from services.trainer.stages.context import Context, RoundFailedError
+from services.trainer.stages.context import Context, RoundFailedError, handed_on
 from services.trainer.training.jobs import (
     ERROR_FILE,
     MODEL_FOLDER,
@@ -41,51 +41,43 @@ POLL_SECONDS = 0.5
 END_SECONDS = 10.0
 
 
-async def train_policy(context: Context) -> dict[str, Any]:
+async def train_policy(context: Context) -> RoundMetrics:
     """Supervised fine-tuning, from the base model; the new version is registered as a candidate."""
-    config, models = context.claim.config, context.metric("models")
-    start = "policy" if config.from_current else "base"
+    config, models = context.claim.config, handed_on(context.claim.metrics.models)
+    parent, uri = (
+        (models.policy, models.policy_uri) if config.from_current else (models.base, models.base_uri)
+    )
     job = SftJob(
-        base=Path(models[f"{start}_uri"]),
+        base=Path(uri),
         data=context.folder / SFT_FILE,
         out=context.folder / "policy",
         config=config.policy,
     )
     result = await _run(context, "services.trainer.training.sft", job, SftResult, "training the policy")
-    version = await _register(context, ModelKind.POLICY, job.out, parent=models[start])
-    return {
-        "policy": {
-            "version": version,
-            "uri": str(job.out / MODEL_FOLDER),
-            **result.model_dump(exclude={"losses"}),
-        }
-    }
+    version = await _register(context, ModelKind.POLICY, job.out, parent=parent)
+    figures = result.model_dump(exclude={"losses"})
+    return RoundMetrics(policy=TrainedPolicy(version=version, uri=str(job.out / MODEL_FOLDER), **figures))
 
 
-async def train_prm(context: Context) -> dict[str, Any]:
+async def train_prm(context: Context) -> RoundMetrics:
     """The PRM on the round's policy, from the trees of this round and of those before it."""
     config = context.claim.config
     if config.prm is None:
-        return {"prm": None}
-    policy = context.metric("policy")
+        return RoundMetrics(prm=None)
+    policy = handed_on(context.claim.metrics.policy)
     await _require_unchanged(context, policy)
     run = run_folder(context.settings, context.claim.run)
     files = [run / f"round-{number}" / TREES_FILE for number in range(1, context.claim.number + 1)]
     job = PrmJob(
-        base=Path(policy["uri"]),
+        base=Path(policy.uri),
         data=[file for file in files if file.is_file()],
         out=context.folder / "prm",
         config=config.prm,
     )
     result = await _run(context, "services.trainer.training.prm", job, PrmResult, "training the PRM")
-    version = await _register(context, ModelKind.PRM, job.out, parent=policy["version"])
-    return {
-        "prm": {
-            "version": version,
-            "uri": str(job.out / MODEL_FOLDER),
-            **result.model_dump(exclude={"losses"}),
-        }
-    }
+    version = await _register(context, ModelKind.PRM, job.out, parent=policy.version)
+    figures = result.model_dump(exclude={"losses"})
+    return RoundMetrics(prm=TrainedPrm(version=version, uri=str(job.out / MODEL_FOLDER), **figures))
 
 
 async def _run(context: Context, module: str, job: Job, result: type[R], stage: str) -> R:
@@ -162,16 +154,16 @@ def _reason(out: Path, status: int | None) -> str:
     return f"The process was {how}. {last}".strip()
 
 
-async def _require_unchanged(context: Context, policy: Mapping[str, Any]) -> None:
+async def _require_unchanged(context: Context, policy: TrainedPolicy) -> None:
     """Not an hour of training on a policy that will be refused at the end."""
     try:
-        found = await asyncio.to_thread(local_checkpoint, Path(policy["uri"]), context.settings.cache_dir)
+        found = await asyncio.to_thread(local_checkpoint, Path(policy.uri), context.settings.cache_dir)
     except ModelSourceError as error:
         raise RoundFailedError(f"The new policy cannot be used. {error}") from error
-    if found.sha256 != policy["sha256"]:
+    if found.sha256 != policy.sha256:
         raise RoundFailedError(
-            f"The new policy was changed after its training: the SHA-256 of {policy['uri']} is {found.sha256}, not "
-            f"{policy['sha256']}. Begin the next round."
+            f"The new policy was changed after its training: the SHA-256 of {policy.uri} is {found.sha256}, not "
+            f"{policy.sha256}. Begin the next round."
         )
 
 
@@ -194,6 +186,6 @@ async def _register(context: Context, kind: ModelKind, out: Path, *, parent: str
         ModelRegistration(
             version=found.version, kind=kind, uri=str(out / MODEL_FOLDER), sha256=found.sha256, parent=parent
         ),
-        context.metric("selection")["dataset"],
+        handed_on(context.claim.metrics.selection).dataset,
     )
     return found.version

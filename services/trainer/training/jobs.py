@@ -18,9 +18,8 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from ratchet.contracts.round_metrics import PrmFigures, SftFigures
 from ratchet.contracts.training import PrmTraining, SftConfig, TrainingConfig
-from ratchet.models.prm_head import Calibration
-from services.trainer.training.prm_quality import Quality
 
 PROGRESS_FILE, RESULT_FILE, ERROR_FILE = "progress.jsonl", "result.json", "error.json"
 MODEL_FOLDER = "model"
@@ -62,28 +61,10 @@ class Progress(_Strict):
     seconds: float
 
 
-class Result(_Strict):
-    """result.json. `sha256` is that of out/model, as the services report it; `job` that of config, base and data.
+class SftResult(SftFigures):
+    """result.json of a fine-tuning."""
 
-    `seconds` are those of the steps, in all attempts.
-    """
-
-    steps: int
-    tokens: int
-    epochs: int
-    final_loss: float
     losses: list[float]
-    seconds: float
-    tokens_per_second: float
-    dropped_too_long: int
-    sha256: str
-    job: str
-
-
-class SftResult(Result):
-    """Of fine-tuning: demonstrations that were learnt from."""
-
-    examples: int
 
 
 class PrmJob(Job):
@@ -93,17 +74,10 @@ class PrmJob(Job):
     config: PrmTraining = PrmTraining()
 
 
-class PrmResult(Result):
-    """Of a PRM: what it was trained on, and how it did on the problems that were kept out."""
+class PrmResult(PrmFigures):
+    """result.json of a PRM's training."""
 
-    trees: int
-    problems: int
-    held_out_problems: int
-    sibling_pairs: int
-    trajectory_pairs: int
-    values: int
-    calibration: Calibration
-    quality: Quality
+    losses: list[float]
 
 
 class ProgressWriter:

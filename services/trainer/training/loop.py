@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import torch
 from pydantic import ValidationError
 
+from ratchet.contracts.round_metrics import TrainingFigures
 from ratchet.contracts.training import TrainingConfig
 from ratchet.models.precision import computes_bf16
 from services.trainer.files import write_file_atomically
@@ -25,7 +26,6 @@ from services.trainer.training.jobs import (
     Job,
     Progress,
     ProgressWriter,
-    Result,
     TrainingFailedError,
 )
 from services.trainer.training.optimizer import optimizer_of
@@ -67,7 +67,7 @@ class Trained:
 
 
 C = TypeVar("C", bound=TrainingConfig)
-R = TypeVar("R", bound=Result)
+R = TypeVar("R", bound=TrainingFigures)
 
 
 def set_up(config: C, device: str) -> C:
@@ -154,7 +154,7 @@ def known_result(job: Job, result: type[R], digest: str) -> R | None:
     return known if known.job == digest else None
 
 
-def finish(job: Job, result: Result) -> None:
+def finish(job: Job, result: TrainingFigures) -> None:
     """Write the result, which every later attempt gives out, and remove the checkpoints."""
     write_file_atomically(job.out / RESULT_FILE, result.model_dump_json(indent=2) + "\n")
     shutil.rmtree(job.out / CHECKPOINTS, ignore_errors=True)

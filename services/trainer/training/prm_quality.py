@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel
 
-from ratchet.models.prm_head import Calibration
+from ratchet.contracts.prm import Calibration
+from ratchet.contracts.round_metrics import Figure, PrmQuality
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -44,32 +44,7 @@ class Readings:
     end_problem: Array
 
 
-class Figure(BaseModel):
-    """A value with its 95 % interval, over `n` things; None where it cannot be had (all of one kind)."""
-
-    value: float | None
-    low: float | None
-    high: float | None
-    n: int
-
-
-class Quality(BaseModel):
-    """Of a trained PRM on held-out problems."""
-
-    problems: int
-    step_auc: Figure
-    """Steps after which most results were right against those after which most were wrong."""
-    pair_accuracy: Figure
-    """Pairs of siblings whose better one scores higher."""
-    trajectory_auc: Figure
-    """Right ends against wrong ones, by the score of the last step."""
-    calibration_error_raw: Figure
-    """Of sigmoid(logit)."""
-    calibration_error: Figure
-    """Of the calibrated score, cross-fitted."""
-
-
-def quality(readings: Readings) -> Quality:
+def quality(readings: Readings) -> PrmQuality:
     """All figures."""
     ones, decided = np.ones_like(readings.targets), readings.targets != 0.5
     problems = 1 + max((int(numbers.max(initial=-1)) for numbers in _problem_numbers(readings)), default=-1)
@@ -93,7 +68,7 @@ def quality(readings: Readings) -> Quality:
     def area(scores: Array, right: Array, problem: Array) -> Figure:
         return _figure(lambda weights: auc(scores, right, weights[problem]), problems, len(scores))
 
-    return Quality(
+    return PrmQuality(
         problems=problems,
         step_auc=area(
             readings.logits[decided], readings.targets[decided] > 0.5, readings.step_problem[decided]
