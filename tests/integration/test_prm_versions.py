@@ -19,9 +19,9 @@ from served_app import served
 
 from models import make_checkpoint
 from ratchet.clients import PolicyClient, PrmClient, ServiceError
-from ratchet.contracts.prm import ScoreRequest
+from ratchet.contracts.prm import Calibration, ScoreRequest
 from ratchet.contracts.serving import PRM1, LoadModel
-from ratchet.models.prm_head import CONFIG_KEY, Calibration, HeadError, prm_text
+from ratchet.models.prm_head import CONFIG_KEY, HeadError, prm_text
 from ratchet.settings import PrmSettings
 from ratchet.web.app import EXIT_FAILED
 from services.prm.app import build_app
