@@ -1,11 +1,12 @@
 """What is a trained PRM worth to a policy? The same policy with each PRM that a finished run of rounds has made.
 
-Searches the run's held-out problems with one policy of its (the base, unless told otherwise), without references: the most
-frequent of independent trajectories (no PRM at all), and weighted best-of-N and MCTS with the likelihood that needs no
-training (PRM1) and with each round's PRM. All have the run's own evaluation settings, so as many generated tokens.
+Searches the run's held-out problems with one policy (the base, unless told otherwise), without references, in three ways: the
+most frequent of independent trajectories, which needs no PRM; weighted best-of-N; and MCTS. The last two are measured with
+PRM1, which needs no training, and with each round's PRM. All have the run's own evaluation settings, so as many generated
+tokens.
 
 `python -m benchmarks.prm_value results/rounds/nano-seed1 [--policy VERSION] [--problems N] [--at-once 32]` starts the
-stack of that folder. The last line is a JSON object; accuracies have Wilson intervals, each PRM is compared with the majority
+stack of that folder. The last line is a JSON object. Accuracies have Wilson intervals; each PRM is compared with the majority
 and with PRM1 problem by problem (exact two-sided McNemar test).
 """
 
@@ -40,6 +41,7 @@ from services.trainer.stages.evaluate import Plan
 from services.trainer.stages.planned_searches import Pair
 
 WAIT_SECONDS = 1800.0
+"""For one search; a longer one ends the measurement."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +81,10 @@ class Bench:
     sandbox: SandboxClient
 
     async def measure(self, strategy: StrategyName, prm: str) -> Measured:
-        """Search all problems and compare the answers with the references, which no service but the grader sees."""
+        """Search all problems, as a round measures its pairs. Only the grader sees the reference answers."""
         slots, plan = asyncio.Semaphore(self.at_once), Plan("held_out", strategy)
 
         async def one(problem: RoundProblem) -> tuple[bool, int]:
-            # As the round has measured its own pairs.
             request = plan.request(problem, Pair(self.policy, prm), self.config)
             async with slots:
                 result = await self.search.create(request.model_copy(update={"wait": WAIT_SECONDS}))
@@ -120,19 +121,12 @@ async def compare(options: argparse.Namespace) -> dict[str, Any]:
         SearchClient(urls.search) as search,
         SandboxClient(urls.sandbox) as sandbox,
     ):
-        rounds: list[RoundView] = sorted(await trainer.rounds(), key=lambda each: each.number)
-        if len({each.run for each in rounds}) != 1 or not all(
-            "evaluation" in each.metrics for each in rounds
-        ):
-            raise SystemExit(f"{options.run} does not hold one run whose rounds have all been evaluated.")
+        rounds = await evaluated_rounds(trainer, options.run)
         last = RoundConfig.model_validate(rounds[-1].config)
-        chosen: str = options.policy or rounds[0].metrics["models"]["base"]
+        chosen: str = options.policy or base_policy(rounds[0])
         await hold(policy, trainer, chosen)
-        engine = make_engine(urls.database)
-        problems = await RoundStore(engine).problems(UUID(rounds[-1].id), "held_out")
-        await engine.dispose()
         bench = Bench(
-            problems=problems[: options.problems],
+            problems=(await held_out(urls.database, rounds[-1]))[: options.problems],
             config=last,
             policy=chosen,
             at_once=options.at_once,
@@ -141,33 +135,63 @@ async def compare(options: argparse.Namespace) -> dict[str, Any]:
         )
         majority = await bench.measure(StrategyName.MAJORITY, PRM1)
         print("majority", majority.figures(), flush=True)
-        prms = {PRM1: PRM1} | {
-            f"round {each.number}": each.metrics["prm"]["version"]
-            for each in rounds
-            if each.metrics.get("prm")
-        }
-        found: dict[str, dict[str, Any]] = {}
-        first: dict[StrategyName, Measured] = {}
-        for name, version in prms.items():
-            if version != PRM1:
-                await hold(prm, trainer, version)
-            found[name] = {"version": version}
-            for strategy in (StrategyName.BEST_OF_N, StrategyName.MCTS):
-                measured = await bench.measure(strategy, version)
-                found[name][strategy.value] = measured.figures() | {
-                    "against_majority": against(measured, majority),
-                    "against_prm1": against(measured, first.setdefault(strategy, measured)),
-                }
-                print(name, strategy.value, found[name][strategy.value], flush=True)
         return {
             "benchmark": "prm_value",
             "run": rounds[0].run,
+            "seed": last.seed,
             "policy": chosen,
             "problems": len(bench.problems),
             "token_budget": last.evaluation.tokens,
             "majority": majority.figures(),
-            "prms": found,
+            "prms": await measure_prms(bench, majority, rounds, prm, trainer),
         }
+
+
+async def evaluated_rounds(trainer: TrainerClient, folder: Path) -> list[RoundView]:
+    """The rounds of the folder's one run, in their order. Ends the program where they are not all evaluated."""
+    rounds = sorted(await trainer.rounds(), key=lambda each: each.number)
+    if len({each.run for each in rounds}) != 1 or any(each.metrics.evaluation is None for each in rounds):
+        raise SystemExit(f"{folder} does not hold one run whose rounds have all been evaluated.")
+    return rounds
+
+
+def base_policy(view: RoundView) -> str:
+    """The version that the rounds' training starts from."""
+    models = view.metrics.models
+    assert models is not None, "an evaluated round knows what it began with"
+    return models.base
+
+
+async def held_out(database_url: str, view: RoundView) -> list[RoundProblem]:
+    """The held-out problems of a round."""
+    engine = make_engine(database_url)
+    try:
+        return await RoundStore(engine).problems(UUID(view.id), "held_out")
+    finally:
+        await engine.dispose()
+
+
+async def measure_prms(
+    bench: Bench, majority: Measured, rounds: Sequence[RoundView], client: PrmClient, trainer: TrainerClient
+) -> dict[str, dict[str, Any]]:
+    """Figures with PRM1 and with each round's PRM, compared with the majority and with PRM1."""
+    prms = {PRM1: PRM1} | {
+        f"round {each.number}": each.metrics.prm.version for each in rounds if each.metrics.prm is not None
+    }
+    found: dict[str, dict[str, Any]] = {}
+    with_prm1: dict[StrategyName, Measured] = {}
+    for name, version in prms.items():
+        if version != PRM1:
+            await hold(client, trainer, version)
+        found[name] = {"version": version}
+        for strategy in (StrategyName.BEST_OF_N, StrategyName.MCTS):
+            measured = await bench.measure(strategy, version)
+            found[name][strategy.value] = measured.figures() | {
+                "against_majority": against(measured, majority),
+                "against_prm1": against(measured, with_prm1.setdefault(strategy, measured)),
+            }
+            print(name, strategy.value, found[name][strategy.value], flush=True)
+    return found
 
 
 def main() -> None:
