@@ -19,7 +19,7 @@ JOBS     ?= 2
 PARALLEL  = --numprocesses $(JOBS) --dist loadgroup --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help env dev demo up eval rounds nano attack bench-sandbox soak compose-test test test-all lint format clean
+.PHONY: help env dev demo up eval rounds nano attack bench-sandbox soak compose-test test test-all tables lint format clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -76,6 +76,9 @@ test: $(READY_DEV) ## Run the tests, the slow ones apart: [ARGS=tests/unit] [JOB
 
 test-all: $(READY_DEV) ## Run all tests: those of vLLM and of the benchmarks too
 	@$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
+
+tables: $(READY) ## Make the tables of README and docs/measurements anew from benchmarks/results: [ARGS=--check]
+	@$(BIN)/python -m benchmarks.tables $(ARGS)
 
 lint: $(READY_DEV) ## Format, lint, types, and which module may import which
 	@$(BIN)/ruff check .
