@@ -26,6 +26,7 @@ from ratchet.stack.data_folder import running_stack
 from ratchet.stack.errors import StackError
 from ratchet.stack.local import local_stack
 from ratchet.stack.supervisor import ChildState, ChildStatus
+from tests.cli_process import ratchet
 
 ROOT = os.geteuid() == 0
 REPOSITORY = Path(__file__).parents[2]
@@ -356,12 +357,10 @@ def test_up_says_what_is_wrong_and_how_to_mend_it(
     file.touch()
     with socket.create_server(("127.0.0.1", 0)) as taken:
         values = {"file": file, "folder": tmp_path / "data", "taken": taken.getsockname()[1]}
-        with command(*(argument.format(**values) for argument in arguments)) as process:
-            _, err = process.communicate(timeout=60)
-    assert process.returncode == 1
-    assert complaint.format(**values) in err
-    assert "Traceback" not in err
-    assert err.startswith("ratchet: ")
+        done = ratchet("up", *(argument.format(**values) for argument in arguments))
+    assert done.returncode == 1
+    assert complaint.format(**values) in done.stderr
+    assert done.stderr.startswith("ratchet: ")
 
 
 def test_a_port_range_of_the_user_namespace_swaps_only_root_and_nobody() -> None:

