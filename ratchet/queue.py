@@ -105,7 +105,7 @@ class SearchQueue:
 
 async def sweep(store: SearchStore, queue: SearchQueue, queued_seconds: float = 5.0) -> int:
     """Put a job for every search that should have one and may have none. Returns how many it looked at."""
-    waiting = await store.lapsed(queued_seconds)
+    waiting = await store.find_lapsed(queued_seconds)
     await queue.enqueue_many(waiting)
     return len(waiting)
 

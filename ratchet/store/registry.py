@@ -1,13 +1,18 @@
-"""The model registry, in Postgres. A version never changes what it is, only its state."""
+"""The model registry, in Postgres: versions, the data they were made from, and what they measured.
 
+A version never changes what it is, only its state.
+"""
+
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import RowMapping, select
+from sqlalchemy import RowMapping, and_, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from ratchet.contracts.round_metrics import Measured
 from ratchet.contracts.trainer import (
     Ancestor,
     DatasetView,
@@ -19,6 +24,8 @@ from ratchet.contracts.trainer import (
 from ratchet.states import MODEL_TRANSITIONS, ModelState, check_transition
 from ratchet.store import tables as t
 from ratchet.store.engine import retried, transaction
+from ratchet.store.ids import new_id
+from ratchet.store.rounds import RoundClaim, require_lease
 
 
 class VersionConflictError(Exception):
@@ -38,7 +45,7 @@ class Registered:
 
 
 class Registry:
-    """Model versions. Every method raises StoreUnavailableError when Postgres is away."""
+    """Model versions, data sets and evaluations. Every method raises StoreUnavailableError when Postgres is away."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
@@ -162,6 +169,39 @@ class Registry:
                 t.models.update().where(t.models.c.version == version).values(state=state)
             )
             return _model({**row, "state": state})
+
+    @retried
+    async def add_dataset(
+        self, claim: RoundClaim, dataset_id: UUID, name: str, uri: str, sha256: str, rows: int
+    ) -> None:
+        """A data set that the round has made. Adding it again changes nothing."""
+        async with transaction(self._engine) as connection:
+            await require_lease(connection, claim)
+            await connection.execute(
+                insert(t.datasets)
+                .values(id=dataset_id, round_id=claim.id, name=name, uri=uri, sha256=sha256, rows=rows)
+                .on_conflict_do_nothing()
+            )
+
+    @retried
+    async def add_evaluation(
+        self, claim: RoundClaim, model: str, split: str, measured: Mapping[str, Measured]
+    ) -> None:
+        """What a model measured on a split in this round; the later measurement stands."""
+        metrics = {name: each.model_dump(mode="json") for name, each in measured.items()}
+        async with transaction(self._engine) as connection:
+            await require_lease(connection, claim)
+            where = and_(
+                t.evaluations.c.model == model,
+                t.evaluations.c.round_id == claim.id,
+                t.evaluations.c.split == split,
+            )
+            await connection.execute(t.evaluations.delete().where(where))
+            await connection.execute(
+                t.evaluations.insert().values(
+                    id=new_id(), model=model, round_id=claim.id, split=split, metrics=metrics
+                )
+            )
 
 
 def _model(row: RowMapping | dict[Any, Any]) -> ModelView:

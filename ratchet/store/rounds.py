@@ -13,7 +13,7 @@ from sqlalchemy import RowMapping, and_, func, or_, select, tuple_
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from ratchet.contracts.round_metrics import Measured, RoundMetrics
+from ratchet.contracts.round_metrics import RoundMetrics
 from ratchet.contracts.rounds import (
     READ_IN,
     Disagreement,
@@ -386,39 +386,6 @@ class RoundStore:
                 Quarantined(problem=row.text, reference=row.answer, source=row.source, **row.quarantine)
                 for row in await connection.execute(query)
             ]
-
-    @retried
-    async def add_dataset(
-        self, claim: RoundClaim, dataset_id: UUID, name: str, uri: str, sha256: str, rows: int
-    ) -> None:
-        """A data set that the round has made. Adding it again changes nothing."""
-        async with transaction(self._engine) as connection:
-            await require_lease(connection, claim)
-            await connection.execute(
-                insert(t.datasets)
-                .values(id=dataset_id, round_id=claim.id, name=name, uri=uri, sha256=sha256, rows=rows)
-                .on_conflict_do_nothing()
-            )
-
-    @retried
-    async def add_evaluation(
-        self, claim: RoundClaim, model: str, split: str, measured: Mapping[str, Measured]
-    ) -> None:
-        """What a model measured on a split in this round; the later measurement stands."""
-        metrics = {name: each.model_dump(mode="json") for name, each in measured.items()}
-        async with transaction(self._engine) as connection:
-            await require_lease(connection, claim)
-            where = and_(
-                t.evaluations.c.model == model,
-                t.evaluations.c.round_id == claim.id,
-                t.evaluations.c.split == split,
-            )
-            await connection.execute(t.evaluations.delete().where(where))
-            await connection.execute(
-                t.evaluations.insert().values(
-                    id=new_id(), model=model, round_id=claim.id, split=split, metrics=metrics
-                )
-            )
 
 
 async def _lock_run(connection: AsyncConnection, run: str) -> None:

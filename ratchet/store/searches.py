@@ -317,7 +317,7 @@ class SearchStore:
             return await read_page(connection, limit, state, cursor)
 
     @retried
-    async def lapsed(self, queued_seconds: float = 5.0, limit: int = 1000) -> list[Waiting]:
+    async def find_lapsed(self, queued_seconds: float = 5.0, limit: int = 1000) -> list[Waiting]:
         """Searches that should have a job and may have none, the oldest first.
 
         They are running with the lease run out, or queued for longer than `queued_seconds`.

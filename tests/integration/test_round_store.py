@@ -9,6 +9,7 @@ from uuid import UUID
 import old_round
 import pytest
 from pydantic import ValidationError
+from round_claims import LEASE, a_run, begin, claim_round, problems, read, requests
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -20,14 +21,12 @@ from ratchet.contracts.rounds import (
     RoundConfig,
     RoundProgress,
     RoundRequest,
-    RoundView,
 )
-from ratchet.contracts.search import SearchRequest
-from ratchet.problems import Problem, problem_id
-from ratchet.states import ROUND_TRANSITIONS, IllegalTransitionError, RoundState, SearchState
+from ratchet.states import ROUND_TRANSITIONS, IllegalTransitionError, RoundState
 from ratchet.store import tables as t
 from ratchet.store.engine import transaction
 from ratchet.store.ids import new_id
+from ratchet.store.registry import Registry
 from ratchet.store.round_searches import RoundSearchStore
 from ratchet.store.rounds import (
     ConfigInUseError,
@@ -36,9 +35,7 @@ from ratchet.store.rounds import (
     RoundLostError,
     RoundStore,
 )
-from ratchet.store.searches import SearchStore
 
-LEASE = 30.0
 STAGES = list(RoundState)[:6]
 
 
@@ -57,40 +54,6 @@ REJECTED = Verdict(promoted=False, lost=["development.greedy"], comparisons={}, 
 def took(claim: RoundClaim) -> RoundMetrics:
     """What every stage hands on: its seconds, beside those of the stages before it."""
     return RoundMetrics(seconds=claim.metrics.seconds | {claim.state: 1.0})
-
-
-def a_run() -> str:
-    return f"run-{new_id().hex}"
-
-
-async def begin(store: RoundStore, run: str | None = None) -> RoundView:
-    return await store.create(RoundRequest(run=run or a_run()))
-
-
-async def claim_round(store: RoundStore, owner: str = "t1", lease: float = LEASE) -> RoundClaim:
-    claim = await store.claim(owner, lease)
-    assert claim is not None
-    return claim
-
-
-async def read(store: RoundStore, claim: RoundClaim) -> RoundView:
-    view = await store.get(claim.id)
-    assert view is not None
-    return view
-
-
-def problems(*texts: str) -> list[Problem]:
-    return [
-        Problem(problem_id(text, "42"), text, "42", f"file:{n}", "packs", n)
-        for n, text in enumerate(texts, 1)
-    ]
-
-
-def requests(texts: list[str], reference: str | None = "42") -> dict[int, SearchRequest]:
-    return {
-        place: SearchRequest(problem=text, reference_answer=reference, seed=place)
-        for place, text in enumerate(texts)
-    }
 
 
 # --- claim, lease, fence ---------------------------------------------------------------------------------------------
@@ -118,27 +81,26 @@ async def test_a_round_whose_lease_ran_out_is_taken_over_and_a_renewed_one_is_no
     assert (taken.id, taken.fence) == (short.id, short.fence + 1)
 
 
-@pytest.fixture
-def searches(engine: AsyncEngine) -> RoundSearchStore:
-    return RoundSearchStore(engine)
-
-
-WRITES: dict[str, Callable[[RoundStore, RoundSearchStore, RoundClaim], Awaitable[Any]]] = {
-    "renew": lambda store, _, claim: store.renew(claim, LEASE),
-    "advance": lambda store, _, claim: store.advance(claim, RoundState.SEARCHING, took(claim)),
-    "fail": lambda store, _, claim: store.advance(claim, RoundState.FAILED, RoundMetrics(), "no reason"),
-    "add_problems": lambda store, _, claim: store.add_problems(claim, "train", problems("Late?")),
-    "quarantine": lambda store, _, claim: store.quarantine(claim, "train", {0: DISAGREEMENT}),
-    "plan": lambda _, searches, claim: searches.plan(claim, "label", 0, requests(["Late?"])),
-    "add_dataset": lambda store, _, claim: store.add_dataset(claim, new_id(), "d", "/d", "0" * 64, 1),
-    "add_evaluation": lambda store, _, claim: store.add_evaluation(claim, "m", "development", {}),
+WRITES: dict[str, Callable[[AsyncEngine, RoundClaim], Awaitable[Any]]] = {
+    "renew": lambda engine, claim: RoundStore(engine).renew(claim, LEASE),
+    "advance": lambda engine, claim: RoundStore(engine).advance(claim, RoundState.SEARCHING, took(claim)),
+    "fail": lambda engine, claim: RoundStore(engine).advance(
+        claim, RoundState.FAILED, RoundMetrics(), "no reason"
+    ),
+    "add_problems": lambda engine, claim: RoundStore(engine).add_problems(claim, "train", problems("Late?")),
+    "quarantine": lambda engine, claim: RoundStore(engine).quarantine(claim, "train", {0: DISAGREEMENT}),
+    "plan": lambda engine, claim: RoundSearchStore(engine).plan(claim, "label", 0, requests(["Late?"])),
+    "add_dataset": lambda engine, claim: Registry(engine).add_dataset(
+        claim, new_id(), "d", "/d", "0" * 64, 1
+    ),
+    "add_evaluation": lambda engine, claim: Registry(engine).add_evaluation(claim, "m", "development", {}),
 }
 
 
 @pytest.mark.parametrize("over", [False, True], ids=["taken over", "over"])
 @pytest.mark.parametrize("write", WRITES)
 async def test_who_has_lost_a_round_can_write_nothing(
-    store: RoundStore, searches: RoundSearchStore, engine: AsyncEngine, write: str, over: bool
+    store: RoundStore, engine: AsyncEngine, write: str, over: bool
 ) -> None:
     await begin(store)
     lost = await claim_round(store, lease=0.0)
@@ -148,7 +110,7 @@ async def test_who_has_lost_a_round_can_write_nothing(
         lost = current
     before, rows = await read(store, lost), await count_rows(engine, lost.id)
     with pytest.raises(RoundLostError):
-        await WRITES[write](store, searches, lost)
+        await WRITES[write](engine, lost)
     assert await read(store, lost) == before
     assert await count_rows(engine, lost.id) == rows
 
@@ -383,30 +345,6 @@ async def test_what_a_stage_works_with_is_known_of_every_part_of_a_configuration
     assert set(READ_IN) == set(RoundConfig.model_fields)
 
 
-async def test_a_retry_plans_failed_and_cancelled_searches_anew_and_keeps_the_others(
-    store: RoundStore, searches: RoundSearchStore, engine: AsyncEngine
-) -> None:
-    await begin(store)
-    claim = await store.advance(await claim_round(store), RoundState.SEARCHING, RoundMetrics())
-    texts = ["Solved?", "Failed?", "Cancelled?", "Being cancelled?"]
-    planned = await searches.plan(claim, "label", 0, requests(texts))
-    ends = (SearchState.SOLVED_VERIFIED, SearchState.FAILED, SearchState.CANCELLED, SearchState.RUNNING)
-    async with transaction(engine) as connection:
-        for each, state in zip(planned, ends, strict=True):
-            await connection.execute(
-                t.searches.update()
-                .where(t.searches.c.id == each.id)
-                .values(state=state, cancel_requested=state is SearchState.RUNNING)
-            )
-    await store.advance(claim, RoundState.FAILED, RoundMetrics(), "x")
-    await store.retry(claim.id)
-    claim = await claim_round(store)
-    anew = await searches.plan(claim, "label", 0, requests(texts))
-    assert len(anew) == 3
-    found = await searches.results(claim.id, "label")
-    assert [each.search_id for each in found] == [planned[0].id, *(each.id for each in anew)]
-
-
 async def test_problems_of_a_round_that_failed_at_its_beginning_are_chosen_anew(store: RoundStore) -> None:
     await begin(store)
     claim = await claim_round(store)
@@ -418,7 +356,7 @@ async def test_problems_of_a_round_that_failed_at_its_beginning_are_chosen_anew(
     assert [each.text for each in await store.problems(claim.id, "train")] == ["New?"]
 
 
-# --- problems and searches -------------------------------------------------------------------------------------------
+# --- problems and evaluations -------------------------------------------------------------------------------------------
 
 
 async def test_problems_are_kept_in_their_order_and_adding_them_again_changes_nothing(
@@ -460,68 +398,6 @@ async def test_what_is_set_aside_is_listed_for_its_round_and_its_run(store: Roun
     assert await store.quarantined(run=a_run()) == []
 
 
-async def test_a_plan_that_is_made_again_adds_only_what_is_missing(
-    store: RoundStore, searches: RoundSearchStore, engine: AsyncEngine
-) -> None:
-    await begin(store)
-    claim = await claim_round(store)
-    first = await searches.plan(claim, "label", 0, requests(["One?", "Two?"]))
-    assert len(first) == 2
-    assert await searches.plan(claim, "label", 0, requests(["One?", "Two?"])) == []
-    third = await searches.plan(claim, "label", 0, requests(["One?", "Two?", "Three?"]))
-    assert len(third) == 1
-    again = await searches.plan(claim, "label", 1, requests(["One?"]))
-    other = await searches.plan(claim, "candidate.greedy", 0, requests(["One?"], reference=None))
-    assert len(again) == len(other) == 1
-    found = await searches.results(claim.id, "label")
-    assert [(each.place, each.attempt) for each in found] == [(0, 0), (0, 1), (1, 0), (2, 0)]
-    assert {each.search_id for each in found} == {each.id for each in [*first, *third, *again]}
-    assert {each.state for each in found} == {SearchState.QUEUED}
-    assert await searches.count_ended(claim.id, "label") == (0, 4)
-
-    async with transaction(engine) as connection:
-        known = await connection.execute(
-            select(t.reference_answers.c.search_id)
-            .join(t.searches, t.searches.c.id == t.reference_answers.c.search_id)
-            .where(t.searches.c.round_id == claim.id)
-        )
-        assert set(known.scalars()) == {each.search_id for each in found}, (
-            "an evaluation has no reference answer"
-        )
-
-
-async def test_a_planned_search_that_asked_for_something_else_gives_way(
-    store: RoundStore, searches: RoundSearchStore
-) -> None:
-    await begin(store)
-    claim = await claim_round(store)
-    asked = requests(["One?", "Two?"])
-    first, second = await searches.plan(claim, "label", 0, asked)
-    changed = {0: asked[0], 1: asked[1].model_copy(update={"seed": 7})}
-    [anew] = await searches.plan(claim, "label", 0, changed)
-    found = await searches.results(claim.id, "label")
-    assert [each.search_id for each in found] == [first.id, anew.id]
-    assert anew.id != second.id
-
-
-async def test_cancelling_a_rounds_searches_leaves_those_of_others_alone(
-    store: RoundStore, searches: RoundSearchStore, engine: AsyncEngine
-) -> None:
-    others = SearchStore(engine)
-    await begin(store)
-    claim = await claim_round(store)
-    planned = await searches.plan(claim, "label", 0, requests(["One?", "Two?", "Three?"]))
-    alone, _ = await others.create(SearchRequest(problem="Mine?"), None)
-    await others.request_cancel(planned[0].id)
-    assert await searches.count_ended(claim.id, "label") == (1, 3), (
-        "one that nobody had begun is over at once"
-    )
-    assert await searches.cancel(claim.id) == 2
-    async with transaction(engine) as connection:
-        asked = await connection.execute(select(t.searches.c.id).where(t.searches.c.cancel_requested))
-        assert alone not in set(asked.scalars())
-
-
 async def test_an_evaluation_that_is_made_again_takes_the_place_of_the_first(
     store: RoundStore, engine: AsyncEngine
 ) -> None:
@@ -536,7 +412,7 @@ async def test_an_evaluation_that_is_made_again_takes_the_place_of_the_first(
         )
     for right in (0, 1):
         figures = Measured(n=1, right=right, accuracy=right, ci95=(0.0, 1.0), tokens=9.0, outcomes=str(right))
-        await store.add_evaluation(claim, version, "development", {"development.greedy": figures})
+        await Registry(engine).add_evaluation(claim, version, "development", {"development.greedy": figures})
     async with transaction(engine) as connection:
         rows = await connection.execute(
             select(t.evaluations.c.metrics).where(t.evaluations.c.model == version)

@@ -146,7 +146,7 @@ async def test_waiting_gives_the_result_when_it_comes_in_time(
 ) -> None:
     async def work() -> None:
         while True:
-            waiting = await store.lapsed(queued_seconds=-1)
+            waiting = await store.find_lapsed(queued_seconds=-1)
             for one in waiting:
                 result = await store.result(one.id)
                 if result is not None and result.problem == "wait for me":

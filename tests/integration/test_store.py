@@ -329,10 +329,10 @@ async def test_lapsed_finds_what_lost_its_worker_or_its_job_and_nothing_else(sto
     await claim_search(store, alive)
     await store.request_cancel(over)
     await asyncio.sleep(0.05)
-    found = {waiting.id: waiting.fence for waiting in await store.lapsed(queued_seconds=60)}
+    found = {waiting.id: waiting.fence for waiting in await store.find_lapsed(queued_seconds=60)}
     assert found.get(dead) == 1
     assert not {fresh, alive, over} & set(found)
-    assert fresh in {waiting.id for waiting in await store.lapsed(queued_seconds=0)}
+    assert fresh in {waiting.id for waiting in await store.find_lapsed(queued_seconds=0)}
 
 
 async def test_pages_show_every_search_once_the_newest_first(store: SearchStore) -> None:

@@ -51,7 +51,7 @@ async def evaluate(context: Context) -> RoundMetrics:
         before = await _measure_pair(context, INCUMBENT, incumbent, [*development, *held_out], problems)
     for split in SPLITS:
         of_split = {name: figures for name, figures in measured.items() if name.startswith(split)}
-        await context.rounds.add_evaluation(context.claim, candidate.policy, split, of_split)
+        await context.registry.add_evaluation(context.claim, candidate.policy, split, of_split)
     return RoundMetrics(
         evaluation=MeasuredPairs(
             incumbent=MeasuredPair(pair=incumbent.key, measured=before),

@@ -130,7 +130,7 @@ async def _write(
     sha256 = await asyncio.to_thread(_write_lines, folder / SFT_FILE, rows)
     await asyncio.to_thread(_write_lines, folder / TREES_FILE, trees)
     dataset = uuid5(NAMESPACE_URL, f"ratchet-dataset/{claim.id}/{sha256}")
-    await context.rounds.add_dataset(
+    await context.registry.add_dataset(
         claim, dataset, f"{claim.run}-r{claim.number}", str(folder / SFT_FILE), sha256, len(rows)
     )
     written = card.finished(
