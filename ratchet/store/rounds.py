@@ -1,4 +1,4 @@
-"""Rounds in Postgres: who works on one (lease and fence), its state, its problems, and what it has made.
+"""Rounds in Postgres: who works on one (lease and fence), its state, and its problems.
 
 A trainer claims a round and gets a `RoundClaim` with a fencing token; every write under an older token is refused with
 `RoundLostError` and writes nothing. A stage may run twice (a trainer died in it), so all writes here can be repeated.
