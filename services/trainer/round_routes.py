@@ -1,0 +1,171 @@
+"""Routes of the rounds: begin one, look at it, and steer it. The round machine does the work."""
+
+from http import HTTPStatus
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Body, Depends, Query, Request
+
+from ratchet.contracts.base import FieldError
+from ratchet.contracts.rounds import (
+    QuarantineList,
+    RoundList,
+    RoundRequest,
+    RoundRetry,
+    RoundView,
+    RunName,
+)
+from ratchet.store.rounds import ConfigInUseError, RoundConflictError, RoundStore
+from ratchet.web.app import ProblemError
+from ratchet.web.unavailable import UNAVAILABLE, problems
+
+ROUND_EXAMPLES = {
+    "nano": {
+        "summary": "A small round on nano's own problems",
+        "value": {
+            "run": "first",
+            "config": {
+                "train": {"spec": "nano:train", "count": 300},
+                "development": {"spec": "nano:development", "count": 100},
+                "held_out": {"spec": "nano:held_out", "count": 200},
+                "policy": {"epochs": 3, "lr": 5e-4, "batch_tokens": 2048},
+                "prm": {"epochs": 2, "lr": 7e-4, "value_weight": 1.0, "edit_distance": 1},
+            },
+        },
+    }
+}
+
+
+RETRY_EXAMPLES = {"as it was": {"summary": "With the configuration that it had", "value": {"config": None}}}
+
+_INVALID = problems(_422="The request is not valid; `errors` names the fields.")
+_UNKNOWN = problems(_404="There is no such round.")
+_OVER = problems(_404="There is no such round.", _409="The round is over.")
+
+router = APIRouter(tags=["rounds"])
+
+
+async def round_store(request: Request) -> RoundStore:
+    """The app's store of rounds."""
+    rounds: RoundStore = request.app.state.rounds
+    return rounds
+
+
+Rounds = Annotated[RoundStore, Depends(round_store)]
+
+
+@router.post(
+    "/rounds",
+    summary="Begin the next round of a run",
+    status_code=201,
+    response_description="Stored; the trainer takes it up.",
+    responses={**problems(_409="The run's last round is not over."), **_INVALID, **UNAVAILABLE},
+)
+async def create(
+    body: Annotated[RoundRequest, Body(openapi_examples=ROUND_EXAMPLES)], rounds: Rounds
+) -> RoundView:
+    """Search, select, train a policy and a PRM, evaluate, promote or reject. Follow it at `GET /rounds/{id}`."""
+    try:
+        return await rounds.create(body)
+    except RoundConflictError as error:
+        raise ProblemError(HTTPStatus.CONFLICT, str(error)) from error
+
+
+@router.get("/rounds", summary="Self-evolution rounds", responses={**_INVALID, **UNAVAILABLE})
+async def all_rounds(
+    rounds: Rounds,
+    run: Annotated[RunName | None, Query(description="Only those of this run.")] = None,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+) -> RoundList:
+    """The newest first."""
+    return RoundList(rounds=await rounds.rounds(run, limit))
+
+
+@router.get(
+    "/rounds/{round_id}",
+    summary="One round",
+    responses={**_UNKNOWN, **_INVALID, **UNAVAILABLE},
+)
+async def one_round(round_id: UUID, rounds: Rounds) -> RoundView:
+    """Its state, configuration, progress, and what it measured."""
+    return _known(await rounds.get(round_id), round_id)
+
+
+@router.get(
+    "/rounds/{round_id}/quarantine",
+    summary="Problems that a round has set aside",
+    responses={**_UNKNOWN, **_INVALID, **UNAVAILABLE},
+)
+async def quarantine(round_id: UUID, rounds: Rounds) -> QuarantineList:
+    """Their reference answers lost against several programs that agree on another one."""
+    _known(await rounds.get(round_id), round_id)
+    return QuarantineList(problems=await rounds.quarantined(round_id=round_id))
+
+
+@router.post(
+    "/rounds/{round_id}/pause", summary="Pause a round", responses={**_OVER, **_INVALID, **UNAVAILABLE}
+)
+async def pause(round_id: UUID, rounds: Rounds) -> RoundView:
+    """Its stage stops within a second or so; searches that are under way end by themselves."""
+    return await _ask(rounds, round_id, paused=True)
+
+
+@router.post(
+    "/rounds/{round_id}/resume", summary="Resume a round", responses={**_OVER, **_INVALID, **UNAVAILABLE}
+)
+async def resume(round_id: UUID, rounds: Rounds) -> RoundView:
+    """Go on with the stage in which it was paused."""
+    return await _ask(rounds, round_id, paused=False)
+
+
+@router.post(
+    "/rounds/{round_id}/cancel", summary="Cancel a round", responses={**_OVER, **_INVALID, **UNAVAILABLE}
+)
+async def cancel(round_id: UUID, rounds: Rounds) -> RoundView:
+    """End it as failed. What it has gathered stays; what is served does not change."""
+    return await _ask(rounds, round_id, cancel=True)
+
+
+@router.post(
+    "/rounds/{round_id}/retry",
+    summary="Retry a failed round",
+    responses={
+        **problems(_404="There is no such round.", _409="The round has not failed, or its run has gone on."),
+        **_INVALID,
+        **UNAVAILABLE,
+    },
+)
+async def retry(
+    round_id: UUID,
+    rounds: Rounds,
+    body: Annotated[RoundRetry | None, Body(openapi_examples=RETRY_EXAMPLES)] = None,
+) -> RoundView:
+    """Go on with the stage that failed, or was cancelled, with all that was gathered before it. The configuration
+    may be changed in what no finished stage has worked with."""
+    try:
+        return _known(await rounds.retry(round_id, body.config if body else None), round_id)
+    except RoundConflictError as error:
+        raise ProblemError(HTTPStatus.CONFLICT, str(error)) from error
+    except ConfigInUseError as error:
+        raise ProblemError(
+            HTTPStatus.UNPROCESSABLE_ENTITY,
+            str(error),
+            errors=[
+                FieldError(field=f"config.{part}", message="used by a finished stage") for part in error.parts
+            ],
+        ) from error
+
+
+async def _ask(
+    rounds: RoundStore, round_id: UUID, *, paused: bool | None = None, cancel: bool = False
+) -> RoundView:
+    try:
+        return _known(await rounds.ask(round_id, paused=paused, cancel=cancel), round_id)
+    except RoundConflictError as error:
+        raise ProblemError(HTTPStatus.CONFLICT, str(error)) from error
+
+
+def _known(found: RoundView | None, round_id: UUID) -> RoundView:
+    if found is None:
+        raise ProblemError(HTTPStatus.NOT_FOUND, f"There is no round {round_id}.")
+    return found
