@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.sandbox_service import ROOT, Service, memory_kb
+from benchmarks.sandbox_service import ROOT, Service, lives, memory_kb
 
 CGROUP_PREFIX = "ratchet-sandbox-"
 SHARED_MEMORY = Path("/dev/shm")
@@ -67,7 +67,7 @@ class Watch:
     def look(self) -> list[psutil.Process]:
         """The processes below the service now; they are remembered."""
         below = self.service.below()
-        self.seen = {pid: process for pid, process in self.seen.items() if _lives(process)}
+        self.seen = {pid: process for pid, process in self.seen.items() if lives(process)}
         self.seen.update((process.pid, process) for process in below)
         return below
 
@@ -109,12 +109,6 @@ def cgroups(pid: int) -> list[str]:
 
 def _names(folder: Path) -> Iterable[str]:
     return [str(file) for file in folder.iterdir()] if folder.is_dir() else []
-
-
-def _lives(process: psutil.Process) -> bool:
-    with contextlib.suppress(psutil.NoSuchProcess):
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    return False
 
 
 def _fds(process: psutil.Process) -> int:

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -140,15 +140,32 @@ def running_service(**settings: object) -> Iterator[Service]:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-            _, alive = psutil.wait_procs(below, timeout=5)
+            alive = living_after(below, 5)
             service.left_behind = [each.pid for each in alive]
             for each in alive:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     each.kill()
-            psutil.wait_procs(alive, timeout=5)
+            living_after(alive, 5)
             if service.cpu_group is not None:
                 with contextlib.suppress(OSError):
                     service.cpu_group.rmdir()
+
+
+def lives(process: psutil.Process) -> bool:
+    """Whether it has not ended. A zombie has, though whoever inherited it may take a second to notice."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
+
+
+def living_after(processes: Iterable[psutil.Process], seconds: float) -> list[psutil.Process]:
+    """Those that still live after so many seconds; all are waited for."""
+    deadline = time.monotonic() + seconds
+    left = [process for process in processes if lives(process)]
+    while left and time.monotonic() < deadline:
+        time.sleep(0.02)
+        left = [process for process in left if lives(process)]
+    return left
 
 
 def _wait_until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:

@@ -15,6 +15,7 @@ import httpx
 import psutil
 import pytest
 
+from benchmarks.sandbox_service import living_after
 from ratchet.stack.ports import free_port
 
 ROOT = Path(__file__).parents[1]
@@ -99,8 +100,7 @@ def running_sandbox(log: Path, *, extra_path: str = "", **settings: str) -> Iter
         below = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
         process.send_signal(signal.SIGTERM)
         process.wait(timeout=30)
-        _, left = psutil.wait_procs(below, timeout=5)
-        assert not left
+        assert not living_after(below, 5)
 
 
 @pytest.fixture(scope="module")

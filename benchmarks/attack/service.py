@@ -19,6 +19,7 @@ from typing import Any, Self
 import httpx
 import psutil
 
+from benchmarks.sandbox_service import living_after
 from ratchet.clients import UNIX_SCHEME
 from ratchet.contracts.sandbox import ROOT_NODE
 from ratchet.stack.ports import free_port
@@ -186,7 +187,6 @@ def _stop(process: psutil.Popen) -> None:
     except (psutil.TimeoutExpired, subprocess.TimeoutExpired):
         process.kill()
         process.wait()
-    _, left = psutil.wait_procs(below, timeout=1)
-    for one in left:
+    for one in living_after(below, 1):
         with contextlib.suppress(psutil.NoSuchProcess):
             one.kill()
