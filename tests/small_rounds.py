@@ -102,7 +102,7 @@ class Rounds:
 
     async def ended(self, view: RoundView) -> RoundView:
         """The round at its end."""
-        return await self.until(view, over)
+        return await self.until(view, is_over)
 
     async def run(self, run: str, **changes: Any) -> RoundView:
         """A round, up to its end."""
@@ -122,12 +122,12 @@ class Rounds:
         return found
 
 
-def over(view: RoundView) -> bool:
+def is_over(view: RoundView) -> bool:
     """Whether the round has come to an end."""
     return view.state in ROUND_ENDS
 
 
-def trained(view: RoundView) -> dict[str, str]:
+def trained_versions(view: RoundView) -> dict[str, str]:
     """The versions that the round has trained, by kind."""
     made = {"policy": view.metrics.policy, "prm": view.metrics.prm}
     return {kind: each.version for kind, each in made.items() if each is not None}

@@ -117,10 +117,10 @@ class OverrideError(ValueError):
 
 def round_config(preset: Preset, number: int, seed: int, overrides: Sequence[str] = ()) -> RoundConfig:
     """The configuration of a run's round. Raises OverrideError, pydantic's ValidationError."""
-    return overridden(PRESETS[preset](number, seed), overrides)
+    return with_overrides(PRESETS[preset](number, seed), overrides)
 
 
-def overridden(settings: Mapping[str, Any], overrides: Sequence[str]) -> RoundConfig:
+def with_overrides(settings: Mapping[str, Any], overrides: Sequence[str]) -> RoundConfig:
     """The settings with the overrides, each `dotted.name=value`, the value JSON or plain text.
 
     Raises OverrideError, pydantic's ValidationError.

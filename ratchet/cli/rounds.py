@@ -5,7 +5,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import orjson
 import typer
@@ -21,7 +21,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from ratchet.cli.presets import OverrideError, Preset, overridden, round_config
+from ratchet.cli.presets import OverrideError, Preset, round_config, with_overrides
 from ratchet.cli.session import Interrupts, complain, run, trainer_of
 from ratchet.clients import TrainerClient
 from ratchet.contracts.rounds import RoundConfig, RoundRequest, RoundView
@@ -82,8 +82,8 @@ def run_rounds(
             while True:
                 known = await trainer.rounds(chosen_run)
                 last = known[0] if known else None
-                if last is None or _over(last):
-                    if sum(_over(each) for each in known) >= count or (
+                if last is None or _is_over(last):
+                    if sum(_is_over(each) for each in known) >= count or (
                         last is not None and last.state is RoundState.FAILED
                     ):
                         break
@@ -133,7 +133,7 @@ def show(
     run(command)
 
 
-def _asking(what: Literal["pause", "resume", "cancel"], text: str) -> None:
+def _add_command(what: Literal["pause", "resume", "cancel"], text: str) -> None:
     def command_of(
         round_id: Annotated[str, typer.Argument(help="Id of a round.")], url: Url = None, data: Data = None
     ) -> None:
@@ -149,9 +149,9 @@ def _asking(what: Literal["pause", "resume", "cancel"], text: str) -> None:
     app.command(what)(command_of)
 
 
-_asking("pause", "Stop a round where it is; `resume` goes on there.")
-_asking("resume", "Go on with a paused round.")
-_asking("cancel", "End a round as failed; what it has gathered stays.")
+_add_command("pause", "Stop a round where it is; `resume` goes on there.")
+_add_command("resume", "Go on with a paused round.")
+_add_command("cancel", "End a round as failed; what it has gathered stays.")
 
 
 @app.command()
@@ -176,7 +176,9 @@ async def _retry(
     trainer: TrainerClient, failed: RoundView, overrides: Sequence[str], console: Console
 ) -> None:
     config = (
-        _named(lambda: overridden(failed.config.model_dump(mode="json"), overrides)) if overrides else None
+        _or_bad_parameter(lambda: with_overrides(failed.config.model_dump(mode="json"), overrides))
+        if overrides
+        else None
     )
     again = await trainer.retry_round(failed.id, config)
     console.print(
@@ -187,11 +189,11 @@ async def _retry(
 
 
 def _config(preset: Preset, number: int, seed: int, overrides: Sequence[str]) -> RoundConfig:
-    return _named(lambda: round_config(preset, number, seed, overrides))
+    return _or_bad_parameter(lambda: round_config(preset, number, seed, overrides))
 
 
-def _named(make: Callable[[], RoundConfig]) -> RoundConfig:
-    """What `make` gives; a mistake in an override is told as one of the option."""
+def _or_bad_parameter(make: Callable[[], RoundConfig]) -> RoundConfig:
+    """What `make` gives. A mistake in an override is reported as one of `--set`."""
     try:
         return make()
     except OverrideError as error:
@@ -202,14 +204,14 @@ def _named(make: Callable[[], RoundConfig]) -> RoundConfig:
         raise typer.BadParameter(f"{where}: {wrong['msg']}", param_hint="--set") from None
 
 
-def _over(view: RoundView) -> bool:
+def _is_over(view: RoundView) -> bool:
     return view.state in ROUND_ENDS
 
 
 async def _follow(trainer: TrainerClient, view: RoundView, console: Console) -> RoundView:
     """Show the round's progress until it is over."""
     with _bar(console, view) as show_progress:
-        while not _over(view):
+        while not _is_over(view):
             show_progress(view)
             await asyncio.sleep(POLL_SECONDS)
             view = await trainer.round(view.id)
@@ -217,7 +219,8 @@ async def _follow(trainer: TrainerClient, view: RoundView, console: Console) -> 
 
 
 @contextlib.contextmanager
-def _bar(console: Console, view: RoundView) -> Iterator[Any]:
+def _bar(console: Console, view: RoundView) -> Iterator[Callable[[RoundView], None]]:
+    """A progress bar on a terminal, otherwise a line for each stage; gives the function that shows a round."""
     columns = (
         SpinnerColumn(),
         TextColumn(f"round {view.number}"),

@@ -214,6 +214,6 @@ class RoundMetrics(Contract):
         default_factory=dict, description="Of the last attempt of each stage that is over."
     )
 
-    def updated(self, found: "RoundMetrics") -> "RoundMetrics":
+    def with_parts_of(self, found: "RoundMetrics") -> "RoundMetrics":
         """These, with the parts that `found` was given."""
         return self.model_copy(update={name: getattr(found, name) for name in found.model_fields_set})

@@ -231,7 +231,7 @@ class RoundStore:
             )
             if moved.one_or_none() is None:
                 raise RoundLostError(f"round {claim.id} was taken over")
-        return replace(claim, state=state, metrics=claim.metrics.updated(found))
+        return replace(claim, state=state, metrics=claim.metrics.with_parts_of(found))
 
     @retried
     async def note_progress(self, claim: RoundClaim, progress: RoundProgress) -> None:

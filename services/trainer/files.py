@@ -31,7 +31,7 @@ def write_atomically(target: Path, fill: Callable[[Path], None]) -> None:
     partial, old = target.with_name(f".{target.name}.partial"), target.with_name(f".{target.name}.old")
     target.parent.mkdir(parents=True, exist_ok=True)
     if old.exists() and not target.exists():
-        # A kill between the two renames below.
+        # There was a kill between the two renames below.
         old.rename(target)
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()

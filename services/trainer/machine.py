@@ -1,8 +1,8 @@
 """The round machine: polls for rounds that are not over, claims one, and takes it through its stages.
 
-A stage is a function that may run again: what it made before (problems, planned searches, checkpoints) is found and kept.
-So a trainer that dies costs what its stage has not written down, and the next one, or the same one restarted, goes on.
-A pause gives the round back between or within stages; a cancel ends it as failed, with everything gathered so far kept.
+A stage may run again: it finds what it made before (problems, planned searches, checkpoints) and keeps it. So when a trainer
+dies, only what its stage has not written down is lost, and another trainer, or the same one restarted, goes on.
+A pause gives the round back, at any moment. A cancel ends it as failed and keeps what was gathered.
 """
 
 import asyncio
@@ -13,6 +13,7 @@ import socket
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 
@@ -30,9 +31,9 @@ from ratchet.store.registry import Registry
 from ratchet.store.round_searches import RoundSearchStore
 from ratchet.store.rounds import RoundClaim, RoundLostError, RoundStore
 from services.trainer.gate import accepted
-from services.trainer.promotion import let_go, needed_by_rounds, serve
+from services.trainer.promotion import let_go, serve, versions_in_rounds
 from services.trainer.report.write import write_report
-from services.trainer.stages.context import Context, RoundFailedError, handed_on
+from services.trainer.stages.context import Context, RoundFailedError, require_part
 from services.trainer.stages.evaluate import evaluate
 from services.trainer.stages.prepare import prepare
 from services.trainer.stages.search import search
@@ -50,7 +51,7 @@ STAGES: Mapping[RoundState, tuple[Stage, RoundState]] = {
     RoundState.TRAINING_POLICY: (train_policy, RoundState.TRAINING_PRM),
     RoundState.TRAINING_PRM: (train_prm, RoundState.EVALUATING),
 }
-"""What is done in a state, and the state that follows. What follows `evaluating` is the gate's to say."""
+"""What is done in a state, and the state that follows. The gate decides what follows `evaluating`."""
 FREE_BYTES = 200 * 2**20
 """A round is not begun with less disk than this."""
 PROGRESS_SECONDS = 0.5
@@ -62,6 +63,13 @@ class _StoppedError(Exception):
     def __init__(self, *, cancel: bool) -> None:
         super().__init__("cancelled" if cancel else "paused")
         self.cancel = cancel
+
+
+@dataclass
+class _Held:
+    """The round under way: its claim moves on with every stage."""
+
+    claim: RoundClaim
 
 
 class Machine:
@@ -102,15 +110,15 @@ class Machine:
                 log.warning("the store is away", error=str(error))
                 await asyncio.sleep(self._settings.poll_seconds)
             except Exception:
-                # A round that this version cannot read, for instance: the others must not wait for it for ever.
+                # For instance a round that this version cannot read. Its lease keeps it aside, so the next ones get their turn.
                 log.exception("no round taken up")
                 await asyncio.sleep(self._settings.lease_seconds)
 
     async def _work(self, claim: RoundClaim) -> None:
-        """Take the round as far as it goes; whatever happens, it is over, given back, or another's afterwards."""
+        """Take the round as far as it goes. Afterwards it is over, or given back, or another trainer's."""
         log.info("round taken up", state=claim.state.value)
-        holder = [claim]
-        working = asyncio.create_task(self._stages(holder))
+        held = _Held(claim)
+        working = asyncio.create_task(self._run_stages(held))
         watching = asyncio.create_task(self._watch(claim))
         try:
             await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
@@ -124,22 +132,22 @@ class Machine:
         except _StoppedError as stopped:
             if stopped.cancel:
                 await self._searches.cancel(claim.id)
-                await self._fail(holder[0], "cancelled on request")
+                await self._fail(held.claim, "cancelled on request")
             else:
-                await self._rounds.release(holder[0])
+                await self._rounds.release(held.claim)
                 log.info("round paused")
         except RoundLostError:
             log.warning("lease lost; another trainer has this round")
         except RoundFailedError as error:
-            await self._fail(holder[0], str(error))
+            await self._fail(held.claim, str(error))
         except (StoreUnavailableError, asyncio.CancelledError):
             with contextlib.suppress(StoreUnavailableError, RoundLostError):
-                await self._rounds.release(holder[0])
+                await self._rounds.release(held.claim)
             raise
         except Exception as error:
             log.exception("round failed")
             await self._fail(
-                holder[0], f"{type(error).__name__}: {error} (the trainer's log has the whole story)"
+                held.claim, f"{type(error).__name__}: {error} (the trainer's log has the whole story)"
             )
         finally:
             for task in (working, watching):
@@ -155,23 +163,23 @@ class Machine:
                     raise _StoppedError(cancel=cancelled)
             await asyncio.sleep(min(1.0, self._settings.lease_seconds / 5))
 
-    async def _stages(self, holder: list[RoundClaim]) -> None:
-        if holder[0].state is RoundState.CREATED:
+    async def _run_stages(self, held: _Held) -> None:
+        if held.claim.state is RoundState.CREATED:
             _require_disk(self._settings)
-        while holder[0].state in STAGES:
-            stage, following = STAGES[holder[0].state]
-            found = await self._timed(holder[0], stage)
-            holder[0] = await self._rounds.advance(holder[0], following, found)
+        while held.claim.state in STAGES:
+            stage, following = STAGES[held.claim.state]
+            found = await self._run_stage(held.claim, stage)
+            held.claim = await self._rounds.advance(held.claim, following, found)
             log.info("round moved on", state=following.value)
-        if holder[0].state is RoundState.EVALUATING:
-            await self._decide(holder)
+        if held.claim.state is RoundState.EVALUATING:
+            await self._decide(held)
 
-    async def _decide(self, holder: list[RoundClaim]) -> None:
+    async def _decide(self, held: _Held) -> None:
         """Evaluate, then promote or reject; either way the report is written."""
-        found = await self._timed(holder[0], evaluate)
-        claim, verdict = holder[0], handed_on(found.gate)
-        policy, prm, models = claim.metrics.policy, claim.metrics.prm, handed_on(claim.metrics.models)
-        others = await needed_by_rounds(self._rounds, apart=claim.id)
+        found = await self._run_stage(held.claim, evaluate)
+        claim, verdict = held.claim, require_part(found.gate)
+        policy, prm, models = claim.metrics.policy, claim.metrics.prm, require_part(claim.metrics.models)
+        others = await versions_in_rounds(self._rounds, apart=claim.id)
         promoted, with_prm = accepted(verdict)
         for made, client, serving, base, taken in (
             (policy, self._policy, models.policy, models.base, promoted),
@@ -180,14 +188,14 @@ class Machine:
             if made is None:
                 continue
             if taken:
-                await _retried(partial(serve, self._registry, client, made.version))
+                await _try_swap(partial(serve, self._registry, client, made.version))
             else:
                 await self._reject(made.version)
             stays, goes = (made.version, serving) if taken else (serving, made.version)
             await let_go(client, {goes}, {base, stays} | others)
         state = RoundState.PROMOTED if promoted else RoundState.REJECTED
         reason = None if promoted else f"worse than the serving pair: {', '.join(verdict.lost)}"
-        holder[0] = await self._end(claim, state, found, reason)
+        held.claim = await self._end(claim, state, found, reason)
         log.info("round over", state=state.value, reason=reason)
 
     async def _reject(self, version: str) -> None:
@@ -195,8 +203,8 @@ class Machine:
         if model is not None and model.state is ModelState.CANDIDATE:
             await self._registry.set_state(version, ModelState.REJECTED)
 
-    async def _timed(self, claim: RoundClaim, stage: Stage) -> RoundMetrics:
-        """What the stage hands on, and how long it took, earlier attempts apart."""
+    async def _run_stage(self, claim: RoundClaim, stage: Stage) -> RoundMetrics:
+        """What the stage hands on, with the seconds of this attempt."""
         began = time.monotonic()
         told = 0.0
 
@@ -226,7 +234,7 @@ class Machine:
         except OSError as error:
             raise RoundFailedError(f"{claim.state.value} could not write its files: {error}") from error
         took = {claim.state: round(time.monotonic() - began, 1)}
-        return found.updated(RoundMetrics(seconds=claim.metrics.seconds | took))
+        return found.with_parts_of(RoundMetrics(seconds=claim.metrics.seconds | took))
 
     async def _fail(self, claim: RoundClaim, reason: str) -> None:
         log.error("round failed", reason=reason)
@@ -241,10 +249,10 @@ class Machine:
     async def _end(
         self, claim: RoundClaim, state: RoundState, found: RoundMetrics, reason: str | None
     ) -> RoundClaim:
-        """End the round, after its report: who waits for the end, and then stops everything, finds it written."""
+        """Write the report, then end the round: somebody may wait for the end, stop everything, and read the report."""
         end = {
             "state": state,
-            "metrics": claim.metrics.updated(found),
+            "metrics": claim.metrics.with_parts_of(found),
             "reason": reason,
             "failed_in": claim.state if state is RoundState.FAILED else None,
             "ended_at": datetime.now(UTC),
@@ -256,7 +264,7 @@ class Machine:
                 [view.model_copy(update=end) if view.id == str(claim.id) else view for view in rounds],
             )
         except OSError as error:
-            # No reason to lose a round.
+            # A round is worth more than its report.
             log.error("report not written", error=str(error))
         return await self._rounds.advance(claim, state, found, reason)
 
@@ -272,8 +280,8 @@ def _require_disk(settings: TrainerSettings) -> None:
         )
 
 
-async def _retried(act: Callable[[], Awaitable[None]], attempts: int = 3) -> None:
-    """A swap that has begun in the registry is worth another try; `keep_serving` finishes what stays undone."""
+async def _try_swap(act: Callable[[], Awaitable[None]], attempts: int = 3) -> None:
+    """Try a swap again that has begun in the registry. What still fails is left to `keep_serving`."""
     for attempt in range(1, attempts + 1):
         try:
             await act()

@@ -14,7 +14,7 @@ from ratchet.states import IllegalTransitionError, ModelState
 from ratchet.store.registry import Registry, UnknownParentError, VersionConflictError
 from ratchet.web.app import ProblemError
 from ratchet.web.unavailable import UNAVAILABLE, problems
-from services.trainer.promotion import let_go, needed_by_rounds, serve
+from services.trainer.promotion import let_go, serve, versions_in_rounds
 from services.trainer.round_routes import Rounds
 
 _UNKNOWN = problems(_404="There is no such version.")
@@ -72,7 +72,7 @@ async def models(
 )
 async def promote(version: Version, registry: Versions, rounds: Rounds, services: Services) -> ModelView:
     """Serve this version from now on, without dropping a request; the one that serves is retired."""
-    found = _known(await registry.get(version), version)
+    found = _or_not_found(await registry.get(version), version)
     if found.state is ModelState.REJECTED:
         raise ProblemError(HTTPStatus.CONFLICT, f"{version} was rejected by its gate and cannot be served.")
     client = services[found.kind]
@@ -81,7 +81,7 @@ async def promote(version: Version, registry: Versions, rounds: Rounds, services
         # What cannot be held is not promoted, so that the registry says what is true.
         await client.load(version, LoadModel(uri=found.uri, sha256=found.sha256))
         await serve(registry, client, version)
-        await let_go(client, before, {version} | await needed_by_rounds(rounds))
+        await let_go(client, before, {version} | await versions_in_rounds(rounds))
     except (ServiceError, IllegalTransitionError) as error:
         raise ProblemError(
             HTTPStatus.CONFLICT, f"The {found.kind} service does not serve {version}: {error}"
@@ -97,7 +97,7 @@ async def promote(version: Version, registry: Versions, rounds: Rounds, services
 async def lineage(version: Version, registry: Versions) -> Lineage:
     """The version, those that it was trained from down to the base, and the data sets of each. A search names its
     versions in `models`, so this is the way from an answer to the data behind it."""
-    return _known(await registry.lineage(version), version)
+    return _or_not_found(await registry.lineage(version), version)
 
 
 @router.get(
@@ -107,7 +107,7 @@ async def lineage(version: Version, registry: Versions) -> Lineage:
 )
 async def model(version: Version, registry: Versions) -> ModelView:
     """What it is, where it is, what it came from, and how it measured."""
-    return _known(await registry.get(version), version)
+    return _or_not_found(await registry.get(version), version)
 
 
 @router.post(
@@ -145,7 +145,7 @@ async def register(body: ModelRegistration, registry: Versions) -> Response:
     )
 
 
-def _known(found: T | None, version: str) -> T:
+def _or_not_found(found: T | None, version: str) -> T:
     if found is None:
         raise ProblemError(HTTPStatus.NOT_FOUND, f"There is no model version {version}.")
     return found

@@ -1,7 +1,7 @@
 """Which pair serves: the registry says so, and the services are made to follow it without dropping a request.
 
-The registry is moved first, in one transaction for each kind; a service that is behind (a trainer died in between, or a
-service was restarted and came up with its base model) is brought up to date by `keep_serving`.
+The registry is changed first, in one transaction for each kind. A service may then be behind: a trainer died in between, or the
+service was restarted and came up with its base model. `keep_serving` brings it up to date.
 """
 
 import asyncio
@@ -46,8 +46,8 @@ async def let_go(client: ModelServiceClient, versions: set[str], keep: set[str])
             await client.unload(version)
 
 
-async def needed_by_rounds(rounds: RoundStore, apart: UUID | None = None) -> set[str]:
-    """Versions that the rounds under way work with, one of them set apart; PRM1 is always held."""
+async def versions_in_rounds(rounds: RoundStore, apart: UUID | None = None) -> set[str]:
+    """Versions that the rounds under way work with, without those of the round `apart`; and PRM1, which is always held."""
     needed = {PRM1}
     for each in await rounds.rounds():
         if each.id != str(apart) and each.state not in ROUND_ENDS:
@@ -59,7 +59,7 @@ async def needed_by_rounds(rounds: RoundStore, apart: UUID | None = None) -> set
 
 
 async def keep_serving(policy: PolicyClient, prm: PrmClient, registry: Registry) -> None:
-    """Look for ever that services and registry agree; what is away is looked at again at the next turn."""
+    """Have services and registry agree, for as long as the trainer runs. A service that is away is tried again later."""
     while True:
         try:
             await reconcile(policy, prm, registry)
@@ -72,10 +72,10 @@ async def keep_serving(policy: PolicyClient, prm: PrmClient, registry: Registry)
 
 
 async def reconcile(policy: PolicyClient, prm: PrmClient, registry: Registry) -> None:
-    """One look: promoted versions are served again after a restart; a model that a person chose is registered.
+    """Look once: serve promoted versions again after a restart, and register a model that a person chose.
 
-    The policy service starts with the model that its settings name. Where the registry's serving version descends from that
-    one it is served; otherwise the settings were changed, and the registry follows them.
+    The policy service starts with the model that its settings name. If the registry's serving version descends from that
+    model, it is served. Otherwise the settings were changed, and the registry follows them.
     """
     held = await policy.models()
     served = next((each for each in held if each.serving), None)
@@ -108,7 +108,7 @@ async def _register_served(registry: Registry, served: HeldModel) -> None:
 
 
 async def _reconcile_prm(prm: PrmClient, registry: Registry, policy: ModelView | None) -> None:
-    """A trained PRM serves beside the policy that it was trained on, or one that descends from that or is its ancestor."""
+    """Serve the trained PRM beside its own policy, and beside descendants and ancestors of that; PRM1 beside any other."""
     trained = await registry.models(ModelKind.PRM, ModelState.SERVING, 1)
     served = next((each for each in await prm.models() if each.serving), None)
     if served is None or policy is None:

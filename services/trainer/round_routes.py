@@ -88,7 +88,7 @@ async def all_rounds(
 )
 async def one_round(round_id: UUID, rounds: Rounds) -> RoundView:
     """Its state, configuration, progress, and what it measured."""
-    return _known(await rounds.get(round_id), round_id)
+    return _or_not_found(await rounds.get(round_id), round_id)
 
 
 @router.get(
@@ -98,7 +98,7 @@ async def one_round(round_id: UUID, rounds: Rounds) -> RoundView:
 )
 async def quarantine(round_id: UUID, rounds: Rounds) -> QuarantineList:
     """Their reference answers lost against several programs that agree on another one."""
-    _known(await rounds.get(round_id), round_id)
+    _or_not_found(await rounds.get(round_id), round_id)
     return QuarantineList(problems=await rounds.quarantined(round_id=round_id))
 
 
@@ -143,7 +143,7 @@ async def retry(
     """Go on with the stage that failed, or was cancelled, with all that was gathered before it. The configuration
     may be changed in what no finished stage has worked with."""
     try:
-        return _known(await rounds.retry(round_id, body.config if body else None), round_id)
+        return _or_not_found(await rounds.retry(round_id, body.config if body else None), round_id)
     except RoundConflictError as error:
         raise ProblemError(HTTPStatus.CONFLICT, str(error)) from error
     except ConfigInUseError as error:
@@ -160,12 +160,12 @@ async def _ask(
     rounds: RoundStore, round_id: UUID, *, paused: bool | None = None, cancel: bool = False
 ) -> RoundView:
     try:
-        return _known(await rounds.ask(round_id, paused=paused, cancel=cancel), round_id)
+        return _or_not_found(await rounds.ask(round_id, paused=paused, cancel=cancel), round_id)
     except RoundConflictError as error:
         raise ProblemError(HTTPStatus.CONFLICT, str(error)) from error
 
 
-def _known(found: RoundView | None, round_id: UUID) -> RoundView:
+def _or_not_found(found: RoundView | None, round_id: UUID) -> RoundView:
     if found is None:
         raise ProblemError(HTTPStatus.NOT_FOUND, f"There is no round {round_id}.")
     return found

@@ -72,10 +72,10 @@ class Card:
     coverage: dict[str, dict[str, list[int]]] = field(default_factory=dict)
     """By family and by difficulty: [solved, problems]."""
 
-    def finished(
+    def close(
         self, *, from_earlier_rounds: int, trees: int, dataset: UUID, sha256: str, rows: int
     ) -> DatasetCard:
-        """The card, with what is known once the files are written."""
+        """The finished card, with what is known once the files are written."""
         return DatasetCard(
             problems=self.problems,
             solved=self.solved,
@@ -136,7 +136,7 @@ def choose(
     trained_prm: bool,
     seed: int,
 ) -> Chosen:
-    """What is taken of one problem; the card is added to."""
+    """What is taken of one problem; it is counted in the card."""
     found = trajectories(trees)
     correct = [each for each in found if each.correct]
     card.problems += 1
@@ -157,13 +157,13 @@ def choose(
     else:
         card.dropped[Dropped.WRONG] += len(found) - len(correct)
         candidates = correct
-    taken = _take(_ranked(candidates, rules, trained_prm=trained_prm, seed=seed), rules, card)
+    taken = _take(_rank(candidates, rules, trained_prm=trained_prm, seed=seed), rules, card)
     card.trajectories_selected += len(taken)
     card.selected_problems += bool(taken)
     return Chosen(problem, taken, solved=bool(correct))
 
 
-def _ranked(
+def _rank(
     candidates: list[Trajectory], rules: Selection, *, trained_prm: bool, seed: int
 ) -> list[Trajectory]:
     if rules.how is not SelectBy.SCORE:
@@ -198,7 +198,7 @@ def _take(ranked: list[Trajectory], rules: Selection, card: Card) -> list[Trajec
 
 
 def quarantine(found: Sequence[Trajectory], rules: Selection) -> Disagreement | None:
-    """Why the reference answer is not trusted; None where it is."""
+    """The disagreement for which the reference answer is not trusted; None where it is trusted."""
     if any(each.correct for each in found):
         return None
     groups: defaultdict[str, list[Trajectory]] = defaultdict(list)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from small_rounds import Rounds, over, running_rounds, trained
+from small_rounds import Rounds, is_over, running_rounds, trained_versions
 
 from ratchet.contracts.rounds import RoundView
 from ratchet.contracts.trainer import ModelKind
@@ -47,7 +47,7 @@ def training(rounds: Rounds) -> list[psutil.Process]:
 def under_way(view: RoundView, stage: RoundState, rounds: Rounds) -> bool:
     """In the midst of the stage: searches are over, or the training process has begun."""
     if view.state is not stage:
-        return over(view)
+        return is_over(view)
     if stage in (RoundState.SEARCHING, RoundState.EVALUATING):
         return view.progress.done > 0
     return bool(training(rounds))
@@ -87,7 +87,7 @@ async def test_a_round_whose_trainer_is_killed_in_each_stage_comes_to_its_end(ro
     assert not training(rounds)
     for kind in ModelKind:
         [serving] = await rounds.models(kind, ModelState.SERVING)
-        assert serving.version == trained(ended)[kind]
+        assert serving.version == trained_versions(ended)[kind]
         assert (await rounds.served())[kind] == serving.version
         assert local_checkpoint(Path(serving.uri), rounds.stack.data / "fresh").sha256 == serving.sha256
         assert not [*await rounds.models(kind, ModelState.CANDIDATE)]

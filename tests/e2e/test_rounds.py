@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from running_stack import ratchet
-from small_rounds import Rounds, over, running_rounds, small, trained
+from small_rounds import Rounds, is_over, running_rounds, small, trained_versions
 from sqlalchemy import select
 
 from ratchet.contracts.rounds import RoundView
@@ -120,7 +120,7 @@ async def test_a_round_ends_with_every_measurement_and_its_report(
 async def test_from_a_promoted_version_one_can_walk_back_to_its_data(
     rounds: Rounds, promoted: RoundView
 ) -> None:
-    policy, prm = trained(promoted)["policy"], trained(promoted)["prm"]
+    policy, prm = trained_versions(promoted)["policy"], trained_versions(promoted)["prm"]
     assert promoted.metrics.selection is not None
     assert promoted.metrics.models is not None
     engine = make_engine(rounds.stack.urls.database)
@@ -156,7 +156,7 @@ async def test_from_a_promoted_version_one_can_walk_back_to_its_data(
 
 
 async def test_what_was_promoted_answers_a_plain_search(rounds: Rounds, promoted: RoundView) -> None:
-    expected = trained(promoted)
+    expected = trained_versions(promoted)
     assert await rounds.served() == expected
     result = await rounds.stack.solve(PROBLEM, parameters={"rollouts": 4})
     assert result.models["policy"] == expected["policy"]
@@ -296,7 +296,7 @@ async def test_a_round_that_makes_the_policy_worse_is_rejected(rounds: Rounds, p
     assert ended.reason is not None
     assert "worse than the serving pair: development.greedy" in ended.reason
     assert await rounds.served() == before
-    version = trained(ended)["policy"]
+    version = trained_versions(ended)["policy"]
     assert version in [model.version for model in await rounds.models(ModelKind.POLICY, ModelState.REJECTED)]
     response = await rounds.trainer.post(f"/models/{version}/serve")
     assert response.status_code == 409
@@ -315,7 +315,7 @@ async def test_a_round_that_is_cancelled_while_it_evaluates_leaves_no_candidate_
     before = await held(rounds)
     few = {"spec": "nano:train?count=20", "count": 20}
     view = await rounds.begin("ruin", train=few, policy={"lr": 0.2, "epochs": 1}, prm=None)
-    await rounds.until(view, lambda now: over(now) or now.progress.stage == "evaluating")
+    await rounds.until(view, lambda now: is_over(now) or now.progress.stage == "evaluating")
     await rounds.ask(view, "cancel")
     ended = await rounds.ended(view)
     assert ended.state is RoundState.FAILED
@@ -359,7 +359,7 @@ async def test_any_number_of_versions_can_be_served_in_turn_and_a_damaged_one_ch
 async def test_going_back_and_forward_again_fails_no_search(
     rounds: Rounds, base: dict[str, str], promoted: RoundView
 ) -> None:
-    new = trained(promoted)["policy"]
+    new = trained_versions(promoted)["policy"]
     used: set[str] = set()
     done = asyncio.Event()
 

@@ -12,9 +12,9 @@ from services.trainer.training.preferences import (
     Preferences,
     Tree,
     held_out_problems,
+    nodes_that_ran,
     path,
     preferences,
-    running,
 )
 
 
@@ -176,7 +176,7 @@ def test_what_is_no_tree_is_refused(nodes: list[dict[str, Any]], message: str) -
 
 
 def test_parents_come_before_children_whatever_the_order_of_the_lines() -> None:
-    nodes = running(tree(node("c", "b"), node("b", "a"), node("a")))
+    nodes = nodes_that_ran(tree(node("c", "b"), node("b", "a"), node("a")))
     assert list(nodes) == ["a", "b", "c"]
     assert [one.id for one in path(nodes, "c")] == ["a", "b", "c"]
 
@@ -204,7 +204,7 @@ def trees(draw: st.DrawFn) -> Tree:
 @given(trees())
 def test_every_pair_has_a_better_and_a_worse_step_that_ran(one: Tree) -> None:
     both = preferences(one, margin=0.5, edit_distance=0)
-    nodes = running(one)
+    nodes = nodes_that_ran(one)
     assert all(nodes[step].ran for step in nodes)
     for pair in both.pairs:
         assert nodes[pair.better].q - nodes[pair.worse].q >= 0.5

@@ -24,7 +24,7 @@ from services.trainer.training.jobs import (
     TrainingFailedError,
     run_job,
 )
-from services.trainer.training.preferences import Tree, path, preferences, running
+from services.trainer.training.preferences import Tree, nodes_that_ran, path, preferences
 from services.trainer.training.prm import (
     dataset,
     load_policy,
@@ -75,7 +75,9 @@ def policy(base: Path) -> tuple[Any, Any]:
 
 def packed(tree: Tree, tokenizer: Any, **limits: int) -> tuple[list[Any], int]:
     found = preferences(tree, margin=0.5, edit_distance=1)
-    return pieces(tree, running(tree), found, tokenizer, **({"limit": 10_000, "max_length": 4096} | limits))
+    return pieces(
+        tree, nodes_that_ran(tree), found, tokenizer, **({"limit": 10_000, "max_length": 4096} | limits)
+    )
 
 
 @torch.inference_mode()
@@ -85,7 +87,7 @@ def test_each_step_of_a_packed_tree_is_read_as_on_its_path_alone(policy: tuple[A
     both = [packed(tree, tokenizer)[0][0] for tree in trees]
     # A batch of two, of which one is padded.
     for tree, piece, row in zip(trees, both, logits_of(model, both, None), strict=True):
-        nodes = running(tree)
+        nodes = nodes_that_ran(tree)
         assert set(piece.nodes) == set(nodes)
         for node, end in zip(piece.nodes, piece.ends, strict=True):
             text, _ = prm_text(tree.problem, [step.text for step in path(nodes, node)])
@@ -97,7 +99,7 @@ def test_each_step_of_a_packed_tree_is_read_as_on_its_path_alone(policy: tuple[A
 
 def test_what_paths_have_in_common_is_there_once(policy: tuple[Any, Any]) -> None:
     tree = known_trees(1)[0]
-    nodes = running(tree)
+    nodes = nodes_that_ran(tree)
     piece = packed(tree, policy[1])[0][0]
     paths = [
         policy[1](prm_text(tree.problem, [step.text for step in path(nodes, node)])[0])["input_ids"]
@@ -137,7 +139,7 @@ def test_a_tree_in_parts_has_every_pair_and_counts_every_value_once(policy: tupl
 
 def test_steps_beyond_the_longest_length_are_left_out_and_counted(policy: tuple[Any, Any]) -> None:
     tree = known_trees(1)[0]
-    all_nodes = set(running(tree))
+    all_nodes = set(nodes_that_ran(tree))
     some, dropped = packed(tree, policy[1], max_length=60)
     read = {node for piece in some for node in piece.nodes}
     assert 0 < len(read) == len(all_nodes) - dropped
@@ -225,7 +227,7 @@ def test_what_was_trained_is_served(trained: tuple[PrmJob, PrmResult]) -> None:
     head = TrainedHead(trained[0].out / "model", device="cpu")
     scores: dict[bool, list[float]] = {True: [], False: []}
     for tree in known_trees(5, seed=9):
-        nodes = running(tree)
+        nodes = nodes_that_ran(tree)
         ends = [node for node in nodes.values() if node.terminal]
         ways = [[step.text for step in path(nodes, end.id)] for end in ends]
         logits = head.logits([head.question(tree.problem, way, known=0) for way in ways])

@@ -260,7 +260,7 @@ def test_each_trajectory_is_selected_or_counted_with_the_reason_why_not(
             assert trajectory.correct or how is SelectBy.UNVERIFIED
             assert trajectory.mean_q >= least
             assert not capped or sum(map(len, trajectory.steps)) <= 20
-    written = card.finished(from_earlier_rounds=0, trees=2, dataset=UUID(int=0), sha256="0", rows=kept)
+    written = card.close(from_earlier_rounds=0, trees=2, dataset=UUID(int=0), sha256="0", rows=kept)
     assert written.trajectories_found == kept + sum(written.dropped.values())
 
 

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from ratchet.contracts.rounds import RoundView
 from ratchet.contracts.search import StrategyName
 from ratchet.states import RoundState
-from services.trainer.report.metrics import Estimate, measured, start_of, state_name
+from services.trainer.report.metrics import Estimate, accuracy_of, start_of, state_name
 
 GOAL = (0.42, 0.68, 0.78, 0.85, 0.90)
 """Accuracy of base and rounds 1 to 4 that the project set out to reach: a climb in the manner of rStar-Math. Not measured."""
@@ -26,7 +26,7 @@ INK, FAINT = "#1c1e22", "#8a8f98"
 INCHES = (4.7, 3.8)
 PNG_DPI = 240
 CROWD = 12
-"""From so many rounds on, the ticks carry numbers alone."""
+"""With so many rounds, the ticks carry numbers alone."""
 LEAST_ROOM = 0.08
 """Accuracy below which no label fits under a point."""
 
@@ -62,20 +62,20 @@ class Point:
 def points(rounds: Sequence[RoundView], strategy: StrategyName) -> list[Point]:
     """Of what was measured on held-out problems; rounds in their order."""
     start = start_of(rounds)
-    before = None if start is None else measured(start[0], strategy)
+    before = None if start is None else accuracy_of(start[0], strategy)
     first = [] if before is None else [Point(0, before, served=True)]
     return first + [
         Point(view.number, estimate, served=view.state is RoundState.PROMOTED)
         for view in rounds
         if view.metrics.evaluation is not None
-        and (estimate := measured(view.metrics.evaluation.candidate, strategy))
+        and (estimate := accuracy_of(view.metrics.evaluation.candidate, strategy))
     ]
 
 
 def svg(rounds: Sequence[RoundView]) -> str:
     """An <svg> element to put into a page: its ink is `var(--ink)` and `var(--faint)`, its text stays text."""
     target = io.StringIO()
-    # Process-wide while it lasts; nothing else in the trainer draws.
+    # These settings hold for the whole process meanwhile; nothing else in the trainer draws.
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "ratchet"}):
         _figure(rounds).savefig(target, format="svg", metadata={"Date": None, "Creator": None})
     element = target.getvalue()

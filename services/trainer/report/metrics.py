@@ -23,7 +23,7 @@ class Estimate:
     outcomes: str = ""
 
 
-def measured(pair: MeasuredPair, strategy: StrategyName) -> Estimate | None:
+def accuracy_of(pair: MeasuredPair, strategy: StrategyName) -> Estimate | None:
     """Accuracy of a pair's strategy on the held-out problems."""
     found = pair.measured.get(f"held_out.{strategy}")
     if found is None:
@@ -40,7 +40,7 @@ def measured(pair: MeasuredPair, strategy: StrategyName) -> Estimate | None:
     )
 
 
-def estimate(figure: Figure) -> Estimate | None:
+def estimate_of(figure: Figure) -> Estimate | None:
     """A figure of a PRM's quality, where there is one."""
     if figure.value is None or figure.low is None or figure.high is None:
         return None

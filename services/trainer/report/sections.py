@@ -12,7 +12,7 @@ from ratchet.contracts.search import StrategyName
 from ratchet.states import RoundState
 from services.trainer.gate import POLICY
 from services.trainer.report.curve import Point, points
-from services.trainer.report.metrics import DASH, Estimate, count, estimate, start_of
+from services.trainer.report.metrics import DASH, Estimate, count, estimate_of, start_of
 from services.trainer.report.tables import (
     NONE,
     Bar,
@@ -160,7 +160,7 @@ def _prm(rounds: Sequence[RoundView]) -> Section:
         rows.append(
             (
                 round_cell(view),
-                *(figure_cell(estimate(figure)) for figure in figures),
+                *(figure_cell(estimate_of(figure)) for figure in figures),
                 Cell(count(quality.problems)),
             )
         )
@@ -189,7 +189,7 @@ def _prm(rounds: Sequence[RoundView]) -> Section:
     )
 
 
-def _compared(view: RoundView) -> list[tuple[str, Comparison]]:
+def _comparisons(view: RoundView) -> list[tuple[str, Comparison]]:
     """What the gate compared in a round, by its name for people."""
     verdict = view.metrics.gate
     if verdict is None:
@@ -215,7 +215,7 @@ def _comparison_row(view: RoundView, name: str, found: Comparison) -> tuple[Cell
 
 
 def _gate(rounds: Sequence[RoundView]) -> Section:
-    rows = tuple(_comparison_row(view, name, found) for view in rounds for name, found in _compared(view))
+    rows = tuple(_comparison_row(view, name, found) for view in rounds for name, found in _comparisons(view))
     verdicts = [view.metrics.gate for view in rounds if view.metrics.gate is not None]
     rules = {(verdict.alpha, verdict.tolerance) for verdict in verdicts}
     rule = " ".join(
@@ -270,7 +270,7 @@ def _cost(rounds: Sequence[RoundView]) -> Section:
             "Wall-clock seconds of each stage's last attempt. What the pair that served had measured in an earlier round is "
             "not measured again, so evaluating takes longest in the first.",
         ),
-        (times, _readings("tokens", rounds, _TOKENS)),
+        (times, _reading_table("tokens", rounds, _TOKENS)),
         _bars(rounds),
     )
 
@@ -293,7 +293,7 @@ def _bars(rounds: Sequence[RoundView]) -> tuple[Bar, ...]:
     )
 
 
-def _readings(title: str, rounds: Sequence[RoundView], readings: dict[str, Reading]) -> Table:
+def _reading_table(title: str, rounds: Sequence[RoundView], readings: dict[str, Reading]) -> Table:
     """A row for each reading, a column for each round."""
     return Table(
         (title, *round_headings(rounds)),
@@ -331,7 +331,7 @@ _DATA: dict[str, Reading] = {
 
 
 def _data(rounds: Sequence[RoundView]) -> Section:
-    tables = [_readings("data set", rounds, _DATA)]
+    tables = [_reading_table("data set", rounds, _DATA)]
     cards = [view.metrics.selection for view in rounds]
     reasons = sorted({why for card in cards if card is not None for why in card.dropped})
     if reasons:
@@ -391,7 +391,7 @@ def _trained_rows(view: RoundView) -> list[tuple[Cell, ...]]:
 
 def _failures(rounds: Sequence[RoundView]) -> Section:
     rows = tuple(
-        (round_cell(view), _reached(view), Cell(view.reason or DASH))
+        (round_cell(view), _finished_stages(view), Cell(view.reason or DASH))
         for view in rounds
         if view.state in (RoundState.FAILED, RoundState.REJECTED)
     )
@@ -404,7 +404,7 @@ def _failures(rounds: Sequence[RoundView]) -> Section:
     )
 
 
-def _reached(view: RoundView) -> Cell:
+def _finished_stages(view: RoundView) -> Cell:
     done = [name for stage, name in STAGES.items() if stage in view.metrics.seconds]
     return Cell(", ".join(done) or "none")
 

@@ -1,7 +1,7 @@
 """Writes the report of a run beside its rounds: report.json, report.html and accuracy.png.
 
-It is written again after every round that ends, whole, from what the store keeps. Its limit: it shows what the rounds have
-measured and measures nothing itself.
+It is written anew after every round that ends, from what the store keeps. Limit: it shows what the rounds have measured, and
+measures nothing itself.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ async def write_report(settings: TrainerSettings, rounds: Sequence[RoundView]) -
 
 
 def _write(folder: Path, rounds: Sequence[RoundView]) -> None:
-    """The figures first: they are there even if a drawing fails."""
+    """The figures come first, so that they are there even if a drawing fails."""
     try:
         # matplotlib takes a second to import, which the service need not wait for when it starts.
         from services.trainer.report.curve import png

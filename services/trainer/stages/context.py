@@ -49,8 +49,8 @@ class Context:
 P = TypeVar("P")
 
 
-def handed_on(part: P | None) -> P:
-    """A part of the metrics that an earlier stage must have left. Raises RoundFailedError where it is not there."""
+def require_part(part: P | None) -> P:
+    """A part of the metrics that an earlier stage has handed on. Raises RoundFailedError where it is missing."""
     if part is None:
         raise RoundFailedError(
             "An earlier stage has left nothing that this one can work with. Begin a new round."

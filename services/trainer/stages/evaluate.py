@@ -1,8 +1,8 @@
 """Last stage: measure the new pair beside the one that serves, on problems without their reference answers, and decide.
 
-Policy alone (greedy), the whole system (search with the PRM), and best-of-N and majority on independent trajectories of as
-many generated tokens. The gate looks at development problems only; held-out problems are for reporting. What the serving
-pair measured in an earlier round of the run is used again.
+Four strategies are measured: the policy alone (greedy), the whole system (search with the PRM), and best-of-N and majority over
+independent trajectories, for as many generated tokens. The gate looks at development problems only; held-out problems are for
+the report. What the serving pair has measured in an earlier round of the run is used again.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,7 +27,7 @@ from ratchet.statistics import wilson
 from ratchet.store.nodes import NodeRecord
 from ratchet.store.rounds import RoundProblem
 from services.trainer.gate import SYSTEM, compare, gate
-from services.trainer.stages.context import Context, handed_on
+from services.trainer.stages.context import Context, require_part
 from services.trainer.stages.planned_searches import Pair, plan, require_sound, wait_for
 
 SPLITS = ("development", "held_out")
@@ -39,14 +39,14 @@ UNSCORED = 0.5
 async def evaluate(context: Context) -> RoundMetrics:
     """Measurements of both pairs, and the gate's verdict."""
     config, metrics = context.claim.config, context.claim.metrics
-    models = handed_on(metrics.models)
+    models = require_part(metrics.models)
     incumbent = Pair(models.policy, models.prm)
     problems = {split: await context.rounds.problems(context.claim.id, split) for split in SPLITS}
     plans = _plans(config.evaluation)
     development, held_out = ([each for each in plans if each.split == split] for split in SPLITS)
     candidate, measured, of_prm = await _choose_prm(context, development, problems)
     measured |= await _measure_pair(context, CANDIDATE, candidate, held_out, problems)
-    before = await _measured_before(context, incumbent)
+    before = await _find_measured(context, incumbent)
     if before is None:
         before = await _measure_pair(context, INCUMBENT, incumbent, [*development, *held_out], problems)
     for split in SPLITS:
@@ -64,13 +64,12 @@ async def evaluate(context: Context) -> RoundMetrics:
 async def _choose_prm(
     context: Context, development: Sequence["Plan"], problems: Mapping[str, Sequence[RoundProblem]]
 ) -> tuple[Pair, dict[str, Measured], Comparison | None]:
-    """The pair that is judged, what it measured on development problems, and how its PRM compared with the one that serves.
+    """The new pair, what it measured on development problems, and how the new PRM compared with the one that serves.
 
-    The PRM is judged first, beside the one that serves and under the same new policy; where it loses, the new policy goes
-    on with the one that serves.
+    Both PRMs are compared under the new policy. Where the new one loses, the pair is the new policy with the serving PRM.
     """
     metrics = context.claim.metrics
-    models, policy, prm = handed_on(metrics.models), handed_on(metrics.policy), metrics.prm
+    models, policy, prm = require_part(metrics.models), require_part(metrics.policy), metrics.prm
     await context.policy.load(policy.version, LoadModel(uri=policy.uri, sha256=policy.sha256))
     if prm is not None:
         await context.prm.load(prm.version, LoadModel(uri=prm.uri, sha256=prm.sha256))
@@ -94,7 +93,7 @@ async def _measure_pair(
     plans: Sequence["Plan"],
     problems: Mapping[str, Sequence[RoundProblem]],
 ) -> dict[str, Measured]:
-    """Figures of these plans with a pair. One pair at a time: engines of two policies would take each other's cores."""
+    """Figures of these plans with a pair. Pairs take turns, as the engines of two policies would share the cores."""
     purposes = {f"{who}.{each.name}": each for each in plans}
     for purpose, each in purposes.items():
         chosen = problems[each.split][: each.limit]
@@ -107,7 +106,7 @@ async def _measure_pair(
     return found
 
 
-async def _measured_before(context: Context, pair: Pair) -> dict[str, Measured] | None:
+async def _find_measured(context: Context, pair: Pair) -> dict[str, Measured] | None:
     """What a pair measured in an earlier round of this run on the same problems in the same way."""
     for earlier in await context.rounds.rounds(context.claim.run):
         evaluation = earlier.metrics.evaluation
@@ -124,6 +123,7 @@ async def _measured_before(context: Context, pair: Pair) -> dict[str, Measured] 
 
 
 def _measures_alike(one: RoundConfig, other: RoundConfig) -> bool:
+    """Whether two rounds are measured on the same problems in the same way."""
     return (one.development, one.held_out, one.evaluation, one.seed) == (
         other.development,
         other.held_out,
@@ -195,7 +195,7 @@ async def _measure(
     tokens = sum(each.usage.policy.tokens for each in results) / max(1, len(results))
     if plan.strategy is not StrategyName.BEST_OF_N:
         answers = {each.place: each.answer for each in results}
-        return {plan.name: await _figures(context, answers, problems, tokens)}
+        return {plan.name: await _grade(context, answers, problems, tokens)}
     best: dict[int, str | None] = {}
     majority: dict[int, str | None] = {}
     async for tree in context.searches.trees(context.claim.id, purpose):
@@ -203,8 +203,8 @@ async def _measure(
         best[tree.place] = leading_answer(ends, by_prm=True)
         majority[tree.place] = leading_answer(ends, by_prm=False)
     return {
-        plan.name: await _figures(context, best, problems, tokens),
-        f"{plan.split}.{StrategyName.MAJORITY}": await _figures(context, majority, problems, tokens),
+        plan.name: await _grade(context, best, problems, tokens),
+        f"{plan.split}.{StrategyName.MAJORITY}": await _grade(context, majority, problems, tokens),
     }
 
 
@@ -219,10 +219,10 @@ def leading_answer(ends: Sequence[NodeRecord], *, by_prm: bool) -> str | None:
     return counted[0].voters[0].answer if counted else None
 
 
-async def _figures(
+async def _grade(
     context: Context, answers: Mapping[int, str | None], problems: Sequence[RoundProblem], tokens: float
 ) -> Measured:
-    """Accuracy with its interval, and each problem's outcome as a digit, by place."""
+    """Grade the answers, which are given by the problem's place: accuracy, its interval, and a digit for each problem."""
     outcomes = ""
     answered = 0
     for problem in problems:
@@ -237,7 +237,7 @@ async def _figures(
     return Measured(
         n=n,
         right=right,
-        # A policy that has not learnt the format writes programs that are right and cannot be read.
+        # Counted apart: a policy that has not learnt the step format may write right programs that cannot be read.
         answered=answered,
         accuracy=round(right / max(1, n), 4),
         ci95=(round(low, 4), round(high, 4)),

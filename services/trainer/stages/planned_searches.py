@@ -27,7 +27,7 @@ LABEL = "label"
 POLL_SECONDS = 0.5
 HOLD_SECONDS = 5.0
 FAILED_SHARE = 0.2
-"""More failed searches than this share: something is broken, and what came out would be misleading."""
+"""Where more searches fail than this share, something is broken, and their figures would mislead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +39,12 @@ class Pair:
 
     @property
     def key(self) -> str:
-        """Under which its measurements are kept."""
+        """Its measurements are kept under this name."""
         return f"{self.policy} {self.prm}"
 
 
 async def hold(context: Context, pairs: Sequence[Pair]) -> None:
-    """Have the services hold these pairs, as one that was restarted does not. Raises ServiceError."""
+    """Have the services hold these pairs; one that was restarted has lost them. Raises ServiceError."""
     for client, versions in (
         (context.policy, {pair.policy for pair in pairs}),
         (context.prm, {pair.prm for pair in pairs} - {PRM1}),
@@ -61,12 +61,12 @@ async def plan(context: Context, purpose: str, attempt: int, requests: Mapping[i
     try:
         await context.queue.enqueue_many(waiting)
     except RedisError as error:
-        # The search service's sweeper puts jobs for what has none.
+        # The search service's sweeper makes jobs for searches that have none.
         log.warning("searches not put into the queue yet", error=str(error))
 
 
 async def wait_for(context: Context, purposes: Sequence[str], stage: str, pairs: Sequence[Pair]) -> None:
-    """Until all searches for these purposes are over; meanwhile the services are kept holding the pairs that they use."""
+    """Wait until all searches for these purposes are over, and keep the services holding the pairs that they use."""
     held = time.monotonic()
     while True:
         if time.monotonic() - held > HOLD_SECONDS:
@@ -85,7 +85,7 @@ async def wait_for(context: Context, purposes: Sequence[str], stage: str, pairs:
 
 
 def require_sound(results: Sequence[RoundSearch], purpose: str) -> None:
-    """Raise RoundFailedError when too many searches failed for what they found to be believed."""
+    """Raise RoundFailedError when so many searches failed that the others say little."""
     failed = [result for result in results if result.state is SearchState.FAILED]
     if results and len(failed) > FAILED_SHARE * len(results):
         raise RoundFailedError(

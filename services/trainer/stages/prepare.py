@@ -20,7 +20,7 @@ SAME_PROBLEM = 0.9
 
 
 async def prepare(context: Context) -> RoundMetrics:
-    """Load and store the problems, find the models to start from, and have the services hold them."""
+    """Load and store the problems, find the models to start from, and have the services hold these."""
     models = await incumbents(context)
     loaded = await asyncio.to_thread(load_problems, context.claim.config)
     aside = {each.problem for each in await context.rounds.quarantined(run=context.claim.run)}

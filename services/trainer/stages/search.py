@@ -1,7 +1,7 @@
 """Second stage: search the training problems, with the reference answers known to the verifier alone.
 
-Values come from the ends of trajectories; once a PRM was trained its scores seed them. Problems that stay unsolved are
-searched again with other seeds and more rollouts, as the paper does in its last round (arXiv 2501.04519, section 3.4).
+Values come from the ends of trajectories. Once a PRM was trained, its scores seed them. Problems that stay unsolved are
+searched again with other seeds and more rollouts, as in the paper's last round (rStar-Math, arXiv 2501.04519, section 3.4).
 """
 
 from ratchet.contracts.round_metrics import LabelCounts, RoundMetrics, StartModels
@@ -20,19 +20,19 @@ from ratchet.contracts.serving import PRM1
 from ratchet.states import SearchState
 from ratchet.store.round_searches import RoundSearch
 from ratchet.store.rounds import RoundProblem
-from services.trainer.stages.context import Context, handed_on
+from services.trainer.stages.context import Context, require_part
 from services.trainer.stages.planned_searches import LABEL, Pair, plan, require_sound, wait_for
 
 SEEDS_PER_ATTEMPT = 100_003
 
 
 async def search(context: Context) -> RoundMetrics:
-    """Search all training problems; coverage and cost."""
-    config, models = context.claim.config, handed_on(context.claim.metrics.models)
+    """Search all training problems, those without a solution again; coverage and cost."""
+    config, models = context.claim.config, require_part(context.claim.metrics.models)
     problems = await context.rounds.problems(context.claim.id, "train")
     rollouts = config.label.rollouts
     for attempt in range(config.label.retries + 1):
-        solved = _solved(await context.searches.results(context.claim.id, LABEL))
+        solved = _solved_places(await context.searches.results(context.claim.id, LABEL))
         requests = {
             problem.place: _request(
                 problem,
@@ -54,7 +54,7 @@ async def search(context: Context) -> RoundMetrics:
         rollouts = round(rollouts * config.label.retry_factor)
     results = await context.searches.results(context.claim.id, LABEL)
     require_sound(results, LABEL)
-    solved = _solved(results)
+    solved = _solved_places(results)
     return RoundMetrics(
         label=LabelCounts(
             problems=len(problems),
@@ -68,7 +68,7 @@ async def search(context: Context) -> RoundMetrics:
     )
 
 
-def _solved(results: list[RoundSearch]) -> set[int]:
+def _solved_places(results: list[RoundSearch]) -> set[int]:
     return {result.place for result in results if result.state is SearchState.SOLVED_VERIFIED}
 
 

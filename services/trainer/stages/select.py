@@ -1,4 +1,4 @@
-"""Third stage: training data from the trees. Nothing that was gathered is lost when the rest of the round fails."""
+"""Third stage: training data from the trees. It stays, also when the rest of the round fails."""
 
 import asyncio
 import hashlib
@@ -19,7 +19,7 @@ from ratchet.store.nodes import NodeRecord
 from ratchet.store.rounds import RoundProblem
 from services.trainer.files import CARD_FILE, SFT_FILE, TREES_FILE, run_folder, write_file_atomically
 from services.trainer.selection import Card, Chosen, choose, tree_line
-from services.trainer.stages.context import Context, RoundFailedError, handed_on
+from services.trainer.stages.context import Context, RoundFailedError, require_part
 from services.trainer.stages.planned_searches import LABEL
 
 Line = dict[str, Any]
@@ -28,7 +28,7 @@ Line = dict[str, Any]
 
 @dataclass
 class _Gathered:
-    """The trees of a round: what of each selection looks at, and what of each is written for the PRM."""
+    """The trees of a round: nodes by problem, for the selection, and a line of each for the PRM's training."""
 
     by_place: defaultdict[int, list[list[NodeRecord]]] = field(default_factory=lambda: defaultdict(list))
     lines: list[Line] = field(default_factory=list)
@@ -70,9 +70,9 @@ async def _gather(context: Context, problems: Mapping[int, RoundProblem]) -> _Ga
 async def _choose_all(
     context: Context, problems: Mapping[int, RoundProblem], gathered: _Gathered, card: Card
 ) -> dict[int, Chosen]:
-    """What is taken of each problem, by place; the card is added to."""
+    """What is taken of each problem, by place; it is counted in the card."""
     config = context.claim.config
-    trained_prm = handed_on(context.claim.metrics.models).prm != PRM1
+    trained_prm = require_part(context.claim.metrics.models).prm != PRM1
     chosen: dict[int, Chosen] = {}
     for place, problem in problems.items():
         chosen[place] = choose(
@@ -133,7 +133,7 @@ async def _write(
     await context.registry.add_dataset(
         claim, dataset, f"{claim.run}-r{claim.number}", str(folder / SFT_FILE), sha256, len(rows)
     )
-    written = card.finished(
+    written = card.close(
         from_earlier_rounds=len(earlier),
         trees=len(trees),
         dataset=dataset,

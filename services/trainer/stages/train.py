@@ -1,7 +1,7 @@
 """Fourth and fifth stage: the next policy and the next PRM, each trained in a process of its own.
 
-The process leaves checkpoints in the round's folder, so one that was killed, or whose trainer was, goes on where it
-stopped; a folder that holds a result is not trained again. The service itself never imports torch.
+The process leaves checkpoints in the round's folder. One that was killed, alone or with its trainer, goes on where it stopped,
+and a folder that holds a result is not trained again. The service itself never imports torch.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from ratchet.contracts.rounds import RoundProgress
 from ratchet.contracts.trainer import ModelKind, ModelRegistration
 from ratchet.models.checkpoint import ModelSourceError, local_checkpoint
 from services.trainer.files import SFT_FILE, TREES_FILE, run_folder
-from services.trainer.stages.context import Context, RoundFailedError, handed_on
+from services.trainer.stages.context import Context, RoundFailedError, require_part
 from services.trainer.training.jobs import (
     ERROR_FILE,
     MODEL_FOLDER,
@@ -43,7 +43,7 @@ END_SECONDS = 10.0
 
 async def train_policy(context: Context) -> RoundMetrics:
     """Supervised fine-tuning, from the base model; the new version is registered as a candidate."""
-    config, models = context.claim.config, handed_on(context.claim.metrics.models)
+    config, models = context.claim.config, require_part(context.claim.metrics.models)
     parent, uri = (
         (models.policy, models.policy_uri) if config.from_current else (models.base, models.base_uri)
     )
@@ -64,7 +64,7 @@ async def train_prm(context: Context) -> RoundMetrics:
     config = context.claim.config
     if config.prm is None:
         return RoundMetrics(prm=None)
-    policy = handed_on(context.claim.metrics.policy)
+    policy = require_part(context.claim.metrics.policy)
     await _require_unchanged(context, policy)
     run = run_folder(context.settings, context.claim.run)
     files = [run / f"round-{number}" / TREES_FILE for number in range(1, context.claim.number + 1)]
@@ -81,7 +81,7 @@ async def train_prm(context: Context) -> RoundMetrics:
 
 
 async def _run(context: Context, module: str, job: Job, result: type[R], stage: str) -> R:
-    """Run the job to its end, telling how it goes. Raises RoundFailedError with the job's own reason."""
+    """Run the job in a process and report its progress. Raises RoundFailedError with the job's own reason."""
     job.out.mkdir(parents=True, exist_ok=True)
     job_file = job.out / "job.json"
     job_file.write_text(job.model_dump_json(indent=2) + "\n")
@@ -155,7 +155,7 @@ def _reason(out: Path, status: int | None) -> str:
 
 
 async def _require_unchanged(context: Context, policy: TrainedPolicy) -> None:
-    """Not an hour of training on a policy that will be refused at the end."""
+    """Refuse a policy whose files have changed, before hours go into a PRM on it. Raises RoundFailedError."""
     try:
         found = await asyncio.to_thread(local_checkpoint, Path(policy.uri), context.settings.cache_dir)
     except ModelSourceError as error:
@@ -172,7 +172,7 @@ class _Error(BaseModel):
 
 
 async def _register(context: Context, kind: ModelKind, out: Path, *, parent: str) -> str:
-    """Make the checkpoint known, after its digest was read from the files; its version."""
+    """Make the checkpoint known, under a version made from the digest of its files; that version."""
     try:
         found = await asyncio.to_thread(
             local_checkpoint,
@@ -186,6 +186,6 @@ async def _register(context: Context, kind: ModelKind, out: Path, *, parent: str
         ModelRegistration(
             version=found.version, kind=kind, uri=str(out / MODEL_FOLDER), sha256=found.sha256, parent=parent
         ),
-        handed_on(context.claim.metrics.selection).dataset,
+        require_part(context.claim.metrics.selection).dataset,
     )
     return found.version

@@ -1,7 +1,7 @@
 """Checkpoints on disk: a folder appears whole by one rename or not at all, and holds no pickled data.
 
-The state of a training is a folder `step-N` with tensors as safetensors and the rest as JSON. Only the newest is kept, and
-the older one is removed after the newer is on the disk, so a kill at any moment leaves one to go on from.
+The state of a training is a folder `step-N` with tensors as safetensors and the rest as JSON. An older one is removed once the
+newer is on the disk, so a kill at any moment leaves one to go on from.
 
 Limits: one writer a folder (jobs.job_folder sees to it). In a distributed training the first process saves for all, so the
 optimizer must hold whole tensors (DDP, not FSDP), and after a resume all processes draw from its random numbers.
@@ -140,7 +140,7 @@ def load_state(
     optimizer: torch.optim.Optimizer,
     scheduler: torch.optim.lr_scheduler.LRScheduler,
 ) -> State | None:
-    """The newest state of this job; optimizer, scheduler and random numbers are put back, the weights are the caller's.
+    """The newest state of this job. Optimizer, scheduler and random numbers are restored; the caller restores the weights.
 
     None if there is none, or only one of another job. Raises TrainingFailedError if it cannot be read.
     """

@@ -1,7 +1,7 @@
 """Training jobs: what the trainer service writes down for a training process, and how that process answers.
 
 A job is one JSON file; its process leaves `progress.jsonl`, and `result.json` or `error.json`, in the job's folder. The
-same job run again resumes, or returns the result that is there. Nothing here needs torch, so the service can import it.
+same job, run again, goes on or returns the result that is there. Nothing here needs torch, so the service can import it.
 
 Limits: one process (or one torchrun) trains in a folder at a time; a second waits for the first.
 """
@@ -101,7 +101,7 @@ class ProgressWriter:
 
 @contextlib.contextmanager
 def job_folder(out: Path) -> Iterator[None]:
-    """Make the job's folder and hold it. The lock goes with its holder, even when that is killed."""
+    """Make the job's folder and lock it. The lock ends with its process, also when that is killed."""
     out.mkdir(parents=True, exist_ok=True)
     with (out / ".lock").open("a") as opened:
         fcntl.flock(opened, fcntl.LOCK_EX)
@@ -136,7 +136,7 @@ J = TypeVar("J", bound=Job)
 def run_job(job_type: type[J], train: Callable[[J], object], argv: list[str]) -> int:
     """The body of a training process: `argv[1]` is the job's file. Returns the exit code.
 
-    A failure is one sentence in out/error.json and on stderr; what nobody foresaw is raised after it was written.
+    A failure is one sentence in out/error.json and on stderr. An unforeseen one is also raised, for its traceback.
     """
     if len(argv) != 2:
         print(f"usage: python -m MODULE JOB.json (a {job_type.__name__})", file=sys.stderr)  # noqa: T201

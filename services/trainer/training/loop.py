@@ -1,7 +1,7 @@
 """The loop of every training: from the last checkpoint, step by step, to the last step.
 
-A training gives it the gradients of a step; the loop moves the weights, tells its progress, keeps checkpoints, and stops
-where the training diverges. A job that is run again goes on from its newest checkpoint, to the same weights as without the
+A training computes the gradients of a step. The loop moves the weights, tells the progress, keeps checkpoints, and stops where
+the training diverges. A job that is run again goes on from its newest checkpoint, to the same weights as without the
 interruption.
 """
 
@@ -105,7 +105,7 @@ def run_steps(
     optimizer, scheduler = optimizer_of(weights.values(), config, steps)
     folder = job.out / CHECKPOINTS
     state = load_state(folder, job=digest, optimizer=optimizer, scheduler=scheduler)
-    done = Trained([], 0, 0.0) if state is None else _resumed(state, weights)
+    done = Trained([], 0, 0.0) if state is None else _resume(state, weights)
     if state is None and progress is not None:
         _remove_old_files(job)
     wait()
@@ -145,7 +145,7 @@ def run_steps(
     return done
 
 
-def known_result(job: Job, result: type[R], digest: str) -> R | None:
+def read_result(job: Job, result: type[R], digest: str) -> R | None:
     """The result that this job has left; None where there is none, or one of another job."""
     try:
         known = result.model_validate_json((job.out / RESULT_FILE).read_bytes())
@@ -166,7 +166,7 @@ def spread(losses: list[float]) -> list[float]:
     return losses[::-1][::stride][::-1] if losses else []
 
 
-def _resumed(state: State, weights: Mapping[str, torch.nn.Parameter]) -> Trained:
+def _resume(state: State, weights: Mapping[str, torch.nn.Parameter]) -> Trained:
     """What was done up to the checkpoint, whose weights are put back."""
     with torch.no_grad():
         for name, weight in weights.items():

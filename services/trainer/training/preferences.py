@@ -105,7 +105,7 @@ class Preferences:
 
 def preferences(tree: Tree, *, margin: float, edit_distance: int) -> Preferences:
     """Pairs whose Q differs by at least `margin` and whose texts by at least `edit_distance` characters, and values."""
-    nodes = running(tree)
+    nodes = nodes_that_ran(tree)
     ends = {node.id: node.correct for node in nodes.values() if node.terminal and node.correct is not None}
     right, wrong = _leading(nodes, ends, to=True), _leading(nodes, ends, to=False)
     children: dict[str | None, list[Node]] = defaultdict(list)
@@ -145,7 +145,7 @@ def preferences(tree: Tree, *, margin: float, edit_distance: int) -> Preferences
     return Preferences(tuple(siblings), tuple(trajectories), _values(nodes), ends)
 
 
-def running(tree: Tree) -> dict[str, Node]:
+def nodes_that_ran(tree: Tree) -> dict[str, Node]:
     """Nodes that ran and whose ancestors ran, parents before children."""
     known = {node.id: node for node in tree.nodes}
     found: dict[str, Node] = {}

@@ -1,9 +1,9 @@
 """Trains a PRM on search trees: `python -m services.trainer.training.prm JOB.json` (a PrmJob).
 
-The round's policy gets a head with one output, read at the end of each step. It learns which of two steps is better (pairs)
-and, if the config says so, how often a step led to a right end (values, at its end and at all its tokens). A tree is read
-as one sequence, so both steps of a pair are in one pass. A tenth of the problems is kept out: on them the logits are made
-probabilities, and the result is judged (prm_quality).
+The round's policy gets a head with one output, which is read at the end of each step. It learns which of two steps is better
+(pairs) and, if the config says so, how often a step led to a right end (values, at its end and at all its tokens). A tree is
+read as one sequence, so both steps of a pair are in one pass. A tenth of the problems is kept out: they calibrate the logits
+as probabilities, and the result is judged by them (prm_quality).
 
 Limits: one process, and nothing is sharded.
 """
@@ -34,9 +34,15 @@ from services.trainer.training.jobs import (
     job_folder,
     run_job,
 )
-from services.trainer.training.loop import Gradients, finish, known_result, run_steps, set_up
+from services.trainer.training.loop import Gradients, finish, read_result, run_steps, set_up
 from services.trainer.training.optimizer import trained_weights, with_adapters
-from services.trainer.training.preferences import Preferences, Tree, held_out_problems, preferences, running
+from services.trainer.training.preferences import (
+    Preferences,
+    Tree,
+    held_out_problems,
+    nodes_that_ran,
+    preferences,
+)
 from services.trainer.training.prm_pieces import Piece, pieces
 from services.trainer.training.prm_quality import Readings, platt, quality
 from services.trainer.training.token_trie import ancestor_mask
@@ -44,7 +50,7 @@ from services.trainer.training.token_trie import ancestor_mask
 HELD_OUT_FRACTION = 0.1
 HELD_OUT_AT_LEAST = 20
 LEAST_PROBLEMS = 4
-"""With fewer, nothing can be held out that is worth it."""
+"""With fewer problems too little can be held out to judge by."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +79,7 @@ def train(job: PrmJob) -> PrmResult:
     """Train, or go on with, or only read the result of, this job. Raises TrainingFailedError."""
     with job_folder(job.out), explained_failures(job, job.config):
         digest = job_digest(job.config, job.base, job.data)
-        return known_result(job, PrmResult, digest) or _train(job, digest)
+        return read_result(job, PrmResult, digest) or _train(job, digest)
 
 
 def read_trees(files: Iterable[Path]) -> Iterator[Tree]:
@@ -114,7 +120,7 @@ def dataset(trees: Sequence[Tree], tokenizer: Any, config: PrmTraining) -> Datas
     ends: set[bool] = set()
     dropped = 0
     for tree in trees:
-        nodes = running(tree)
+        nodes = nodes_that_ran(tree)
         found = preferences(tree, margin=config.margin, edit_distance=config.edit_distance)
         if tree.problem_id not in kept_out and not (config.value_weight or config.token_weight):
             # Steps in no pair teach nothing then, and need not be read.

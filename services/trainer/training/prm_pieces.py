@@ -44,7 +44,7 @@ class Piece:
 
 
 @dataclass(frozen=True)
-class _Coded:
+class _Encoded:
     """Tokens from the root to the end of a step, and where the step's own tokens start."""
 
     tokens: list[int]
@@ -62,14 +62,14 @@ def pieces(
 ) -> tuple[list[Piece], int]:
     """The pieces of a tree, and how many of its steps were left out because they end beyond `max_length` tokens.
 
-    `nodes` are the running nodes of the tree, `found` its preferences.
+    `nodes` are the nodes of the tree that ran, `found` its preferences.
     """
     wanted = dict.fromkeys(
         [*(one for pair in found.pairs for one in (pair.better, pair.worse)), *found.values]
     )
     if not wanted:
         return [], 0
-    coded = _coded(tree, nodes, list(wanted), tokenizer)
+    coded = _encode(tree, nodes, list(wanted), tokenizer)
     fits = {node: one for node, one in coded.items() if len(one.tokens) <= max_length}
     pairs = [pair for pair in found.pairs if pair.better in fits and pair.worse in fits]
     counted: set[str] = set()
@@ -88,13 +88,13 @@ class _Group:
     pairs: list[Pair]
 
 
-def _coded(tree: Tree, nodes: dict[str, Node], wanted: list[str], tokenizer: Any) -> dict[str, _Coded]:
+def _encode(tree: Tree, nodes: dict[str, Node], wanted: list[str], tokenizer: Any) -> dict[str, _Encoded]:
     """The tokens of each wanted node, from one text for each path that none of the others goes on from."""
     inner = {node.parent for node in nodes.values()}
     ways = [path(nodes, one) for one in nodes if one not in inner]
     texts = [prm_text(tree.problem, [node.text for node in way]) for way in ways]
     batch = tokenizer([text for text, _ in texts], return_offsets_mapping=True)
-    coded: dict[str, _Coded] = {}
+    coded: dict[str, _Encoded] = {}
     keep = set(wanted)
     for way, (_, ends), tokens, spans in zip(
         ways, texts, batch["input_ids"], batch["offset_mapping"], strict=True
@@ -103,7 +103,7 @@ def _coded(tree: Tree, nodes: dict[str, Node], wanted: list[str], tokenizer: Any
         begin = tokens_at([len(prm_text(tree.problem, [])[0])], [end for _, end in spans])[0] + 1
         for node, read in zip(way, reads, strict=True):
             if node.id in keep and node.id not in coded:
-                coded[node.id] = _Coded(tokens[: read + 1], begin)
+                coded[node.id] = _Encoded(tokens[: read + 1], begin)
             begin = read + 1
     return coded
 
@@ -124,7 +124,7 @@ def _groups(nodes: dict[str, Node], pairs: list[Pair], wanted: list[str]) -> Ite
             yield _Group([node], [])
 
 
-def _parts(groups: Iterable[_Group], coded: dict[str, _Coded], limit: int) -> Iterator[_Group]:
+def _parts(groups: Iterable[_Group], coded: dict[str, _Encoded], limit: int) -> Iterator[_Group]:
     """Groups joined as long as their trie has at most `limit` tokens."""
     trie, joined = TokenTrie(), _Group([], [])
     for group in groups:
@@ -142,7 +142,7 @@ def _parts(groups: Iterable[_Group], coded: dict[str, _Coded], limit: int) -> It
 
 
 def _piece(
-    problem_id: str, group: _Group, coded: dict[str, _Coded], found: Preferences, counted: set[str]
+    problem_id: str, group: _Group, coded: dict[str, _Encoded], found: Preferences, counted: set[str]
 ) -> Piece:
     trie = TokenTrie()
     members = list(dict.fromkeys(group.nodes))

@@ -37,7 +37,7 @@ from services.trainer.training.jobs import (
     job_folder,
     run_job,
 )
-from services.trainer.training.loop import Gradients, finish, known_result, run_steps, set_up
+from services.trainer.training.loop import Gradients, finish, read_result, run_steps, set_up
 from services.trainer.training.optimizer import trained_weights, with_adapters
 from services.trainer.training.sft_rows import (
     IGNORED,
@@ -70,7 +70,7 @@ def train(job: SftJob, *, on_progress: Callable[[Progress], None] | None = None)
     ):
         accelerator.wait_for_everyone()
         digest = job_digest(job.config, job.base, [job.data])
-        known = known_result(job, SftResult, digest)
+        known = read_result(job, SftResult, digest)
         accelerator.wait_for_everyone()
         return known or _train(job, digest, accelerator, on_progress)
 
@@ -185,7 +185,9 @@ def _train(
     config, main = set_up(job.config, accelerator.device.type), accelerator.is_main_process
     demonstrations = read_demonstrations(job.data)
     base = load_base(job.base, config)
-    examples = _fitting([encode(base.tokenizer, each) for each in demonstrations], config, base.context)
+    examples = _examples_that_fit(
+        [encode(base.tokenizer, each) for each in demonstrations], config, base.context
+    )
     plan = optimizer_steps(
         list(map(len, examples)), batch_tokens=config.batch_tokens, epochs=config.epochs, seed=config.seed
     )
@@ -216,7 +218,7 @@ def _train(
     return result
 
 
-def _fitting(encoded: Sequence[Example], config: SftConfig, context: int) -> list[Example]:
+def _examples_that_fit(encoded: Sequence[Example], config: SftConfig, context: int) -> list[Example]:
     """Those that are not too long for the config and the model, which reads `context` tokens."""
     longest = min(config.max_length, context)
     fitting = [each for each in encoded if len(each) <= longest]
