@@ -67,6 +67,15 @@ class Sandbox:
         return answer
 
 
+def busy_processes(sandbox: Sandbox) -> list[psutil.Process]:
+    """The processes below the service that compute for more than half of a short while."""
+    below = psutil.Process(sandbox.process.pid).children(recursive=True)
+    for process in below:
+        process.cpu_percent()
+    time.sleep(0.2)
+    return [process for process in below if process.is_running() and process.cpu_percent() > 50]
+
+
 @contextlib.contextmanager
 def running_sandbox(log: Path, *, extra_path: str = "", **settings: str) -> Iterator[Sandbox]:
     """The service until the end of the block, then stopped as a supervisor stops it. It must leave nothing behind.

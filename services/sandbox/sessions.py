@@ -407,7 +407,7 @@ class Sessions:
     async def _tidy(self) -> None:
         """Every few seconds: end sessions that nobody used for long, and make room where memory runs short."""
         while True:
-            await asyncio.sleep(TIDY_SECONDS)
+            await asyncio.sleep(min(TIDY_SECONDS, self._idle_seconds))
             now = time.monotonic()
             for tree in list(self._trees.values()):
                 if tree.under_way == 0 and now - tree.used > self._idle_seconds:

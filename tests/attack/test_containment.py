@@ -23,23 +23,26 @@ def on_host(code: str) -> str:
     return done.stdout
 
 
-READ = "import pathlib\ntry: print(pathlib.Path({path!r}).read_text())\nexcept OSError as error: print(type(error).__name__)"
+READ = """
+import pathlib
+for path in {paths!r}:
+    try: print(pathlib.Path(path).read_text().split())
+    except OSError as error: print(type(error).__name__)
+"""
 
 
 def test_the_hosts_files_are_not_there(sandbox: Sandbox, tmp_path: Path) -> None:
     marker = secrets.token_hex(8)
     (tmp_path / "secret").write_text(marker)
-    for path, seen in (
-        ("/etc/passwd", "root:"),
-        ("/etc/hostname", ""),
-        (str(ROOT / "pyproject.toml"), "ratchet"),
-        (str(ROOT / "services" / "sandbox" / "app.py"), "sandbox"),
-        (str(tmp_path / "secret"), marker),
-        (str(Path("~/.bashrc").expanduser()), ""),
-    ):
-        if seen:
-            assert seen in on_host(READ.format(path=path))
-        assert sandbox.stdout(READ.format(path=path)) == "FileNotFoundError\n", path
+    files = {
+        "/etc/passwd": "root:",
+        str(ROOT / "pyproject.toml"): "ratchet",
+        str(ROOT / "services" / "sandbox" / "app.py"): "sandbox",
+        str(tmp_path / "secret"): marker,
+    }
+    read = READ.format(paths=list(files))
+    assert all(seen in line for line, seen in zip(on_host(read).splitlines(), files.values(), strict=True))
+    assert sandbox.stdout(read).split() == ["FileNotFoundError"] * len(files)
 
 
 def test_nothing_but_pythons_files_is_visible(sandbox: Sandbox) -> None:
@@ -306,7 +309,7 @@ def test_signals_reach_nobody_else(sandbox: Sandbox) -> None:
 
 def test_an_answer_to_be_graded_cannot_run_code(sandbox: Sandbox) -> None:
     zygotes = {process.pid for process in sandbox.zygotes()}
-    for attack in (
+    attacks = (
         "__import__('os').kill(1, 9)",
         "sqrt(__import__('os').getpid())",
         "[x for x in ().__class__.__base__.__subclasses__()]",
@@ -316,8 +319,11 @@ def test_an_answer_to_be_graded_cannot_run_code(sandbox: Sandbox) -> None:
         "(" * 900,
         "9" * 1900,
         "factorial(99999999)",
-    ):
-        verdict = sandbox.grade(attack, "1")
-        assert verdict["equal"] is False, attack
+    )
+    with concurrent.futures.ThreadPoolExecutor(2) as threads:
+        for attack, verdict in zip(
+            attacks, threads.map(lambda attack: sandbox.grade(attack, "1"), attacks), strict=True
+        ):
+            assert verdict["equal"] is False, attack
     assert {process.pid for process in sandbox.zygotes()} == zygotes
     assert sandbox.grade("sqrt(4)", "2")["equal"]

@@ -10,7 +10,7 @@ from sandbox_server import Sandbox, sandbox
 __all__ = ["sandbox"]
 
 SETTINGS = settings(
-    max_examples=40,
+    max_examples=25,
     deadline=None,
     derandomize=True,
     phases=[Phase.explicit, Phase.reuse, Phase.generate],

@@ -1,6 +1,5 @@
 """Sessions of the sandbox: what a tree of snapshots gives is what a re-execution from nothing gives, whatever is lost."""
 
-import concurrent.futures
 import contextlib
 import signal
 import time
@@ -13,7 +12,7 @@ import psutil
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sandbox_server import Sandbox, running_sandbox, sandbox
+from sandbox_server import Sandbox, busy_processes, running_sandbox, sandbox
 
 __all__ = ["sandbox"]
 
@@ -348,7 +347,9 @@ def test_a_session_whose_processes_are_killed_goes_on(sandbox: Sandbox) -> None:
 
 
 def test_an_idle_session_is_ended_and_too_many_are_refused(tmp_path: Path) -> None:
-    with running_sandbox(tmp_path / "log", workers="1", max_sessions="2", session_idle_seconds="1") as small:
+    with running_sandbox(
+        tmp_path / "log", workers="1", max_sessions="2", session_idle_seconds="0.6"
+    ) as small:
         first, _ = Session(small), Session(small)
         first.chain("x = 1")
         refused = small.http.post("/sessions", json={})
@@ -357,7 +358,7 @@ def test_an_idle_session_is_ended_and_too_many_are_refused(tmp_path: Path) -> No
         deadline = time.monotonic() + 20
         while small.http.get(f"/sessions/{first.id}").status_code != 404:
             assert time.monotonic() < deadline
-            time.sleep(0.5)
+            time.sleep(0.1)
         assert Session(small).chain("print(1)")[0]["stdout"] == "1\n"
 
 
@@ -371,8 +372,7 @@ def test_a_caller_that_goes_away_ends_its_steps_and_the_session_stays(sandbox: S
     began = time.monotonic()
     assert session.run(node, "print(x)")["stdout"] == "3\n"
     assert time.monotonic() - began < 5
-    time.sleep(0.3)
-    assert all(p.cpu_percent(0.1) < 50 for p in psutil.Process(sandbox.process.pid).children(recursive=True))
+    assert not busy_processes(sandbox)
 
 
 @pytest.mark.parametrize(
@@ -392,37 +392,3 @@ def test_bad_requests_are_refused(sandbox: Sandbox, path: str, body: dict[str, A
     response = sandbox.http.post(path.replace("{id}", session.id), json=body)
     assert response.status_code == status, response.text
     assert response.headers["content-type"] == "application/problem+json"
-
-
-def test_the_queue_is_fair_between_callers(tmp_path: Path) -> None:
-    with running_sandbox(tmp_path / "log", workers="1") as one:
-        url = f"{one.http.base_url}"
-
-        def ask(caller: str) -> tuple[str, float]:
-            code = {"code": "import time; time.sleep(0.1)"}
-            answer = httpx.post(f"{url}/run_code", json=code, headers={"x-caller": caller}, timeout=60)
-            assert answer.status_code == 200
-            return caller, time.monotonic()
-
-        with concurrent.futures.ThreadPoolExecutor(24) as threads:
-            many = [threads.submit(ask, "many") for _ in range(20)]
-            time.sleep(0.3)
-            few = [threads.submit(ask, "few") for _ in range(2)]
-            ends = sorted([each.result() for each in many + few], key=lambda end: end[1])
-        # Those who came last are among the first ten.
-        assert max(place for place, (caller, _) in enumerate(ends) if caller == "few") < 10
-
-
-def test_a_batch_runs_all_or_finds_no_room(tmp_path: Path) -> None:
-    with running_sandbox(tmp_path / "log", workers="2", queue_size="8", queue_timeout="30") as small:
-
-        def batch(count: int) -> httpx.Response:
-            programs = [{"code": f"print({number})"} for number in range(count)]
-            return small.http.post("/run_code/batch", json={"programs": programs})
-
-        results = batch(5).json()["results"]
-        assert [result["run_result"]["stdout"] for result in results] == [f"{n}\n" for n in range(5)]
-        refused = batch(7)
-        assert refused.status_code == 429
-        assert int(refused.headers["retry-after"]) >= 1
-        assert batch(20).status_code == 503

@@ -5,7 +5,6 @@ import sympy
 
 from services.sandbox.inside.symbolic import RestrictedFormError, equal, parsed, rebuild
 
-
 X = sympy.Symbol("x", real=True)
 
 
