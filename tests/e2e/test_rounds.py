@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from running_stack import ratchet
-from small_rounds import Rounds, is_over, running_rounds, small, trained_versions
 from sqlalchemy import select
 
 from ratchet.contracts.rounds import RoundView
@@ -20,6 +18,8 @@ from ratchet.states import ModelState, RoundState
 from ratchet.store import tables as t
 from ratchet.store.engine import make_engine, transaction
 from ratchet.summary import run_summary
+from tests.running_stack import ratchet
+from tests.small_rounds import Rounds, is_over, running_rounds, small, trained_versions
 
 BASE = "nano@"
 PROBLEM = "There are 7 cups in a box. How many cups are in 9 boxes?"
@@ -63,7 +63,7 @@ async def test_a_round_ends_with_every_measurement_and_its_report(
     assert promoted.state is RoundState.PROMOTED, promoted.reason
     assert promoted.ended_at is not None
     metrics = promoted.metrics
-    assert list(metrics.seconds) == list(RoundState)[:6]
+    assert set(metrics.seconds) == set(list(RoundState)[:6])
     assert metrics.problems is not None
     splits = (metrics.problems.train, metrics.problems.development, metrics.problems.held_out)
     assert [split.problems for split in splits] == [60, 30, 40]

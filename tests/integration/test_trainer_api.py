@@ -155,6 +155,14 @@ async def test_rounds_are_listed_the_newest_first(api: httpx.AsyncClient, engine
     assert (await api.get(f"/rounds/{ids[0]}")).json()["config"]["seed"] == 1
 
 
+async def test_the_document_says_what_a_round_measures(api: httpx.AsyncClient) -> None:
+    schemas = (await api.get("/openapi.json")).json()["components"]["schemas"]
+    view = schemas["RoundView"]["properties"]
+    assert view["metrics"] == {"$ref": "#/components/schemas/RoundMetrics"}
+    assert view["config"] == {"$ref": "#/components/schemas/RoundConfig"}
+    assert set(schemas["Measured"]["properties"]) > {"accuracy", "ci95", "outcomes"}
+
+
 async def test_without_a_database_callers_are_told_to_come_back(free_port: int) -> None:
     app = build_app(
         TrainerSettings(database_url=f"postgresql+asyncpg://ratchet@127.0.0.1:{free_port}/ratchet")
