@@ -10,16 +10,16 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-from http_double import serving
-from running_stack import Running, running_stack
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from models import make_memorised_checkpoint
 from ratchet.stack import ports
 from ratchet.stack.postgres import Postgres, drop_database, ensure_database, running_postgres
 from ratchet.stack.valkey import running_valkey
 from ratchet.store.engine import make_engine
 from ratchet.store.migrate import migrate
+from tests.http_double import serving
+from tests.models import make_memorised_checkpoint
+from tests.running_stack import Running, running_stack
 
 
 @pytest.hookimpl(tryfirst=True)

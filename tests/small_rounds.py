@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from running_stack import Running, running_stack
 
 from ratchet.contracts.rounds import RoundView
 from ratchet.contracts.trainer import ModelKind, ModelView
 from ratchet.states import ROUND_ENDS, ModelState
+from tests.running_stack import Running, running_stack
 
 NANO = Path("nano")
 PROMOTE_ANYWAY = {"alpha": 1e-9, "tolerance": 1.0}

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from sandbox_server import ROOT, Sandbox, sandbox
+
+from tests.sandbox_server import ROOT, Sandbox, sandbox
 
 __all__ = ["sandbox"]
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from benchmarks.attack.attack import HOST_ROOT, Program
-from benchmarks.attack.service import served
+from benchmarks.attack.service import running_service
 
 ROOT = Path(__file__).parents[2]
 
@@ -59,7 +59,7 @@ def test_a_control_without_a_root_of_its_own_sees_the_whole_host() -> None:
     with (
         tempfile.TemporaryDirectory(dir="/tmp") as below_tmp,
         tempfile.TemporaryDirectory(dir="/var/tmp") as below_var_tmp,
-        served(HOST_ROOT) as service,
+        running_service(HOST_ROOT) as service,
     ):
         places = [below_tmp, below_var_tmp, str(ROOT), sys.prefix, str(Path.home())]
         found = Program(

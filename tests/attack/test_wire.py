@@ -5,7 +5,8 @@ import time
 
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from sandbox_server import Sandbox, sandbox
+
+from tests.sandbox_server import Sandbox, sandbox
 
 __all__ = ["sandbox"]
 

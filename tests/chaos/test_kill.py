@@ -10,12 +10,12 @@ from typing import TypeVar
 
 import httpx
 import pytest
-from running_stack import Running
 
-from models import REMEMBERED
 from ratchet.contracts.search import SearchResult
 from ratchet.stack.supervisor import ChildState
 from ratchet.states import SEARCH_TRANSITIONS, SearchState, is_end
+from tests.models import REMEMBERED
+from tests.running_stack import Running
 
 pytestmark = pytest.mark.xdist_group("stack")
 

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import psutil
 import pytest
-from small_rounds import Rounds, is_over, running_rounds, trained_versions
 
 from ratchet.contracts.rounds import RoundView
 from ratchet.contracts.trainer import ModelKind
 from ratchet.models.checkpoint import local_checkpoint
 from ratchet.stack.supervisor import ChildState
 from ratchet.states import ModelState, RoundState
+from tests.small_rounds import Rounds, is_over, running_rounds, trained_versions
 
 STAGES = (RoundState.SEARCHING, RoundState.TRAINING_POLICY, RoundState.TRAINING_PRM, RoundState.EVALUATING)
 GREEDY = {"system": False}

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from running_stack import ROOT, Running, ratchet
 
-from models import CORPUS, HOPELESS
+from tests.models import CORPUS, HOPELESS
+from tests.running_stack import ROOT, Running, ratchet
 
 pytestmark = pytest.mark.xdist_group("stack")
 

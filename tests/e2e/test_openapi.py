@@ -7,12 +7,12 @@ from pathlib import Path
 import httpx
 import pytest
 import schemathesis
-from running_stack import Running
-from served_app import generated_requests
 
-from models import REMEMBERED
 from ratchet.contracts.serving import PRM1
 from ratchet.stack.config import SERVICES
+from tests.models import REMEMBERED
+from tests.running_stack import Running
+from tests.served_app import generated_requests
 
 pytestmark = pytest.mark.xdist_group("stack")
 
@@ -67,7 +67,8 @@ async def held_models(http: httpx.AsyncClient, serve_again: str) -> dict[str, ht
 
 
 async def serving(http: httpx.AsyncClient) -> str:
-    return next(each["version"] for each in (await http.get("/models")).json()["models"] if each["serving"])
+    held = (await http.get("/models")).json()["models"]
+    return str(next(each["version"] for each in held if each["serving"]))
 
 
 async def of_policy(http: httpx.AsyncClient, stack: Running) -> dict[str, httpx.Response]:
@@ -147,7 +148,8 @@ async def test_every_operation_serves_a_good_request_as_its_document_says(
 ) -> None:
     url = getattr(stack.urls, service)
     schema = await asyncio.to_thread(schemathesis.openapi.from_url, f"{url}/openapi.json")
-    operations = {f"{each.ok().method.upper()} {each.ok().path}" for each in schema.get_all_operations()}
+    found = [each.ok() for each in schema.get_all_operations()]  # type: ignore[union-attr]
+    operations = {f"{each.method.upper()} {each.path}" for each in found}
     async with httpx.AsyncClient(base_url=url, timeout=90, trust_env=False) as http:
         try:
             answers = await GOOD[service](http, stack)

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from running_stack import Running, ratchet
 
-from models import ENDLESS, HOPELESS, REMEMBERED
 from ratchet.contracts.search import EventKind, SearchResult, StrategyName, VerificationLevel
 from ratchet.states import SEARCH_TRANSITIONS, SearchState, is_end
+from tests.models import ENDLESS, HOPELESS, REMEMBERED
+from tests.running_stack import Running, ratchet
 
 pytestmark = pytest.mark.xdist_group("stack")
 

@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 from fastapi import Request, Response
-from http_double import serving
-from search_double import MODEL, Searches, search_double
 
 from ratchet import __version__
 from ratchet.contracts.search import SearchResult
 from ratchet.stack.config import StackUrls
 from ratchet.stack.data_folder import running_stack
 from tests.cli_process import ENVIRONMENT, ratchet
+from tests.http_double import serving
+from tests.integration.search_double import MODEL, Searches, search_double
 
 Double = tuple[str, Searches]
 

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sandbox_server import Sandbox, sandbox
 
 from ratchet.cli.verify import check_programs, read_bundle
 from ratchet.clients import SandboxClient
 from ratchet.contracts.search import Proof
 from ratchet.solutions.proof import canonical_sha256, check_bundle, proof_program, sealed, steps_sha256
 from tests.cli_process import ratchet
+from tests.sandbox_server import Sandbox, sandbox
 
 __all__ = ["sandbox"]
 

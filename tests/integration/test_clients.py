@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
-from http_double import Serve, listening, serving
 
 from ratchet.clients import PolicyClient, PrmClient, SandboxClient, SearchClient, ServiceError
 from ratchet.contracts.policy import GenerateRequest, Prefix
@@ -17,6 +16,7 @@ from ratchet.contracts.prm import ScoreRequest
 from ratchet.contracts.sandbox import GradeRequest
 from ratchet.contracts.search import EventKind, SearchRequest, SearchResult, StrategyName
 from ratchet.states import SearchState
+from tests.http_double import Serve, listening, serving
 
 
 @pytest.fixture

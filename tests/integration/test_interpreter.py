@@ -4,11 +4,11 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
-from sandbox_server import Sandbox, sandbox
 
 from ratchet.clients import SandboxClient, ServiceError
 from ratchet.contracts.sandbox import StepStatus
 from services.search.interpreter import SESSION_PAYS_SECONDS, Interpreter
+from tests.sandbox_server import Sandbox, sandbox
 
 __all__ = ["sandbox"]
 

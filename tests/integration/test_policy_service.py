@@ -87,7 +87,8 @@ async def client(tiny_checkpoint: Path) -> AsyncIterator[httpx.AsyncClient]:
 def greedy_by_transformers(reference: tuple[Any, Any], prompt: list[int], tokens: int) -> list[int]:
     model, _ = reference
     out = model.generate(torch.tensor([prompt]), max_new_tokens=tokens, do_sample=False)
-    return out[0, len(prompt) :].tolist()
+    tokens_out: list[int] = out[0, len(prompt) :].tolist()
+    return tokens_out
 
 
 def written(completions: list[list[Completion]]) -> list[tuple[str, int]]:
@@ -231,7 +232,7 @@ async def test_a_stopped_engine_refuses_instead_of_hanging(tiny_checkpoint: Path
 
 # --- HTTP ------------------------------------------------------------------------------------------------------------
 
-BODY = {
+BODY: dict[str, Any] = {
     "prefixes": [{"problem": "What is 2 + 3?", "steps": ["# Step 1: a\nx = 2"]}],
     "max_tokens": 12,
     "seed": 1,
@@ -291,7 +292,7 @@ async def test_work_ends_when_the_caller_goes_away(
             ended.set()
             raise
 
-    made.generate = watched  # type: ignore[method-assign]
+    made.generate = watched  # type: ignore[assignment, method-assign]
     async with serving(made) as client:
         long = BODY | {"n": 16, "max_tokens": 1200, "until": "end", "temperature": 2}
         began = time.perf_counter()
@@ -345,7 +346,8 @@ def wait_ready(port: int, process: subprocess.Popen[str], seconds: float = 150) 
         with contextlib.suppress(httpx.TransportError):
             answer = httpx.get(f"http://127.0.0.1:{port}/health", timeout=5)
             if answer.status_code == 200:
-                return answer.json()
+                health: dict[str, Any] = answer.json()
+                return health
         time.sleep(0.2)
     raise AssertionError("the service did not become ready")
 

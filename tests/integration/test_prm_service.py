@@ -9,8 +9,6 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import FastAPI, HTTPException
-from http_double import serving
-from served_app import served
 
 from ratchet.clients import PolicyClient
 from ratchet.contracts.base import Health
@@ -19,6 +17,8 @@ from ratchet.settings import PrmSettings
 from services.prm.app import build_app
 from services.prm.batcher import LikelihoodBatcher
 from services.prm.likelihood import step_scores
+from tests.http_double import serving
+from tests.served_app import served
 
 DOUBLE = "double@0"
 

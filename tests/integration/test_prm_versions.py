@@ -14,10 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from http_double import listening
-from served_app import served
 
-from models import make_checkpoint
 from ratchet.clients import PolicyClient, PrmClient, ServiceError
 from ratchet.contracts.prm import Calibration, ScoreRequest
 from ratchet.contracts.serving import PRM1, LoadModel
@@ -29,6 +26,9 @@ from services.prm.cache import StepCache
 from services.prm.head import TrainedHead
 from services.prm.prm1 import LikelihoodPrm
 from services.prm.versions import PrmVersions
+from tests.http_double import listening
+from tests.models import make_checkpoint
+from tests.served_app import served
 
 CALIBRATION = Calibration(2.0, -0.5)
 PROBLEM = "A shelf holds 4 boxes of 12 cups. 5 cups are broken. How many are whole?"

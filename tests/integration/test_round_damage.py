@@ -19,7 +19,6 @@ from typing import Any
 import asyncpg
 import httpx
 import pytest
-from small_rounds import small
 
 from ratchet.contracts.rounds import RoundConfig, RoundView
 from ratchet.settings import TrainerSettings
@@ -28,6 +27,7 @@ from ratchet.store.engine import make_engine
 from ratchet.store.ids import new_id
 from ratchet.store.migrate import migrate
 from services.trainer.app import build_app
+from tests.small_rounds import small
 
 TESTS = Path(__file__).parents[1]
 DUMP = TESTS / "data" / "database-0.1.0.sql.gz"

@@ -3,7 +3,6 @@
 from collections.abc import AsyncIterator
 
 import pytest
-from round_claims import begin, claim_round, requests
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -15,6 +14,7 @@ from ratchet.store.engine import transaction
 from ratchet.store.round_searches import RoundSearchStore
 from ratchet.store.rounds import RoundStore
 from ratchet.store.searches import SearchStore
+from tests.integration.round_claims import begin, claim_round, requests
 
 
 @pytest.fixture

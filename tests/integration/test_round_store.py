@@ -6,10 +6,8 @@ from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
-import old_round
 import pytest
 from pydantic import ValidationError
-from round_claims import LEASE, a_run, begin, claim_round, problems, read, requests
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -35,6 +33,8 @@ from ratchet.store.rounds import (
     RoundLostError,
     RoundStore,
 )
+from tests import old_round
+from tests.integration.round_claims import LEASE, a_run, begin, claim_round, problems, read, requests
 
 STAGES = list(RoundState)[:6]
 

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import psutil
 import pytest
-from sandbox_server import ROOT, Sandbox, running_sandbox, sandbox
 
 from benchmarks.sandbox_service import living_after
 from ratchet.contracts.sandbox import GradeRequest, GradeRule
@@ -19,6 +18,7 @@ from services.sandbox import grader
 from services.sandbox.jail import Purpose
 from services.sandbox.pool import Pool
 from services.sandbox.zygotes import best_isolation
+from tests.sandbox_server import ROOT, Sandbox, running_sandbox, sandbox
 
 __all__ = ["sandbox"]
 

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
-from sandbox_server import Sandbox, busy_processes, running_sandbox
+
+from tests.sandbox_server import Sandbox, busy_processes, running_sandbox
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +46,8 @@ def test_one_caller_fills_half_of_the_queue_and_another_is_let_by(narrow: Sandbo
 def test_a_batch_runs_all_or_finds_no_room(narrow: Sandbox) -> None:
     def batch(count: int) -> httpx.Response:
         programs = [{"code": f"print({number})"} for number in range(count)]
-        return narrow.http.post("/run_code/batch", json={"programs": programs})
+        answer: httpx.Response = narrow.http.post("/run_code/batch", json={"programs": programs})
+        return answer
 
     results = batch(3).json()["results"]
     assert [result["run_result"]["stdout"] for result in results] == [f"{n}\n" for n in range(3)]

@@ -12,7 +12,8 @@ import psutil
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sandbox_server import Sandbox, busy_processes, running_sandbox, sandbox
+
+from tests.sandbox_server import Sandbox, busy_processes, running_sandbox, sandbox
 
 __all__ = ["sandbox"]
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import httpx
 import pytest
-from served_app import served
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ratchet.contracts.search import (
@@ -36,6 +35,7 @@ from ratchet.store.nodes import NodeRecord
 from ratchet.store.search_results import SearchOutcome
 from ratchet.store.searches import Claim, SearchStore
 from services.search.app import build_app
+from tests.served_app import served
 
 VERIFIED = Verification(
     level=VerificationLevel.AGREEMENT,

@@ -4,7 +4,6 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from sandbox_server import running_sandbox
 
 from ratchet.clients import SandboxClient
 from ratchet.contracts.policy import Candidate, FinishReason
@@ -13,6 +12,7 @@ from ratchet.contracts.search import SearchRequest
 from services.search.interpreter import Interpreter
 from services.search.run import Search, execute_steps
 from services.search.strategies import Tree
+from tests.sandbox_server import running_sandbox
 
 
 @pytest.fixture(scope="module")

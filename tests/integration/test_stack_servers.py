@@ -54,7 +54,9 @@ async def remembered(urls: StackUrls) -> tuple[list[str], list[str]]:
     async with connected(urls.database) as connection:
         rows = [row["what"] for row in await connection.fetch("select what from kept")]
     async with redis.asyncio.from_url(urls.redis) as client:
-        return rows, [item.decode() for item in await client.lrange("kept", 0, -1)]
+        return rows, [
+            item.decode() if isinstance(item, bytes) else item for item in await client.lrange("kept", 0, -1)
+        ]
 
 
 async def until(condition: Callable[[], bool], timeout: float = 20.0) -> None:

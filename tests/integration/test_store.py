@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import replace
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -58,7 +59,7 @@ async def claim_search(store: SearchStore, search_id: UUID, owner: str = "w1", l
     return claim
 
 
-def node(number: int, parent: int | None = 0, **changes: object) -> NodeRecord:
+def node(number: int, parent: int | None = 0, **changes: Any) -> NodeRecord:
     record = NodeRecord(
         id=f"n{number}",
         parent=None if number == 0 else f"n{parent}",

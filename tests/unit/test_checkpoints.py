@@ -10,10 +10,11 @@ import pytest
 import torch
 from torch import nn
 
-from models import make_checkpoint
 from ratchet.models.checkpoint import local_checkpoint
-from services.trainer.training.checkpoints import checkpoint_sha256, load_state, save_state, write_atomically
+from services.trainer.files import write_atomically
+from services.trainer.training.checkpoints import checkpoint_sha256, load_state, save_state
 from services.trainer.training.jobs import TrainingFailedError
+from tests.models import make_checkpoint
 
 KILLED_WHILE_WRITING = """
 import os, signal, sys

@@ -24,7 +24,7 @@ from ratchet.problems.nano.instance import Instance
 
 NANO = Path(__file__).parents[2] / "models" / "nano"
 sys.path.insert(0, str(NANO))
-from corpus import RATES, demonstrate, demonstrations  # noqa: E402
+from corpus import RATES, demonstrate, demonstrations  # type: ignore[import-not-found]  # noqa: E402
 
 DRAWS = 200
 DEMONSTRATIONS = 11_500

@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
 
-from models import make_checkpoint
 from services.trainer.training.sft_rows import (
     IGNORED,
     LEAST_ROW,
@@ -18,6 +17,7 @@ from services.trainer.training.sft_rows import (
     forward_passes,
     optimizer_steps,
 )
+from tests.models import make_checkpoint
 
 LENGTHS = st.lists(st.integers(min_value=2, max_value=700), min_size=1, max_size=60)
 

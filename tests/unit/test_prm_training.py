@@ -8,10 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from known_trees import known_trees, write_trees
 from safetensors.torch import load_file
 
-from models import make_checkpoint
 from ratchet.contracts.training import Lora, PrmTraining
 from ratchet.models.prm_head import calibration_of, prm_text
 from services.prm.head import TrainedHead
@@ -33,6 +31,8 @@ from services.trainer.training.prm import (
     train,
 )
 from services.trainer.training.prm_pieces import pieces
+from tests.known_trees import known_trees, write_trees
+from tests.models import make_checkpoint
 
 CONFIG = PrmTraining(
     epochs=2,

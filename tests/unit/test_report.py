@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-import old_round
 import orjson
 import pytest
 
@@ -39,6 +38,7 @@ from services.trainer.report.page import page
 from services.trainer.report.sections import sections
 from services.trainer.report.tables import Section
 from services.trainer.report.write import write_report
+from tests import old_round
 
 HOSTILE = "Nothing to learn from <script>alert('x')</script> & $\\frac{$ {{ 7 * 7 }}"
 SECTIONS = ["accuracy", "strategies", "coverage", "prm", "gate", "cost", "data", "lineage", "failures"]

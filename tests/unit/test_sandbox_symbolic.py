@@ -3,7 +3,7 @@
 import pytest
 import sympy
 
-from services.sandbox.inside.symbolic import RestrictedFormError, equal, parsed, rebuild
+from services.sandbox.inside.symbolic import RestrictedFormError, equal, parse_answer, rebuild
 
 X = sympy.Symbol("x", real=True)
 
@@ -26,7 +26,7 @@ X = sympy.Symbol("x", real=True)
     ],
 )
 def test_a_parsed_answer_survives_the_restricted_form(text: str, meant: sympy.Basic) -> None:
-    found = parsed(text)
+    found = parse_answer(text)
     assert found is not None
     rebuilt = rebuild(found["form"])
     assert sympy.srepr(rebuilt) == found["form"]
@@ -82,11 +82,11 @@ def test_anything_but_an_expression_is_refused(form: str) -> None:
     ],
 )
 def test_words_and_code_do_not_parse(text: str) -> None:
-    assert parsed(text) is None
+    assert parse_answer(text) is None
 
 
 def test_a_tower_of_powers_is_not_computed_while_it_is_rebuilt() -> None:
-    found = parsed("9**9**9**9")
+    found = parse_answer("9**9**9**9")
     assert found is not None
     assert str(rebuild(found["form"])) == "9**(9**(9**9))"
 

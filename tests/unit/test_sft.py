@@ -15,13 +15,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from models import make_checkpoint
 from ratchet.contracts.policy import Prefix
 from ratchet.contracts.training import Lora, SftConfig
 from ratchet.models.checkpoint import local_checkpoint
 from ratchet.solutions.step_formats import CONFIG_KEY, Markers, choose
 from services.policy.engines.transformers import TransformersEngine
-from services.trainer.training import loop, sft
+from services.trainer.training import checkpoints, loop, sft
 from services.trainer.training.checkpoints import copy_tokenizer
 from services.trainer.training.jobs import (
     ERROR_FILE,
@@ -30,10 +29,12 @@ from services.trainer.training.jobs import (
     Progress,
     SftJob,
     SftResult,
+    TrainingFailedError,
     run_job,
 )
-from services.trainer.training.sft import Demonstration, TrainingFailedError, completion_loss, encode, train
+from services.trainer.training.sft import Demonstration, completion_loss, encode, train
 from services.trainer.training.sft_rows import collate, forward_passes, optimizer_steps
+from tests.models import make_checkpoint
 
 CONFIG = SftConfig(
     epochs=2,
@@ -252,7 +253,7 @@ def test_an_interrupted_training_ends_as_if_it_had_not_been(
 ) -> None:
     job = configured(job, lora=lora)
     whole = train(job.model_copy(update={"out": tmp_path / "whole"}))
-    save = loop.save_state
+    save = checkpoints.save_state
 
     def save_and_die(*args: Any, **kwargs: Any) -> None:
         save(*args, **kwargs)
@@ -265,7 +266,12 @@ def test_an_interrupted_training_ends_as_if_it_had_not_been(
     monkeypatch.undo()
     steps: list[int] = []
     gradients = sft._gradients
-    monkeypatch.setattr(sft, "_gradients", lambda *args: (steps.append(1), gradients(*args))[1])
+
+    def counted(*args: Any) -> Any:
+        steps.append(1)
+        return gradients(*args)
+
+    monkeypatch.setattr(sft, "_gradients", counted)
     resumed = train(job)
     assert len(steps) == whole.steps - CONFIG.save_every_steps
     assert (resumed.sha256, resumed.losses) == (whole.sha256, whole.losses)

@@ -1,6 +1,6 @@
 """The transition tables: complete, and with real beginnings and ends."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from enum import StrEnum
 from typing import Any
 
@@ -25,7 +25,7 @@ from ratchet.states import (
 Table = Mapping[Any, frozenset[Any]]
 
 # enum, table, where a life begins, where it ends
-MACHINES: list[tuple[type[StrEnum], Table, set[StrEnum], set[StrEnum]]] = [
+MACHINES: list[tuple[type[StrEnum], Table, Set[StrEnum], Set[StrEnum]]] = [
     (
         SearchState,
         SEARCH_TRANSITIONS,

@@ -1,6 +1,7 @@
 """What the step formats promise: byte-stable prompts, exact cuts, no exception on any text."""
 
 import ast
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -78,7 +79,8 @@ def test_splitting_joined_steps_gives_the_steps_back(fmt: StepFormat, steps: lis
 @given(steps=programs())
 def test_a_candidate_is_exactly_one_step(fmt: StepFormat, steps: list[str]) -> None:
     """Replays what an engine does with the format's stop strings, step by step."""
-    rest, got, final = fmt.join(steps), [], False
+    rest, final = fmt.join(steps), False
+    got: list[str] = []
     stops = fmt.stops(Until.STEP)
     while not final and rest.strip():
         hit = min((at, stop) for stop in stops if (at := (rest + "\n# Step ").find(stop)) >= 0)
@@ -173,7 +175,7 @@ def test_worked_examples_follow_the_format_and_run(capsys: pytest.CaptureFixture
         assert float(capsys.readouterr().out) >= 0
 
 
-def test_the_checkpoint_chooses_the_format(tmp_path) -> None:
+def test_the_checkpoint_chooses_the_format(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     assert choose("auto", tmp_path).name == "few_shot"
     assert choose("markers", tmp_path).name == "markers"

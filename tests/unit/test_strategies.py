@@ -3,6 +3,7 @@
 import math
 import random
 from dataclasses import asdict
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -90,10 +91,10 @@ def value_of(rollout: Rollout) -> float:
     return last[-1].value if last and last[-1].value is not None else -1.0
 
 
-def mcts(**changes: float) -> Mcts:
+def mcts(**changes: Any) -> Mcts:
     return Mcts(
         **{"rollouts": 40, "branching_factor": 3, "max_depth": MAX_DEPTH, "exploration": 1.4, **changes}
-    )  # type: ignore[arg-type]
+    )
 
 
 worlds = given(seed=st.integers(0, 10_000), in_flight=st.integers(1, 6))

@@ -5,7 +5,6 @@ import math
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_strategies import mcts, play, step
 
 from ratchet.solutions.votes import count_votes
 from ratchet.states import NodeState
@@ -13,6 +12,7 @@ from ratchet.store.nodes import NodeRecord
 from services.search.strategies import BestOfN, ExecutedStep, Majority, Rollout, Tree
 from services.search.votes import CERTAIN_ENOUGH, Group, hardly_overtaken, tally
 from services.trainer.stages.evaluate import leading_answer
+from tests.unit.test_strategies import mcts, play, step
 
 
 def test_the_heaviest_answer_leads_and_of_equals_the_first_given() -> None:

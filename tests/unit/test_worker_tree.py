@@ -5,10 +5,10 @@ from dataclasses import asdict
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_strategies import MAX_DEPTH, mcts, play
 
 from services.search.strategies import Majority, Mcts, Node, Strategy, Tree
 from services.search.worker import record_of, tree_of
+from tests.unit.test_strategies import MAX_DEPTH, mcts, play
 
 UNDER_WAY = {"in_flight": 0, "expanding": 0}
 
