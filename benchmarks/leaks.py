@@ -30,16 +30,16 @@ class Census:
     """Below the service, and those that fled."""
     service_fds: int
     other_fds: int
-    """Of the processes below the service."""
+    """Descriptors of the processes below the service."""
     mounts: int
     """That the host sees, and that the service sees."""
     cgroups: int
     files: int
     threads: int
     memory_mb: float
-    """Of the service and everything below it."""
+    """Memory of the service and everything below it, MiB."""
     service_mb: float
-    """Of the service's own process."""
+    """Memory of the service's own process, MiB."""
 
     def leaked_since(self, earlier: "Census") -> dict[str, int]:
         """What there is more of, for each kind of thing."""

@@ -41,7 +41,7 @@ class Service:
     log: Path
     """What it writes: a JSON object a line."""
     left_behind: list[int] = field(default_factory=list)
-    """After its end: processes below it that outlived it. They have then been killed."""
+    """Numbers of the processes that outlived the service. They were killed then."""
     cpu_group: Path | None = None
     """The control group that counts its processor time."""
 

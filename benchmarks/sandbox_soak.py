@@ -42,14 +42,14 @@ KILL_SECONDS = (4, 12)
 FLOOD_SECONDS = (20, 40)
 FLOOD = 200
 RECOVERY_SECONDS = 1.0
-"""After a kill, until the service must know of it."""
+"""How long after a kill the service may take to notice it."""
 SETTLE_SECONDS = 60
-"""For an idle service to come back to what it held before."""
+"""How long an idle service may take to come back to what it held before."""
 MEMORY_SLACK_MB = 64.0
-"""Of the whole tree: allocators keep some of what was once used, above all that of a flood."""
+"""What the whole tree may grow by: allocators keep some of what was once used, above all by a flood."""
 MAX_SHOWN = 20
 SESSION_IDLE_SECONDS = 20
-"""After which the service ends an abandoned session."""
+"""The service ends an abandoned session after so long."""
 
 app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
 console = Console(stderr=True)
@@ -67,9 +67,9 @@ class Tally:
     requests: int = 0
     wrong: int = 0
     errors: int = 0
-    """Clear ones, excused by a kill."""
+    """Clear errors, excused by a kill."""
     busy: int = 0
-    """Requests that were told to come again later, excused by a flood."""
+    """Requests that were refused for want of room, excused by a flood."""
     kills: int = 0
     floods: int = 0
     flooded_until: float = -1.0
@@ -89,7 +89,7 @@ class Tally:
         return killed or self.flooded_until >= began
 
 
-async def judged(action: Callable[[Soak], Awaitable[None]], soak: Soak, tally: Tally) -> None:
+async def judge(action: Callable[[Soak], Awaitable[None]], soak: Soak, tally: Tally) -> None:
     """Do one thing and count how it went."""
     began = time.monotonic()
     try:
@@ -111,7 +111,7 @@ async def caller(soak: Soak, tally: Tally, until: float) -> None:
     """One thing after another."""
     while time.monotonic() < until:
         (action,) = soak.draw.choices(list(ACTIONS), list(ACTIONS.values()))
-        await judged(action, soak, tally)
+        await judge(action, soak, tally)
 
 
 async def flooder(soak: Soak, tally: Tally, until: float) -> None:
@@ -120,7 +120,7 @@ async def flooder(soak: Soak, tally: Tally, until: float) -> None:
         await asyncio.sleep(pause)
         tally.floods += 1
         tally.flooded_until = float("inf")
-        await asyncio.gather(*(judged(good, soak, tally) for _ in range(FLOOD)))
+        await asyncio.gather(*(judge(good, soak, tally) for _ in range(FLOOD)))
         tally.flooded_until = time.monotonic()
 
 
@@ -200,7 +200,7 @@ async def show_progress(soak: Soak, tally: Tally, seconds: float) -> None:
             )
 
 
-async def settled(watch: Watch, earlier: Census | None) -> Census:
+async def wait_until_settled(watch: Watch, earlier: Census | None) -> Census:
     """A census of the idle service: when it holds no more than it did, or, the first time, no less than 5 s before."""
     deadline = time.monotonic() + SETTLE_SECONDS
     census = watch.census()
@@ -221,7 +221,7 @@ async def soak_service(service: Service, minutes: float, seed: int) -> dict[str,
     say("warm-up")
     await load(service.url, watch, tally, WARM_UP_SECONDS, seed, rough=False)
     await asyncio.sleep(SESSION_IDLE_SECONDS)
-    start = await settled(watch, None)
+    start = await wait_until_settled(watch, None)
     say(f"    start  {brief(start)}")
 
     samples: list[tuple[float, Census]] = []
@@ -231,7 +231,7 @@ async def soak_service(service: Service, minutes: float, seed: int) -> dict[str,
 
     say("settling")
     await asyncio.sleep(SESSION_IDLE_SECONDS)
-    end = await settled(watch, start)
+    end = await wait_until_settled(watch, start)
     say(f"      end  {brief(end)}")
     for file in watch.files():
         say(f"left: {file}")
@@ -259,7 +259,7 @@ async def soak_service(service: Service, minutes: float, seed: int) -> dict[str,
 
 
 def slope(samples: list[tuple[float, float]]) -> float | None:
-    """Of the line of least squares through what was held under load; None from fewer than three counts."""
+    """The slope of the least-squares line through the samples; None from fewer than three."""
     if len(samples) < 3:
         return None
     minutes, values = zip(*samples, strict=True)

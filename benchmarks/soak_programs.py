@@ -19,7 +19,7 @@ from benchmarks.soak_client import (
 from benchmarks.soak_sessions import disconnect, next_step, session
 
 SLACK_SECONDS = 10.0
-"""Beyond its limit, until a slow program must have ended on a machine that is busy."""
+"""How long after its limit a slow program may take to end, on a busy machine."""
 
 
 def sum_program(soak: Soak) -> tuple[str, str]:

@@ -63,15 +63,15 @@ class Attack:
     without: frozenset[Layer] = NONE
     """The layers that are off in the control."""
     control: Probe | None = None
-    """What the control runs, if it is not the same."""
+    """What the control runs, if it is not the probe."""
     control_is: str = ""
     """Why the control is another one, or why there is none."""
     alone: bool = False
-    """Nothing else may run meanwhile: it watches the processes of the service."""
+    """It runs alone, because it watches the processes of the service."""
     local: bool = False
-    """It has to be watched on the host where the service runs."""
+    """It is watched on the host where the service runs."""
     machine: str | None = None
-    """The only architecture on which it means anything."""
+    """The architecture that it is written for, if it is only one."""
 
     @property
     def title(self) -> str:
@@ -93,15 +93,15 @@ def hostile(code: str, token: str, given: Mapping[str, Any] | None = None, later
     `later` are steps to come, which may name system calls too.
     """
     called = re.findall(r'(?:call\(|NR\[)"(\w+)"', "\n".join([PRELUDE, code, *later]))
-    numbers = {name: number(name) for name in set(called)}
+    numbers = {name: syscall_number(name) for name in set(called)}
     names = {"TOKEN": token, "NR": numbers, **(given or {})}
     head = "\n".join(f"{name} = {value!r}" for name, value in names.items())
     return f"{PRELUDE}\n{head}\n{code}"
 
 
 @functools.cache
-def number(name: str) -> int:
-    """Of a system call on this machine. Raises ValueError where libseccomp does not know it."""
+def syscall_number(name: str) -> int:
+    """The number of a system call on this machine. Raises ValueError where libseccomp does not know it."""
     found = int(pyseccomp.resolve_syscall(pyseccomp.system_arch(), name))
     if found < 0:
         raise ValueError(f"libseccomp knows no system call {name} on this machine")
@@ -109,24 +109,24 @@ def number(name: str) -> int:
 
 
 def new_token() -> str:
-    """Of one run; what comes out must be this, backwards."""
+    """A token for one run. A program that went through prints it backwards."""
     return secrets.token_hex(8)
 
 
-def shown(answer: object) -> str:
-    """The beginning of an answer, without what is empty, for whoever has to find out what happened."""
-    return str(_full(answer))[:800]
+def excerpt(answer: object) -> str:
+    """The beginning of an answer, without empty fields, for whoever has to find out what happened."""
+    return str(_without_empty(answer))[:800]
 
 
-def _full(answer: object) -> object:
+def _without_empty(answer: object) -> object:
     if isinstance(answer, Mapping):
-        return {key: _full(value) for key, value in answer.items() if value not in (None, False, "")}
+        return {key: _without_empty(value) for key, value in answer.items() if value not in (None, False, "")}
     if isinstance(answer, float):
         return round(answer, 3)
-    return [_full(value) for value in answer] if isinstance(answer, list) else answer
+    return [_without_empty(value) for value in answer] if isinstance(answer, list) else answer
 
 
-def proven(token: str, *texts: str) -> bool:
+def says_token(token: str, *texts: str) -> bool:
     """Whether the program said that it went through."""
     return any(token[::-1] in text for text in texts)
 
@@ -148,7 +148,7 @@ class Program:
     def __call__(self, service: Service) -> Seen:
         token = new_token()
         result = self.answer(service, token)["run_result"]
-        return Seen(proven(token, result["stdout"], result["stderr"]), shown(result))
+        return Seen(says_token(token, result["stdout"], result["stderr"]), excerpt(result))
 
 
 @dataclass(frozen=True)
@@ -167,7 +167,7 @@ class Steps:
         answer = service.post(
             "/run_steps", {"steps": [hostile(first, token, self.given, rest), *rest], **limits}
         )
-        return Seen(proven(token, *(s["stdout"] + s["stderr"] for s in answer["steps"])), shown(answer))
+        return Seen(says_token(token, *(s["stdout"] + s["stderr"] for s in answer["steps"])), excerpt(answer))
 
 
 @dataclass(frozen=True)
@@ -183,4 +183,4 @@ class Nodes:
         first, *rest = self.steps
         with service.session(run_timeout=self.run_timeout, memory_limit_MB=self.memory_limit_MB) as session:
             (chain,) = session.batch((ROOT_NODE, [hostile(first, token, later=rest), *rest]))
-        return Seen(proven(token, *(s["stdout"] + s["stderr"] for s in chain)), shown(chain))
+        return Seen(says_token(token, *(s["stdout"] + s["stderr"] for s in chain)), excerpt(chain))

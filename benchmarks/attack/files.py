@@ -20,10 +20,10 @@ from benchmarks.attack.attack import (
     Program,
     Seen,
     Steps,
+    excerpt,
     hostile,
     new_token,
-    proven,
-    shown,
+    says_token,
 )
 from benchmarks.attack.service import ROOT, BrokenSandboxError, Service
 
@@ -43,14 +43,14 @@ def read_host_file(service: Service) -> Seen:
     with host_folder() as folder:
         (folder / "secret").write_text(secret)
         answer = Program("print(open(PATH).read()[::-1])", given={"PATH": f"{folder}/secret"}).answer(service)
-    return Seen(secret[::-1] in answer["run_result"]["stdout"], shown(answer["run_result"]))
+    return Seen(secret[::-1] in answer["run_result"]["stdout"], excerpt(answer["run_result"]))
 
 
 def write_host_file(service: Service) -> Seen:
     """Writes a file that the host then has."""
     with host_folder() as folder:
         answer = Program('open(PATH, "w").close()', given={"PATH": f"{folder}/made"}).answer(service)
-        return Seen((folder / "made").exists(), shown(answer["run_result"]))
+        return Seen((folder / "made").exists(), excerpt(answer["run_result"]))
 
 
 @dataclass(frozen=True)
@@ -68,10 +68,10 @@ class Persists:
             program = {"code": hostile(code, token, given), "run_timeout": 3.0, "memory_limit_MB": 256}
             found = service.post("/run_code/batch", {"programs": [program] * 4})["results"]
             if any(answer["status"] == "SandboxError" for answer in found):
-                raise BrokenSandboxError(shown(found))
+                raise BrokenSandboxError(excerpt(found))
         return Seen(
-            proven(token, *(answer["run_result"]["stdout"] for answer in found)),
-            shown([answer["run_result"] for answer in found]),
+            says_token(token, *(answer["run_result"]["stdout"] for answer in found)),
+            excerpt([answer["run_result"] for answer in found]),
         )
 
 
@@ -81,7 +81,7 @@ def crosses_runs(service: Service) -> Seen:
     programs = [LOCK + "lock(fcntl.F_SETLK, fcntl.F_RDLCK)\ntime.sleep(0.6)", LOCK + WAIT_FOR_LOCK]
     body = {"programs": [{"code": hostile(code, token), "run_timeout": 3.0} for code in programs]}
     answers = service.post("/run_code/batch", body)["results"]
-    return Seen(proven(token, *(answer["run_result"]["stdout"] for answer in answers)), shown(answers))
+    return Seen(says_token(token, *(answer["run_result"]["stdout"] for answer in answers)), excerpt(answers))
 
 
 LOCK = """

@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import psutil
 
-from benchmarks.attack.attack import Attack, Program, Seen, shown
+from benchmarks.attack.attack import Attack, Program, Seen, excerpt
 from benchmarks.attack.service import BrokenSandboxError, Service
 
 attack = functools.partial(Attack, category="grading")
@@ -32,7 +32,7 @@ class Injects:
     def __call__(self, service: Service) -> Seen:
         answer = service.post("/grade", {"candidate": self.text, "reference": str(self.value)})
         evaluated = str(self.value) in (answer["candidate_parsed"] or "").replace(self.text, "")
-        return Seen(bool(answer["equal"]) or evaluated, shown(answer))
+        return Seen(bool(answer["equal"]) or evaluated, excerpt(answer))
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Occupies:
             return Seen(True, str(error))
         seconds, replaced = time.monotonic() - began, service.zygotes_replaced() - before
         through = bool(answer["equal"]) or seconds > SECONDS or replaced > 0
-        return Seen(through, f"{seconds:.1f} s, {replaced} replaced: {shown(answer)}")
+        return Seen(through, f"{seconds:.1f} s, {replaced} replaced: {excerpt(answer)}")
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class HoldsReference:
             found = 0
             while not verdict.done() and not found:
                 found = sum(holds(process, word.encode()) for process in graders(service))
-            seen = shown(verdict.result())
+            seen = excerpt(verdict.result())
         return Seen(found > 0, f"{found} processes held it; {seen}")
 
 

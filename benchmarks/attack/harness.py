@@ -19,10 +19,10 @@ from benchmarks.attack.attack import (
     Program,
     Seen,
     Steps,
+    excerpt,
     hostile,
     new_token,
-    proven,
-    shown,
+    says_token,
 )
 from benchmarks.attack.files import Persists
 from benchmarks.attack.processes import KILL_PARENT, KillsZygote
@@ -46,7 +46,7 @@ class Forges:
     def __call__(self, service: Service) -> Seen:
         answer = Program(self.code).answer(service)["run_result"]
         value = float(answer["stdout"]) if self.claim else float(answer["measured"][self.measured])
-        return Seen(value < self.least, shown(answer))
+        return Seen(value < self.least, excerpt(answer))
 
 
 FORGED_CLOCK = """
@@ -108,7 +108,7 @@ class Hunts:
             hunting = {"code": hunter, **limits}
             service.post("/run_code/batch", {"programs": [planting] * 4})
             answers = service.post("/run_code/batch", {"programs": [planting, hunting] * 2})["results"]
-        return Seen(proven(token, str(answers)), shown(answers))
+        return Seen(says_token(token, str(answers)), excerpt(answers))
 
 
 POISON = """

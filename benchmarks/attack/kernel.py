@@ -17,8 +17,8 @@ from benchmarks.attack.attack import (
     Attack,
     Program,
     Seen,
+    excerpt,
     new_token,
-    shown,
 )
 from benchmarks.attack.files import Persists
 from benchmarks.attack.service import Service
@@ -192,7 +192,7 @@ def hosts_shared_memory(service: Service) -> Seen:
         answer = Program(READ_SEGMENT, given={"KEY": key}).answer(service)
     finally:
         libc.shmctl(segment, IPC_REMOVE, None)
-    return Seen(secret[::-1] in answer["run_result"]["stdout"], shown(answer["run_result"]))
+    return Seen(secret[::-1] in answer["run_result"]["stdout"], excerpt(answer["run_result"]))
 
 
 READ_SEGMENT = """

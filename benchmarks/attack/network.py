@@ -21,8 +21,8 @@ from benchmarks.attack.attack import (
     Attack,
     Program,
     Seen,
+    excerpt,
     new_token,
-    shown,
 )
 from benchmarks.attack.service import Service
 
@@ -66,7 +66,7 @@ class Connects:
                 heard = threads.submit(_receive, listener)
                 answer = Program(CONNECT, given=given).answer(service, token)
                 word = heard.result()
-        return Seen(word == token[::-1].encode(), shown(answer["run_result"]))
+        return Seen(word == token[::-1].encode(), excerpt(answer["run_result"]))
 
     def _address(self, folder: str) -> tuple[str, int] | str:
         if self.family != socket.AF_UNIX:
@@ -109,7 +109,7 @@ def is_reached(service: Service) -> Seen:
             except OSError:
                 continue
         answer = run.result()
-    return Seen(word == b"hello", shown(answer["run_result"]))
+    return Seen(word == b"hello", excerpt(answer["run_result"]))
 
 
 LISTEN = """

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import httpx
 import psutil
 
-from benchmarks.attack.attack import FILTER, LIMITLESS, SAME_PIDS, Attack, Program, Seen, Steps, shown
+from benchmarks.attack.attack import FILTER, LIMITLESS, SAME_PIDS, Attack, Program, Seen, Steps, excerpt
 from benchmarks.attack.service import BrokenSandboxError, Service
 
 attack = functools.partial(Attack, category="processes")
@@ -26,7 +26,7 @@ class KillsZygote:
         before = service.zygotes_replaced()
         program = Program(self.code, memory_limit_MB=self.memory_limit_MB)
         try:
-            said = shown(program.answer(service)["run_result"])
+            said = excerpt(program.answer(service)["run_result"])
         except BrokenSandboxError as error:
             return Seen(True, str(error))
         # A zygote's end is noticed, and a new one is there, a moment later.
@@ -63,7 +63,7 @@ class StopsZygote:
                 for process in now:
                     with contextlib.suppress(psutil.NoSuchProcess):
                         process.resume()
-            said = shown(run.result()["run_result"])
+            said = excerpt(run.result()["run_result"])
         return Seen(bool(stopped), f"{len(stopped)} processes stopped; {said}")
 
 
@@ -81,16 +81,16 @@ class Outlives:
     code: str
 
     def __call__(self, service: Service) -> Seen:
-        before = _settled(service)
+        before = _count_processes(service)
         try:
-            said = shown(Program(self.code).answer(service)["run_result"])
+            said = excerpt(Program(self.code).answer(service)["run_result"])
         except BrokenSandboxError as error:
             said = str(error)
-        after = _settled(service)
+        after = _count_processes(service)
         return Seen(after > before, f"{before} processes before, {after} after; {said}")
 
 
-def _settled(service: Service) -> int:
+def _count_processes(service: Service) -> int:
     time.sleep(0.3)
     return len(service.processes())
 

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 
 from benchmarks.attack.attack import Attack, Probe, Seen
-from benchmarks.attack.service import BrokenSandboxError, Service, at, served
+from benchmarks.attack.service import BrokenSandboxError, Service, running_service, service_at
 from services.sandbox.layers import NONE, Layer
 
 THREADS = 4
@@ -69,7 +69,7 @@ class Report:
     isolation: str = ""
     seconds: float = 0.0
     not_run: list[Attack] = field(default_factory=list)
-    """They have to be watched on the host, and the service is elsewhere."""
+    """Attacks that are watched on the host, where the service runs elsewhere."""
 
     @property
     def controlled(self) -> list[Result]:
@@ -101,7 +101,7 @@ def run(attacks: list[Attack], url: str | None, *, controls: bool, advance: Call
     possible = [attack for attack in attacks if url is None or not attack.local]
     report = Report([Result(attack) for attack in possible], controls)
     report.not_run = [attack for attack in attacks if attack not in possible]
-    with at(url) if url else served() as service:
+    with service_at(url) if url else running_service() as service:
         report.isolation = service.health()["isolation"]
         _run_all(service, report.results, _attack, advance)
         if controls:
@@ -130,7 +130,10 @@ def _run_all(
 
 
 def _run_controls(whole: Service | None, results: list[Result], advance: Callable[[], None]) -> None:
-    """Those without a layer off run against the whole service, and against one of our own if that is elsewhere."""
+    """Run the controls, each group against a service without its layers.
+
+    Those that need no layer off run against the whole service; if that is elsewhere, against one of our own.
+    """
     groups: dict[frozenset[Layer], list[Result]] = {}
     for result in results:
         if result.attack.has_control:
@@ -142,7 +145,7 @@ def _run_controls(whole: Service | None, results: list[Result], advance: Callabl
         first: dict[str, Result] = {}
         for result in groups[without]:
             first.setdefault(repr(_control_of(result)), result)
-        with contextlib.nullcontext(ours) if ours else served(without) as service:
+        with contextlib.nullcontext(ours) if ours else running_service(without) as service:
             _run_all(service, list(first.values()), _control, advance)
         for result in groups[without]:
             same = first[repr(_control_of(result))]

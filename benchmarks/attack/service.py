@@ -1,6 +1,6 @@
 """The service under attack: a client for its API, and what can be seen of it from the host.
 
-`served` starts it as a process of its own on a free loopback port, whole or without some layers. A service that runs
+`running_service` starts it as a process of its own on a free loopback port, whole or without some layers. A service that runs
 elsewhere (`--url`) has no `process`: attacks that have to be watched on the host are then not run.
 """
 
@@ -28,9 +28,9 @@ from services.sandbox.layers import NONE, Layer
 ROOT = Path(__file__).parents[2]
 START_SECONDS = 60.0
 ANSWER_SECONDS = 40.0
-"""For an answer, its wait for a free worker included."""
+"""How long an answer may take, with the wait for a free worker."""
 SETTINGS = {"WORKERS": "2", "SESSION_MEMORY_MB": "256", "MAX_SESSIONS": "32"}
-"""Small, so that what fills them can be small too."""
+"""Small limits, so that a small attack fills them."""
 
 
 class BrokenSandboxError(Exception):
@@ -131,7 +131,7 @@ class Session:
 
 
 @contextlib.contextmanager
-def at(url: str) -> Iterator[Service]:
+def service_at(url: str) -> Iterator[Service]:
     """A service that somebody else runs."""
     path = url.removeprefix(UNIX_SCHEME) if url.startswith(UNIX_SCHEME) else None
     transport = (
@@ -144,7 +144,7 @@ def at(url: str) -> Iterator[Service]:
 
 
 @contextlib.contextmanager
-def served(without: frozenset[Layer] = NONE) -> Iterator[Service]:
+def running_service(without: frozenset[Layer] = NONE) -> Iterator[Service]:
     """The service as a process, until the end of the block. Raises BrokenSandboxError with its log if it won't start."""
     port = free_port()
     module = ["benchmarks.attack.weakened", *sorted(without)] if without else ["services.sandbox"]
@@ -179,7 +179,7 @@ def _wait_until_ready(process: psutil.Popen, http: httpx.Client, log: int) -> No
 
 
 def _stop(process: psutil.Popen) -> None:
-    # A control may have left behind what the service, being weakened, does not end: these are ours to end.
+    # A weakened service does not end all that a control has left behind. What is still there is killed here.
     below = process.children(recursive=True) if process.is_running() else []
     process.terminate()
     try:

@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx
 
-from benchmarks.attack.attack import Seen, hostile, new_token, proven, shown
+from benchmarks.attack.attack import Seen, excerpt, hostile, new_token, says_token
 from benchmarks.attack.harness import HUNT
 from benchmarks.attack.service import BrokenSandboxError, Service, Session
 from ratchet.contracts.sandbox import ROOT_NODE
@@ -65,7 +65,7 @@ class Hunts:
                 session.run(ROOT_NODE, plant)
                 session = other if self.where is Where.OTHER_SESSION else session
                 found = session.batch((ROOT_NODE, [hunter]))
-        return Seen(proven(token, str(found)), shown(found))
+        return Seen(says_token(token, str(found)), excerpt(found))
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class CrossesBranches:
                         (first["node"], ["time.sleep(0.15)\n" + self.read]),
                     )
                     found += [step for chain in side_by_side for step in chain]
-        return Seen(proven(token, *(step["stdout"] for step in found)), shown(found))
+        return Seen(says_token(token, *(step["stdout"] for step in found)), excerpt(found))
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class Harms:
     run_timeout: float = 1.0
     memory_limit_MB: int = 512  # noqa: N815 - the API's name
     loses_states: bool = False
-    """Whether it is harm already that a state was lost and made anew. Where room has to be made it is not."""
+    """Whether a state that was lost and made anew counts as harm. Where room has to be made it does not."""
 
     def __call__(self, service: Service) -> Seen:
         code = hostile(self.code, "")
@@ -131,16 +131,18 @@ class Harms:
         printed = [[step["stdout"] for step in chain] for chain in chains_seen] + [later["stdout"]]
         expected = [[f"{40 + n}\n", "40\n"] for n in range(3)] + ["42\n"]
         late = seconds > 2 * self.run_timeout + PATIENCE
-        # A worker that is held for longer is kept from others.
+        # A worker that the hostile step holds for longer is kept from others.
         held = took > self.run_timeout + PATIENCE
         what = f"{seconds:.1f} s, {replayed} replayed, others {printed}; hostile: {took:.1f} s, {said}"
-        return Seen(printed != expected or late or held or (self.loses_states and replayed > 0), shown(what))
+        return Seen(
+            printed != expected or late or held or (self.loses_states and replayed > 0), excerpt(what)
+        )
 
     @staticmethod
     def _hostile(session: Session, code: str) -> tuple[float, str]:
         began = time.monotonic()
         try:
-            said = shown(session.run(ROOT_NODE, code, patience=8.0))
+            said = excerpt(session.run(ROOT_NODE, code, patience=8.0))
         except (BrokenSandboxError, httpx.HTTPError) as error:
             said = str(error)
         return time.monotonic() - began, said
@@ -158,14 +160,14 @@ class HoldsUp:
         with service.session(run_timeout=self.run_timeout) as session:
             node = session.run(ROOT_NODE, hostile(self.code, ""))
             if node["status"] != "ok":
-                return Seen(False, shown(node))
+                return Seen(False, excerpt(node))
             began = time.monotonic()
             try:
                 after: object = session.run(node["node"], self.after)
             except (BrokenSandboxError, httpx.HTTPError) as error:
                 after = error
             seconds = time.monotonic() - began
-        return Seen(seconds > self.run_timeout + PATIENCE, f"{seconds:.1f} s: {shown(after)}")
+        return Seen(seconds > self.run_timeout + PATIENCE, f"{seconds:.1f} s: {excerpt(after)}")
 
 
 @dataclass(frozen=True)
@@ -180,7 +182,7 @@ class Outlasts:
         with service.session(run_timeout=self.run_timeout) as session:
             step = session.run(ROOT_NODE, hostile(self.code, ""))
             seconds = time.monotonic() - began
-        return Seen(seconds > self.run_timeout + PATIENCE, f"{seconds:.1f} s: {shown(step)}")
+        return Seen(seconds > self.run_timeout + PATIENCE, f"{seconds:.1f} s: {excerpt(step)}")
 
 
 class When(Enum):
@@ -198,7 +200,7 @@ class ComputesOn:
     code: str
     when: When
     tries: int = 1
-    """Where it is a matter of luck."""
+    """How often to try: it may go through by luck."""
 
     def __call__(self, service: Service) -> Seen:
         for _ in range(self.tries - 1):
@@ -218,19 +220,19 @@ class ComputesOn:
                 session.delete()
             if self.when is not When.DURING:
                 time.sleep(0.2)
-            busy = _busy(service, 0.5)
-            said = shown(run.result())
+            busy = _seconds_computed(service, 0.5)
+            said = excerpt(run.result())
         return Seen(busy > 0.1, f"{busy:.2f} s of 0.5 s; {said}")
 
 
-def _busy(service: Service, seconds: float) -> float:
-    """Processor time that the processes now below the service use in so many seconds, those included that end meanwhile."""
-    before = {process.pid: _used(process) for process in service.processes()}
+def _seconds_computed(service: Service, seconds: float) -> float:
+    """Processor time that the processes below the service use in so many seconds, with those that end meanwhile."""
+    before = {process.pid: _cpu_seconds_of(process) for process in service.processes()}
     time.sleep(seconds)
-    return sum(_used(process) - before.get(process.pid, 0.0) for process in service.processes())
+    return sum(_cpu_seconds_of(process) - before.get(process.pid, 0.0) for process in service.processes())
 
 
-def _used(process: Any) -> float:
+def _cpu_seconds_of(process: Any) -> float:
     with contextlib.suppress(Exception):
         times = process.cpu_times()
         return float(times.user + times.system + times.children_user + times.children_system)
@@ -258,7 +260,7 @@ class LeavesProcesses:
                 while not run.done():
                     most = max(most, len(service.processes()) - before - kept)
                     time.sleep(0.02)
-                said = shown(run.result())
+                said = excerpt(run.result())
             if self.when is When.AFTER_BATCH:
                 time.sleep(0.2)
                 # What the step itself left to go on from may stay.
@@ -280,7 +282,7 @@ def cpu_in_threads(service: Service, *, claim: bool = False) -> Seen:
         assert time.monotonic() - begun > 0.6, step
     used = float(step["stdout"]) if claim else float(step["measured"]["cpu_seconds"])
     # Of 0.6 s, on a machine that may be busy.
-    return Seen(used < 0.2, shown(step))
+    return Seen(used < 0.2, excerpt(step))
 
 
 def too_many_sessions(service: Service, *, count: int = 40, enough: int = 40) -> Seen:

@@ -7,7 +7,7 @@ ends too.
 import functools
 from dataclasses import dataclass
 
-from benchmarks.attack.attack import TIMELESS, UNCUT, Attack, Nodes, Program, Seen, Steps, hostile, shown
+from benchmarks.attack.attack import TIMELESS, UNCUT, Attack, Nodes, Program, Seen, Steps, excerpt, hostile
 from benchmarks.attack.service import Service
 
 attack = functools.partial(Attack, category="time and output")
@@ -130,7 +130,7 @@ class Shouts:
             with service.session(**limits) as session:
                 answer = session.run("root", code)
         size = len(str(answer))
-        return Seen(size > LARGEST_ANSWER, f"{size} characters: {shown(answer)}")
+        return Seen(size > LARGEST_ANSWER, f"{size} characters: {excerpt(answer)}")
 
 
 def flood(fd: int, other: int) -> Program:

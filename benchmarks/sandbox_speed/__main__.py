@@ -30,7 +30,7 @@ from rich.table import Table
 from benchmarks import rstar_replay
 from benchmarks.sandbox_service import Service, running_service
 from benchmarks.sandbox_speed.report import CORES, FULL, QUICK, Report
-from benchmarks.sandbox_speed.runs import callers, run_over_fork, throughput
+from benchmarks.sandbox_speed.runs import measure_callers, run_over_fork, throughput
 from benchmarks.sandbox_speed.trees import deep_step, snapshot_memory, whole_tree
 from benchmarks.steps import DEPTH, Kind
 
@@ -111,7 +111,7 @@ def main(
         say(f"trees of {sizes.tree_nodes} nodes")
         whole_tree(report, http, service, sizes, seed)
         say("concurrent callers")
-        callers(report, service, sizes)
+        measure_callers(report, service, sizes)
         say("memory of snapshots")
         snapshot_memory(report, http, service, sizes, seed)
     say("done")

@@ -75,12 +75,12 @@ def spread(seconds: Sequence[float]) -> dict[str, float]:
 
 
 def percentiles(values: Any) -> list[float]:
-    """The interval that holds 95 % of them."""
+    """The interval that holds 95 % of the values."""
     return [round(float(edge), 3) for edge in np.percentile(values, [2.5, 97.5])]
 
 
-def timed(action: Callable[[], object]) -> float:
-    """Seconds that it takes."""
+def seconds_of(action: Callable[[], object]) -> float:
+    """Seconds that the action takes."""
     began = time.perf_counter()
     action()
     return time.perf_counter() - began

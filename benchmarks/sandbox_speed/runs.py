@@ -11,7 +11,7 @@ import httpx
 import psutil
 
 from benchmarks.sandbox_service import ROOT, Service
-from benchmarks.sandbox_speed.report import CORES, THINK_SECONDS, Report, Sizes, post, spread, timed
+from benchmarks.sandbox_speed.report import CORES, THINK_SECONDS, Report, Sizes, post, seconds_of, spread
 
 TRIVIAL = "print(1+1)"
 SYMPY = """import sympy
@@ -56,7 +56,7 @@ def run_over_fork(report: Report, http: httpx.Client, service: Service, sizes: S
                 time.sleep(think)
                 forks.append(fork())
                 time.sleep(think)
-                runs.append(timed(run))
+                runs.append(seconds_of(run))
             report.numbers[f"client_cpu_ms_per_request{suffix}"] = round(
                 (time.process_time() - client) / sizes.calls * 1000, 3
             )
@@ -102,7 +102,7 @@ def machine_cpu_seconds() -> float:
     return float(times.user + times.nice + times.system + times.irq + times.softirq)
 
 
-async def concurrent(url: str, callers: int, requests: int) -> tuple[list[float], float, float]:
+async def call_concurrently(url: str, callers: int, requests: int) -> tuple[list[float], float, float]:
     """Latencies of trivial runs, the seconds that all took together, and this client's processor time."""
     latencies: list[float] = []
     async with contextlib.AsyncExitStack() as stack:
@@ -129,12 +129,12 @@ async def concurrent(url: str, callers: int, requests: int) -> tuple[list[float]
         return latencies, time.perf_counter() - began, time.process_time() - cpu
 
 
-def callers(report: Report, service: Service, sizes: Sizes) -> None:
+def measure_callers(report: Report, service: Service, sizes: Sizes) -> None:
     """Latency and throughput as callers become more."""
     rows = []
     for count in sizes.callers:
         requests = max(sizes.requests, count * 8)
-        latencies, wall, client = asyncio.run(concurrent(service.url, count, requests))
+        latencies, wall, client = asyncio.run(call_concurrently(service.url, count, requests))
         found = spread(latencies)
         rows.append(
             {

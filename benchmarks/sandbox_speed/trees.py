@@ -33,8 +33,8 @@ GIB_4 = 4096
 def deep_step(report: Report, http: httpx.Client, sizes: Sizes, kind: Kind, last: Kind, seed: int) -> None:
     """A step after 16 others: from the kept snapshot, from nothing in the sandbox, and rStar-Math's way.
 
-    All steps are new each time. `last` is the kind of the step itself: a dear one costs all ways the same, and in a fork
-    a little more, as it has to copy the memory that it touches. rStar-Math's worker, where it is kept, has run the first
+    All steps are new each time. `last` is the kind of the step itself: a dear one costs the same in all ways, and in a
+    fork a little more, as it copies the memory that it touches. rStar-Math's worker, where it is kept, has run the first
     16 before.
     """
     draw = random.Random(seed)
@@ -160,10 +160,14 @@ def whole_tree(report: Report, http: httpx.Client, service: Service, sizes: Size
             "trees": sizes.trees,
             "steps_of_replay": steps // sizes.trees,
             "outputs_equal": True,
-            "wall_seconds": {name: middle([wall for wall, _ in values]) for name, values in spent.items()},
-            "cpu_seconds": {name: middle([cpu for _, cpu in values]) for name, values in spent.items()},
+            "wall_seconds": {
+                name: rounded_median([wall for wall, _ in values]) for name, values in spent.items()
+            },
+            "cpu_seconds": {
+                name: rounded_median([cpu for _, cpu in values]) for name, values in spent.items()
+            },
         } | {
-            f"{name}_over_session_{what}": over(
+            f"{name}_over_session_{what}": ratio_range(
                 [each[at] for each in spent[name]], [each[at] for each in spent["session"]]
             )
             for name in ("replay", "rstar", "rstar_kept")
@@ -187,24 +191,24 @@ class Spent:
         self.into.setdefault(self.name, []).append((wall, self.cpu_seconds() - self._cpu))
 
 
-def middle(values: Sequence[float]) -> float:
-    """Their median, for people."""
+def rounded_median(values: Sequence[float]) -> float:
+    """Their median, for people to read."""
     return round(float(np.median(values)), 3)
 
 
-def over(above: Sequence[float], below: Sequence[float]) -> dict[str, float]:
-    """Median, lowest and highest of the ratios, one a tree: too few for an interval."""
+def ratio_range(above: Sequence[float], below: Sequence[float]) -> dict[str, float]:
+    """Median, lowest and highest of the ratios. There is one a tree, too few for an interval."""
     ratios = np.asarray(above) / np.maximum(np.asarray(below), 1e-9)
     return {
-        "median": middle(list(ratios)),
-        "lowest": middle([ratios.min()]),
-        "highest": middle([ratios.max()]),
+        "median": rounded_median(list(ratios)),
+        "lowest": rounded_median([ratios.min()]),
+        "highest": rounded_median([ratios.max()]),
     }
 
 
 def snapshot_memory(report: Report, http: httpx.Client, service: Service, sizes: Sizes, seed: int) -> None:
     """MiB that a kept snapshot takes, from trees of several sessions, as many as the machine has memory for."""
-    idle = settled_processes(service)
+    idle = count_settled_processes(service)
     for kind in Kind:
         before, free_before = service.memory_mb(), available_mb()
         sessions: list[str] = []
@@ -241,7 +245,7 @@ def available_mb() -> float:
     return float(psutil.virtual_memory().available) / 2**20
 
 
-def settled_processes(service: Service) -> int:
+def count_settled_processes(service: Service) -> int:
     """How many processes an idle service has: the count that a whole second confirms.
 
     A count beside processes that end or are being forked misses some, as their parents change under the reader.

@@ -22,7 +22,7 @@ class BusyError(Exception):
         super().__init__(detail)
         self.status = status
         self.retry_after = retry_after
-        """Seconds after which it is likely to be better."""
+        """Seconds after which there is likely to be room."""
 
 
 class Admission:
@@ -77,7 +77,7 @@ class Admission:
                 await turn
         except BaseException as error:
             if turn.done() and not turn.cancelled():
-                # The turn came at the very moment at which nobody wanted it any more.
+                # The turn came at the moment at which its caller stopped waiting: give it on.
                 self._release()
             else:
                 self._step_out(caller, turn)

@@ -59,12 +59,12 @@ def options(settings: ContainerSettings, socket: Path, user: int) -> dict[str, A
         "pids_limit": settings.sandbox_pids,
         "volumes": {str(socket.parent): {"bind": FOLDER, "mode": "rw"}},
         "environment": {f"RATCHET_{name.upper()}": str(value) for name, value in (own | inside).items()},
-        "labels": {LABEL: _name(socket)},
+        "labels": {LABEL: _label_value(socket)},
     }
 
 
-def _name(socket: Path) -> str:
-    """Of the container's label: the same for every start on the same socket."""
+def _label_value(socket: Path) -> str:
+    """The value of the container's label, the same for every start on the same socket."""
     return hashlib.sha256(str(socket).encode()).hexdigest()[:16]
 
 
@@ -88,8 +88,8 @@ def main() -> NoReturn:
         os.chown(socket.parent, user, user)
     try:
         client = docker.from_env(timeout=ENGINE_SECONDS)
-        # Of a process of ours that was killed: its container has lost its master.
-        for stale in client.containers.list(filters={"label": f"{LABEL}={_name(socket)}"}):
+        # A process of ours that was killed has left its container running.
+        for stale in client.containers.list(filters={"label": f"{LABEL}={_label_value(socket)}"}):
             stale.remove(force=True)
         container = client.containers.run(**options(settings, socket, user))
     except ImageNotFound:
@@ -107,7 +107,7 @@ def main() -> NoReturn:
             with contextlib.suppress(DockerException):
                 container.stop(timeout=STOP_SECONDS)
 
-        # Not here: the handler interrupts a read from the same engine.
+        # In a thread: the handler interrupts a read from the same engine.
         threading.Thread(target=end, daemon=True).start()
 
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -38,7 +38,7 @@ _NUMBER = re.compile(
     re.VERBOSE | re.ASCII,
 )
 SCALES = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
-# Words after a number that make it something else than that many of a thing.
+# Words that are no unit: after a number they change what it means.
 NOT_UNITS = frozenset(
     """
     and or to of by over times plus minus pi sqrt root squared cubed half halves third thirds quarter quarters
@@ -69,7 +69,7 @@ class Quantity:
 
 def quantity(text: str) -> Quantity | None:
     """The one number that the text is, or None where it is anything else."""
-    plain = _unwrapped(text)
+    plain = _unwrap(text)
     match = _NUMBER.fullmatch(plain)
     if match is None or sum(char.isdigit() for char in plain) > MAX_DIGITS:
         return None
@@ -108,7 +108,7 @@ _TEXT = re.compile(r"\\(?:text|mathrm|textrm|mbox)\{([^{}]*)\}")
 _FRACTION = re.compile(r"\\[dt]?frac\{(\d+)\}\{(\d+)\}")
 
 
-def _unwrapped(text: str) -> str:
+def _unwrap(text: str) -> str:
     plain = text.strip().replace("−", "-").replace("\\$", "$").replace("\\%", "%").replace("\\,", "")
     plain = _TEXT.sub(r" \1 ", plain)
     plain = _FRACTION.sub(r" \1/\2", plain).strip()

@@ -220,7 +220,7 @@ PYTHON_FLAGS = ("-s", "-S", "-P", "-B")
 
 
 def _environment() -> dict[str, str]:
-    """For the zygote's start only; it empties its environment before it serves."""
+    """The environment of the zygote's start. It empties it before it serves."""
     return {
         # The order of sets must not differ between a run and its re-execution.
         "PYTHONHASHSEED": "0",

@@ -39,30 +39,30 @@ class Process(Killable):
         self.frozen = False
         self.given_up = False
         self.conversations = 0
-        """Under way on `control`."""
+        """How many are under way on `control`."""
         self.sockets_inode = 0
-        """Of the other end of `control`, which is the process's."""
+        """The inode of the other end of `control`, which the process has."""
         self.ended: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
         """How it ended, by the kernel's word."""
         self.output: tuple[Capture, Capture] | None = None
         """Its stdout and stderr, as long as they are read."""
 
     def stop_reading(self) -> None:
-        """What it prints from here on is of no interest."""
+        """Close its outputs: what it prints from here on is lost."""
         if self.output is not None:
             for capture in self.output:
                 capture.close()
             self.output = None
 
     def freeze(self) -> None:
-        """Stop it: a state that is kept has nothing to do, whatever its code had in mind."""
+        """Stop it (SIGSTOP): a state that is kept must not compute, whatever its code wants."""
         if self.pidfd >= 0:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self.pidfd, signal.SIGSTOP)
             self.frozen = True
 
     def thaw(self) -> None:
-        """Let it go on."""
+        """Let it go on (SIGCONT)."""
         if self.pidfd >= 0:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self.pidfd, signal.SIGCONT)

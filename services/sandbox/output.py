@@ -29,7 +29,7 @@ class Capture:
         self._loop = asyncio.get_running_loop()
         self._fd, self.write_end = os.pipe2(os.O_CLOEXEC)
         self.inode = os.fstat(self._fd).st_ino
-        """Of the pipe, at both ends."""
+        """The pipe's inode, the same at both ends."""
         os.set_blocking(self._fd, False)
         self._loop.add_reader(self._fd, self.drain)
 
@@ -46,7 +46,7 @@ class Capture:
             self._keep(data)
             if self._total > self._flood:
                 self._on_flood()
-                # Someone who prints without end must not hold this loop.
+                # A program that prints without end must not hold this loop.
                 return
 
     def _keep(self, data: bytes) -> None:

@@ -1,6 +1,6 @@
 """A fixed number of zygotes of one purpose. One that dies, or has served long enough, is replaced in the background.
 
-Who takes a zygote holds a permit (`admission.py`), of which there are as many as zygotes: so one is free, or about to be.
+Whoever takes a zygote holds a permit (`admission.py`). There are as many permits as zygotes, so one is free or about to be.
 """
 
 import asyncio
@@ -23,10 +23,10 @@ from services.sandbox.zygotes import (
 log = structlog.get_logger()
 
 RECYCLE_AFTER = 10_000
-"""Requests that one zygote serves; a new one costs about as much as a hundred of them."""
+"""Requests that one zygote serves. Starting a new one costs about as much as a hundred of them."""
 ATTEMPTS = 3
 RESTART_SECONDS = (0.1, 10.0)
-"""First and longest wait after a zygote that did not start."""
+"""The first and the longest wait after a zygote did not start."""
 
 
 class Pool:
@@ -74,11 +74,6 @@ class Pool:
         await asyncio.gather(*self._keepers, return_exceptions=True)
         await asyncio.gather(*(stop_zygote(zygote) for zygote in self._all.values()), *self._stopping)
         self._all.clear()
-
-    @property
-    def started(self) -> bool:
-        """Whether all zygotes were started; one that died since is being replaced."""
-        return len(self._all) == self.size
 
     @property
     def cgroup_layers(self) -> list[str]:

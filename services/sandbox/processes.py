@@ -48,13 +48,13 @@ from services.sandbox.zygotes import (
     kill_timer,
     receive,
     remove_cgroup,
-    when_readable,
+    wait_until_readable,
 )
 
 ANSWER_SECONDS = 10.0
-"""For a process that runs no foreign code to fork, and for one to be gone after it was killed, on a busy machine."""
+"""How long a process that runs no foreign code may take to fork, and a killed one to be gone, on a busy machine."""
 FORK_SECONDS = 2.0
-"""For a node to fork. One that takes longer is given up, and its state made anew."""
+"""How long a node may take to fork. One that takes longer is given up, and its state made anew."""
 _CREDENTIALS = struct.Struct("iII")
 _ANSWERS = (interpret.RAN, interpret.RAN_UNFORKABLE, interpret.RAISED)
 """What a process says of a step that it got through."""
@@ -95,7 +95,7 @@ class Processes:
     gone: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the init has ended, and with it all others."""
     _dying: dict[int, int] = field(default_factory=dict)
-    """Of processes that were killed and have not ended yet: their numbers within, and here."""
+    """Processes that were killed and have not ended yet: their number here, by their number within the session."""
     _listener: "asyncio.Task[None] | None" = None
 
     def listen(self) -> None:
@@ -131,9 +131,9 @@ class Processes:
         process.discard()
 
     def sweep(self) -> int:
-        """Kill what lives in the session and is no node: processes that a step left behind. Returns how many there were."""
+        """Kill the processes in the session that are no nodes: steps have left them behind. Returns how many there were."""
         if self.arriving:
-            # One of them may be a node that is not known yet. Whoever waits for it sweeps later.
+            # One of them may be a node that is not known yet. The chain that waits for it sweeps later.
             return 0
         try:
             text = Path(f"/proc/{self.init_pid}/task/{self.init_pid}/children").read_text()
@@ -183,7 +183,7 @@ class Processes:
                     output = captures(self.level, self.max_output_bytes, later)
                     for capture in output:
                         undo.callback(capture.close)
-                    async with parent.lock, self._thawed(parent):
+                    async with parent.lock, self._while_thawed(parent):
                         if parent.pidfd < 0:
                             raise CannotForkError("the state is not kept any more")
                         ends = [capture.write_end for capture in output]
@@ -208,7 +208,7 @@ class Processes:
         return child
 
     @contextlib.asynccontextmanager
-    async def _thawed(self, parent: Process) -> AsyncIterator[None]:
+    async def _while_thawed(self, parent: Process) -> AsyncIterator[None]:
         """The process able to fork, for as long as it takes."""
         was_frozen = parent.frozen
         self.arriving += 1
@@ -225,7 +225,7 @@ class Processes:
         """The process at the other end, once it says that it is there. Raises CannotForkError."""
         try:
             async with asyncio.timeout(seconds):
-                await when_readable(sock)
+                await wait_until_readable(sock)
         except TimeoutError as error:
             raise CannotForkError("no answer") from error
         data, ancillary, _, _ = sock.recvmsg(1, socket.CMSG_SPACE(_CREDENTIALS.size))

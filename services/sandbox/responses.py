@@ -11,7 +11,7 @@ from ratchet.contracts.sandbox import (
     StepResult,
     StepStatus,
 )
-from services.sandbox.runs import RunOutcome, Unit, measured, unit_status
+from services.sandbox.runs import RunOutcome, Unit, measured_of, unit_status
 
 _LIMIT_MESSAGES = {
     Limit.WALL: "It ran for longer than run_timeout.",
@@ -38,7 +38,7 @@ def code_response(outcome: RunOutcome) -> RunCodeResponse:
             return_code=outcome.return_code,
             stdout=unit.stdout,
             stderr=unit.stderr,
-            measured=measured(outcome),
+            measured=measured_of(outcome),
         ),
     )
 
@@ -67,7 +67,7 @@ def steps_response(outcome: RunOutcome, asked: int) -> RunStepsResponse:
         status=RunStatus.SUCCESS if succeeded else RunStatus.FAILED,
         message="" if succeeded else _message(outcome),
         steps=steps,
-        measured=measured(outcome),
+        measured=measured_of(outcome),
     )
 
 

@@ -34,13 +34,13 @@ from services.sandbox.zygotes import (
 )
 
 TMP_BYTES = 36 * 2**20
-"""What a program may hold in /tmp and in pipes, beside its memory."""
+"""Bytes that a program may hold in /tmp and in pipes, beside its memory."""
 GRACE_SECONDS = 10.0
-"""Beyond a run's own limit, before its zygote counts as stuck."""
+"""How long after a run's own time limit its zygote counts as stuck."""
 LINGER_SECONDS = 1.0
-"""For a child that has done its steps to end by itself."""
+"""How long a child that has done its steps may take to end by itself."""
 NEARLY_ALL = 0.8
-"""Of the memory limit: a run that fails above this share failed for want of memory."""
+"""A run that fails when it holds more than this share of its memory limit failed for want of memory."""
 
 
 class Task(StrEnum):
@@ -99,7 +99,7 @@ class RunOutcome:
     stderr_truncated: bool
 
 
-def measured(outcome: RunOutcome) -> Measured:
+def measured_of(outcome: RunOutcome) -> Measured:
     """What the supervisor measured, as the contract has it."""
     return Measured(
         signal=outcome.signal,
@@ -303,7 +303,7 @@ def _hand_over(
     control: socket.socket, request: Message, stdin: str, stdout: Capture, stderr: Capture
 ) -> None:
     """Send the request with the program's ends of its pipes, and close them here."""
-    source = _stdin(stdin)
+    source = _stdin_file(stdin)
     try:
         socket.send_fds(control, [json.dumps(request).encode()], [source, stdout.write_end, stderr.write_end])
     finally:
@@ -312,7 +312,7 @@ def _hand_over(
         stderr.handed_over()
 
 
-def _stdin(text: str) -> int:
+def _stdin_file(text: str) -> int:
     if not text:
         return os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
     fd = os.memfd_create("stdin")

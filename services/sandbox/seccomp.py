@@ -48,13 +48,13 @@ WRITE_FILES = """
     utimensat chmod fchmod fchmodat
 """.split()  # noqa: SIM905
 PROGRAMS_ONLY = ["alarm", "setitimer", "pipe", "pipe2", "mmap"]
-# With whose number they are asked: 0 is the caller itself.
+# They take a process number; 0 is the caller itself.
 ABOUT_A_PROCESS = [
     *("getpgid", "getsid", "sched_getaffinity", "sched_getparam", "sched_getscheduler", "get_robust_list")
 ]
 CLOCKS = ["clock_gettime", "clock_getres", "clock_nanosleep"]
 MAX_CLOCK = 15
-"""Above (as unsigned numbers) are clocks of other processes."""
+"""Clocks with higher numbers (as unsigned) are those of other processes."""
 # No locks, by which programs that read the same file could tell each other something, and no signals.
 FCNTL = {"F_DUPFD": 0, "F_GETFD": 1, "F_SETFD": 2, "F_GETFL": 3, "F_DUPFD_CLOEXEC": 1030}
 F_SETFL = 4

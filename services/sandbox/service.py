@@ -145,5 +145,5 @@ class Sandbox:
 
 @functools.cache
 def library_versions() -> dict[str, str]:
-    """Of what programs run on; looking them up takes some milliseconds."""
+    """The versions of what programs run on. Cached: looking them up takes some milliseconds."""
     return {"python": platform.python_version(), "numpy": version("numpy"), "sympy": version("sympy")}

@@ -55,7 +55,7 @@ class Tree:
     under_way: int = 0
     """Chains that are being run."""
     chars: int = 0
-    """Of code and output that are remembered."""
+    """How many characters of code and output are remembered."""
     executed: int = 0
     replayed: int = 0
     closed: bool = False
@@ -68,7 +68,7 @@ class Tree:
 
 @dataclass
 class Hand:
-    """A process that is ours alone, and the node whose state it is in."""
+    """A process that one chain has for itself, and the node whose state it is in."""
 
     process: Process
     node: Node

@@ -39,7 +39,7 @@ from services.sandbox.jail import Isolation
 from services.sandbox.node_process import Process
 from services.sandbox.pool import ATTEMPTS, Pool
 from services.sandbox.processes import CannotForkError, Processes, Step
-from services.sandbox.runs import Run, Task, measured, unit_status
+from services.sandbox.runs import Run, Task, measured_of, unit_status
 from services.sandbox.session_tree import Hand, Node, Tree, node_id
 from services.sandbox.session_zygotes import SessionZygotes
 from services.sandbox.snapshots import SESSION_SNAPSHOTS, Snapshots
@@ -50,17 +50,19 @@ log = structlog.get_logger()
 FORK_SECONDS = 0.004
 """What a fork costs: a state whose making took less is not worth one."""
 MAX_NODES = 10_000
-"""Steps that one session remembers."""
+"""Most steps that one session remembers."""
 MAX_CHARS = 32 * 2**20
-"""Code and output that one session remembers."""
+"""Most characters of code and output that one session remembers."""
 SPARE_TASKS = 64
-"""Processes and threads of a session beside its snapshots."""
+"""Processes and threads that a session may have beside its snapshots."""
 LEAST_AVAILABLE = 0.08
-"""Of the machine's memory: below it, the oldest snapshots of all sessions go."""
+"""Share of the machine's memory. When less is available, the oldest snapshots of all sessions are given up."""
 ROOM_SECONDS = 2.0
-"""Beyond a step's time limit: for the processes that it left to be ended."""
+"""How long after a step's time limit the processes that it left behind may take to end."""
 SWEEPS, SWEEP_SECONDS = 5, 0.01
+"""How often to look for processes that a step left running, and how long to wait between two looks."""
 TIDY_SECONDS = 5.0
+"""Between two looks for idle sessions and for the machine's memory."""
 
 
 class UnknownSessionError(Exception):
@@ -123,11 +125,11 @@ class Sessions:
 
     @property
     def open(self) -> int:
-        """Sessions that there are."""
+        """How many sessions there are."""
         return len(self._trees)
 
     def start(self) -> None:
-        """Begin to look after idle sessions."""
+        """Begin to end idle sessions."""
         self._tidying = asyncio.create_task(self._tidy())
 
     async def stop(self) -> None:
@@ -184,7 +186,7 @@ class Sessions:
                 await self._sweep(tree, tree.processes)
 
     async def _sweep(self, tree: Tree, processes: Processes) -> None:
-        """Kill what steps left running. What forks faster than it can be killed goes with all else of the session."""
+        """Kill what steps left running. If it forks faster than it can be killed, all of the session's processes end."""
         for _ in range(SWEEPS):
             strays = processes.sweep()
             self.strays += strays
@@ -236,7 +238,7 @@ class Sessions:
             if node.step is not None:
                 self.snapshots.touch(node)
                 return node, hand
-            # Whoever ran it could not: it is not in the tree any more.
+            # The chain that was to run it could not, and has taken it out of the tree.
         node = Node(node_id(parent, code), parent, code, parent.depth + 1)
         parent.children[code] = tree.nodes[node.id] = node
         try:
@@ -251,7 +253,7 @@ class Sessions:
         return node, hand
 
     async def _execute(self, tree: Tree, node: Node, hand: Hand | None) -> Hand | None:
-        """Run the node's step. What comes back is the process in the state after it, where that can be gone on from."""
+        """Run the node's step. Returns the process in the state after it, or None where no step can follow."""
         assert node.parent is not None
         left = tree.request.run_timeout - node.parent.seconds
         if left <= 0:
@@ -261,7 +263,7 @@ class Sessions:
             await self._reexecute(tree, node)
             return None
         for attempt in range(1, ATTEMPTS + 1):
-            processes = await self._started(tree)
+            processes = await self._running_processes(tree)
             try:
                 hand = await self._at(tree, processes, node.parent, hand)
                 try:
@@ -293,11 +295,11 @@ class Sessions:
         if hand is not None and hand.node is node and hand.process.pidfd >= 0:
             if not hand.process.forkable or hand.seconds < FORK_SECONDS:
                 return hand
-            # Worth keeping: whoever comes back to this node finds it.
+            # The state is worth keeping for whoever comes back to this node: go on in a fork of it.
             try:
                 process = await processes.fork(hand.process)
             except CannotForkError:
-                # Then it is used up.
+                # No fork can be had: the step uses the state up.
                 return hand
             self.snapshots.keep(tree, hand)
             return Hand(process, node)
@@ -341,7 +343,7 @@ class Sessions:
             try:
                 return tree.root, await processes.fork(processes.root)
             except CannotForkError:
-                # Where another step fills the session with processes, room comes with its end.
+                # Another step may fill the session with processes; there is room when it has ended.
                 if processes.gone.is_set() or time.monotonic() > deadline:
                     raise
 
@@ -362,11 +364,11 @@ class Sessions:
         unit = outcome.units[-1]
         node.step = _DIVERGED
         if len(outcome.units) == len(path):
-            node.step = Step(unit_status(unit, outcome), unit.stdout, unit.stderr, measured(outcome))
+            node.step = Step(unit_status(unit, outcome), unit.stdout, unit.stderr, measured_of(outcome))
         node.seconds = outcome.wall_seconds
 
-    async def _started(self, tree: Tree) -> Processes:
-        """The session's processes; they are started if need be, even if the caller goes away meanwhile."""
+    async def _running_processes(self, tree: Tree) -> Processes:
+        """The session's processes, started where there are none. A start goes on even if its caller goes away."""
         start = asyncio.create_task(self._start(tree))
         self._starts.add(start)
         start.add_done_callback(self._starts.discard)
@@ -390,7 +392,7 @@ class Sessions:
             return tree.processes
 
     async def _lose(self, tree: Tree, processes: Processes) -> None:
-        """Forget processes that cannot be used any more. The results stay."""
+        """End processes that cannot be used any more. The results stay."""
         if tree.processes is processes:
             tree.processes = None
             for node in tree.kept:
@@ -428,5 +430,5 @@ def _nothing_measured(limit: Limit | None) -> Measured:
     return Measured(limit=limit, wall_seconds=0, cpu_seconds=0, peak_memory_mb=0)
 
 
-# Nothing that follows a program which does not do the same twice can be trusted.
+# A program that does not do the same twice: nothing that follows can be trusted.
 _DIVERGED = Step(StepStatus.ERROR, "", "an earlier step did not run again\n", _nothing_measured(None))

@@ -9,9 +9,9 @@ from collections import OrderedDict
 from services.sandbox.session_tree import Hand, Node, Tree
 
 SESSION_SNAPSHOTS = 512
-"""Snapshots that one session keeps."""
+"""Most snapshots that one session keeps."""
 MEMORY_SHARE = 0.75
-"""Of a session's memory: above it, it gives up half of its snapshots."""
+"""A session that uses more than this share of its memory gives up half of its snapshots."""
 
 
 class Snapshots:
@@ -28,7 +28,7 @@ class Snapshots:
         return len(self._trees)
 
     def touch(self, node: Node) -> None:
-        """The node's snapshot, if it is kept, was used just now."""
+        """Note that the node's snapshot, if it is kept, was used just now."""
         if node in self._trees:
             self._trees.move_to_end(node)
 
@@ -61,7 +61,7 @@ class Snapshots:
             process.discard()
 
     def give_up_oldest_quarter(self) -> None:
-        """For the machine's memory."""
+        """Make room in the machine's memory."""
         for node in list(self._trees)[: max(1, len(self._trees) // 4)]:
             self.give_up(node)
 

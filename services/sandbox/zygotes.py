@@ -36,7 +36,7 @@ from services.sandbox.seccomp import Filter, child_filter
 log = structlog.get_logger()
 
 START_SECONDS = 60.0
-"""For a zygote to import its libraries, on a machine that is busy."""
+"""How long a zygote may take to import its libraries, on a busy machine."""
 MAX_MESSAGE = 1 << 16
 
 _FROM_NAMESPACES = frozenset(
@@ -232,7 +232,7 @@ def join_cgroup(cgroup: Cgroup | None, pid: int) -> Cgroup | None:
     return cgroup
 
 
-async def when_readable(sock: socket.socket) -> None:
+async def wait_until_readable(sock: socket.socket) -> None:
     """Wait until the socket has something to read, or has ended."""
     loop, fd = asyncio.get_running_loop(), sock.fileno()
     ready: asyncio.Future[None] = loop.create_future()
@@ -251,7 +251,7 @@ async def when_readable(sock: socket.socket) -> None:
 async def receive(sock: socket.socket) -> tuple[Message, list[int]]:
     """The next message and the descriptors that came with it. Raises ZygoteDiedError at the end."""
     try:
-        await when_readable(sock)
+        await wait_until_readable(sock)
         data, fds, _, _ = socket.recv_fds(sock, MAX_MESSAGE, 4)
     except (OSError, ValueError) as error:
         raise ZygoteDiedError(str(error)) from error

@@ -99,8 +99,8 @@ def _options(keywords: list[ast.keyword]) -> dict[str, int]:
     return options
 
 
-def parsed(text: str) -> dict[str, str] | None:
-    """The answer as a restricted form and as sympy prints it, or None if the whole of it is no expression."""
+def parse_answer(text: str) -> dict[str, str] | None:
+    """Parse an answer into its restricted form and what sympy prints; None if it is not one expression as a whole."""
     plain = text.strip().strip("$").strip()
     for wrapper in _WRAPPERS:
         if match := wrapper.fullmatch(plain):
@@ -226,6 +226,6 @@ def _number(expression: Any) -> Fraction | None:
 def answer(task: str, text: str) -> str:
     """What the child prints: for `parse` a form or null, for `verify` (a JSON list of two forms) true or false."""
     if task == "parse":
-        return json.dumps(parsed(text))
+        return json.dumps(parse_answer(text))
     candidate, reference = json.loads(text)
     return json.dumps(equal(rebuild(candidate), rebuild(reference)))
