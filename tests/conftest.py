@@ -20,6 +20,7 @@ from ratchet.store.migrate import migrate
 from tests.http_double import serving
 from tests.models import make_memorised_checkpoint
 from tests.running_stack import Running, running_stack
+from tests.small_rounds import Rounds, running_rounds
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -85,3 +86,10 @@ async def stack(
         data = tmp_path_factory.mktemp("stack")
         async with running_stack(data, memorised_checkpoint, serve, lease_seconds="3") as running:
             yield running
+
+
+@pytest.fixture(scope="session")
+async def rounds(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Rounds]:
+    """Another stack, with nano: its models change."""
+    async with running_rounds(tmp_path_factory.mktemp("rounds")) as running:
+        yield running

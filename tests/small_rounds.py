@@ -15,11 +15,13 @@ from ratchet.states import ROUND_ENDS, ModelState
 from tests.running_stack import Running, running_stack
 
 NANO = Path("nano")
+TRAIN, DEVELOPMENT, HELD_OUT, SYSTEM = 40, 20, 20, 10
+"""Problems of each split, and those of development on which the gate compares whole systems."""
 PROMOTE_ANYWAY = {"alpha": 1e-9, "tolerance": 1.0}
 SMALL: dict[str, Any] = {
-    "train": {"spec": "nano:train?count=60", "count": 60},
-    "development": {"spec": "nano:development?count=30", "count": 30},
-    "held_out": {"spec": "nano:held_out?count=40", "count": 40},
+    "train": {"spec": f"nano:train?count={TRAIN}", "count": TRAIN},
+    "development": {"spec": f"nano:development?count={DEVELOPMENT}", "count": DEVELOPMENT},
+    "held_out": {"spec": f"nano:held_out?count={HELD_OUT}", "count": HELD_OUT},
     "label": {
         "rollouts": 4,
         "exploration": 1.0,
@@ -52,7 +54,7 @@ SMALL: dict[str, Any] = {
         "exploration": 1.0,
         "max_tokens": 160,
         "batch_rollouts": True,
-        "development_system": 15,
+        "development_system": SYSTEM,
     },
     "gate": PROMOTE_ANYWAY,
 }

@@ -4,7 +4,6 @@ import asyncio
 import hashlib
 import json
 import shutil
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +18,21 @@ from ratchet.store import tables as t
 from ratchet.store.engine import make_engine, transaction
 from ratchet.summary import run_summary
 from tests.running_stack import ratchet
-from tests.small_rounds import Rounds, is_over, running_rounds, small, trained_versions
+from tests.small_rounds import (
+    DEVELOPMENT,
+    HELD_OUT,
+    SYSTEM,
+    TRAIN,
+    Rounds,
+    is_over,
+    small,
+    trained_versions,
+)
+
+pytestmark = pytest.mark.xdist_group("rounds")
 
 BASE = "nano@"
 PROBLEM = "There are 7 cups in a box. How many cups are in 9 boxes?"
-
-
-@pytest.fixture(scope="module")
-async def rounds(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Rounds]:
-    """A stack of its own: its models change."""
-    async with running_rounds(tmp_path_factory.mktemp("rounds")) as running:
-        yield running
 
 
 @pytest.fixture(scope="module")
@@ -66,12 +69,12 @@ async def test_a_round_ends_with_every_measurement_and_its_report(
     assert set(metrics.seconds) == set(list(RoundState)[:6])
     assert metrics.problems is not None
     splits = (metrics.problems.train, metrics.problems.development, metrics.problems.held_out)
-    assert [split.problems for split in splits] == [60, 30, 40]
+    assert [split.problems for split in splits] == [TRAIN, DEVELOPMENT, HELD_OUT]
     label, selection = metrics.label, metrics.selection
     assert label is not None
-    assert (label.problems, label.searches, label.failed) == (60, 60, 0)
-    assert 0 < label.solved <= 60
-    assert label.coverage == round(label.solved / 60, 4)
+    assert (label.problems, label.searches, label.failed) == (TRAIN, TRAIN, 0)
+    assert 0 < label.solved <= TRAIN
+    assert label.coverage == round(label.solved / TRAIN, 4)
     assert label.tokens > 0
     assert selection is not None
     assert selection.solved == label.solved
@@ -82,12 +85,12 @@ async def test_a_round_ends_with_every_measurement_and_its_report(
     assert metrics.evaluation is not None
     for pair in (metrics.evaluation.incumbent, metrics.evaluation.candidate):
         assert {name: figures.n for name, figures in pair.measured.items()} == {
-            "development.greedy": 30,
-            "development.mcts": 15,
-            "held_out.greedy": 40,
-            "held_out.mcts": 40,
-            "held_out.best_of_n": 40,
-            "held_out.majority": 40,
+            "development.greedy": DEVELOPMENT,
+            "development.mcts": SYSTEM,
+            "held_out.greedy": HELD_OUT,
+            "held_out.mcts": HELD_OUT,
+            "held_out.best_of_n": HELD_OUT,
+            "held_out.majority": HELD_OUT,
         }
         for figures in pair.measured.values():
             low, high = figures.ci95
@@ -98,10 +101,10 @@ async def test_a_round_ends_with_every_measurement_and_its_report(
     assert metrics.gate is not None
     assert set(metrics.gate.comparisons) == {"development.greedy", "development.mcts"}
     assert metrics.gate.prm is not None
-    assert metrics.gate.prm.n == 15
+    assert metrics.gate.prm.n == SYSTEM
     assert metrics.evaluation.candidate.pair == f"{metrics.policy.version} {metrics.prm.version}"
     summary = run_summary([promoted])
-    assert summary["held_out"] == 40
+    assert summary["held_out"] == HELD_OUT
     assert None not in [
         summary["base"],
         *(summary["rounds"][0][name] for name in ("policy_pass1", "prm_auc")),
@@ -152,7 +155,7 @@ async def test_from_a_promoted_version_one_can_walk_back_to_its_data(
     assert models[prm].dataset == models[policy].dataset
     assert sorted(evaluations) == ["development", "held_out"]
     # Label searches; of both pairs two greedy ones, MCTS twice and best-of-N; the new policy's MCTS with the serving PRM.
-    assert len(searches) == 60 + 2 * (30 + 40 + 15 + 40 + 40) + 15
+    assert len(searches) == TRAIN + 2 * (DEVELOPMENT + SYSTEM + 3 * HELD_OUT) + SYSTEM
 
 
 async def test_what_was_promoted_answers_a_plain_search(rounds: Rounds, promoted: RoundView) -> None:
