@@ -238,9 +238,7 @@ async def run_in_zygote(zygote: Zygote, level: Level, run: Run, max_output_bytes
     if units and not units[-1].reply:
         units[-1].stdout, units[-1].stderr = last_stdout, last_stderr
     if not confined and child.limit is None:
-        if signal_of(usage) is not None:
-            raise ZygoteDiedError("the child was killed before its program began")
-        raise NotConfinedError(last_stderr.strip()[-500:] or "the child ended before it was confined")
+        raise _why_not_begun(usage, last_stderr)
     status = int(usage["status"])
     return RunOutcome(
         units=units,
@@ -261,6 +259,13 @@ async def run_in_zygote(zygote: Zygote, level: Level, run: Run, max_output_bytes
         stdout_truncated=stdout.truncated,
         stderr_truncated=stderr.truncated,
     )
+
+
+def _why_not_begun(usage: Message, stderr: str) -> ZygoteDiedError | NotConfinedError:
+    """What kept a child from its program, from how it ended and what it wrote."""
+    if signal_of(usage) is not None:
+        return ZygoteDiedError("the child was killed before its program began")
+    return NotConfinedError(stderr.strip()[-500:] or "the child ended before it was confined")
 
 
 async def _next_child(zygote: Zygote) -> tuple[Killable, socket.socket]:
