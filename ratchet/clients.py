@@ -59,6 +59,7 @@ __all__ = [
     "PolicyClient",
     "PrmClient",
     "SandboxClient",
+    "SandboxFailedError",
     "SearchClient",
     "ServiceError",
     "TrainerClient",
@@ -78,6 +79,10 @@ EVENT_SILENCE_SECONDS: Final = 60.0
 """An event stream is kept alive by comments every 15 s; after four missed ones the reader connects anew."""
 WORKING_STREAM_SECONDS: Final = 10.0
 """An event stream that was open for this long did work, even if nothing happened in the search."""
+
+
+class SandboxFailedError(Exception):
+    """The sandbox could not run a program, which says nothing of the program."""
 
 
 class ModelServiceClient(ServiceClient):

@@ -23,12 +23,17 @@ def fingerprint(program: str) -> str:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             tree = ast.parse(program)
-        renamed = _Renamer(_bound_names(tree)).visit(tree)
-        structure = "ast:" + ast.dump(renamed)
+        structure = "ast:" + ast.dump(rename_bound(tree))
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         # ValueError: a NUL byte, or an integer too long to be written out.
         structure = "text:" + program
     return hashlib.sha256(structure.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def rename_bound(tree: ast.AST) -> ast.AST:
+    """The tree with its own names numbered, without docstrings and other idle constants. Changes what it is given."""
+    renamed: ast.AST = _Renamer(_bound_names(tree)).visit(tree)
+    return renamed
 
 
 def step_fingerprint(step: str) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Self
 
 from ratchet.batching import MicroBatcher
-from ratchet.clients import SandboxClient, ServiceError
+from ratchet.clients import SandboxClient, SandboxFailedError, ServiceError
 from ratchet.contracts.sandbox import (
     Chain,
     RunStatus,
@@ -30,10 +30,6 @@ ATTEMPTS = 3
 """For what the sandbox could not do; a program that fails is not tried again."""
 SESSION_PAYS_SECONDS = 0.02
 """A trajectory that takes longer is worth a session: starting one and keeping its states costs about as much."""
-
-
-class SandboxFailedError(Exception):
-    """The sandbox could not run a program, which says nothing of the program."""
 
 
 class Interpreter:

@@ -23,7 +23,7 @@ from redis.exceptions import RedisError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
-from ratchet.clients import PolicyClient, PrmClient, SandboxClient, ServiceError
+from ratchet.clients import PolicyClient, PrmClient, SandboxClient, SandboxFailedError, ServiceError
 from ratchet.contracts.search import EventKind, Priority
 from ratchet.events import Event, Events
 from ratchet.settings import SearchSettings, load
@@ -34,7 +34,7 @@ from ratchet.store.search_results import SearchOutcome
 from ratchet.store.searches import Claim, LeaseLostError, SearchStore
 from ratchet.telemetry import configure_logging
 from services.search.consumer import Consumer
-from services.search.interpreter import Interpreter, SandboxFailedError
+from services.search.interpreter import Interpreter
 from services.search.run import Backends, Search, grow
 from services.search.strategies import Node, Tree
 from services.search.verify import conclude

@@ -1,0 +1,190 @@
+"""Which programs are one program, where nothing can be changed to see how they behave?
+
+`canonical_form` is equal for programs that compute the same in the same way but for names, layout, the order of the operands of
+`+` and `*`, arithmetic on constants, intermediate variables, and what is computed and never used: `print(42)`,
+`x = 42; print(x)` and `print(40 + 2)` are one program, and so are `a * b` and `b * a`.
+
+Limits: intermediate variables are followed in programs without control flow. `+` counts as commutative although it is not for
+strings; two programs that gave the same answer do not differ in that.
+"""
+
+import ast
+import hashlib
+import math
+import operator
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from copy import deepcopy
+
+from ratchet.solutions.programs import rename_bound
+
+MAX_NODES = 5_000
+"""A program that grows beyond that, with its variables' values in their places, keeps its variables."""
+_MAX_DIGITS = 300
+"""Numbers that would have more are not computed."""
+_ARITHMETIC: dict[type[ast.operator], Callable[[float, float], float]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.FloorDiv: operator.floordiv,
+    ast.Mod: operator.mod,
+    ast.Pow: operator.pow,
+}
+_ROUNDING: dict[str, Callable[[float], float]] = {"int": int, "float": float, "round": round}
+
+
+def canonical_form(program: str) -> str:
+    """A hash (64 hex digits) of the program's canonical form; of its plain text if it is not valid Python."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            tree = ast.parse(program)
+        flat = _without_variables(tree) or _without_idle_assignments(tree)
+        structure = "ast:" + ast.dump(_Orderer().visit(rename_bound(flat)))
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        structure = "text:" + program
+    return hashlib.sha256(structure.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _without_variables(tree: ast.Module) -> ast.Module | None:
+    """The program with each variable's value in its place; None where it has control flow, or grows too long."""
+    values: dict[str, ast.expr] = {}
+    imports: list[ast.stmt] = []
+    left: list[ast.stmt] = []
+    nodes = 0
+    for statement in tree.body:
+        match statement:
+            case ast.Import() | ast.ImportFrom():
+                imports.append(statement)
+                continue
+            case ast.Assign(targets=[ast.Name(id=name)], value=value):
+                new = values[name] = _with_values(value, values)
+            case ast.AugAssign(target=ast.Name(id=name), op=op, value=value) if name in values:
+                new = values[name] = ast.BinOp(values[name], op, _with_values(value, values))
+            case ast.Expr(value=value):
+                new = _with_values(value, values)
+                left.append(ast.Expr(new))
+            case _:
+                return None
+        nodes += sum(1 for _ in ast.walk(new))
+        if nodes > MAX_NODES:
+            return None
+    used = {name for statement in left for name in _loaded(statement)}
+    return ast.Module([*(each for each in imports if used & _imported(each)), *left], type_ignores=[])
+
+
+def _with_values(expression: ast.expr, values: Mapping[str, ast.expr]) -> ast.expr:
+    class Substitute(ast.NodeTransformer):
+        def visit_Name(self, node: ast.Name) -> ast.AST:
+            known = values.get(node.id) if isinstance(node.ctx, ast.Load) else None
+            return node if known is None else deepcopy(known)
+
+    found = Substitute().visit(deepcopy(expression))
+    assert isinstance(found, ast.expr)
+    return found
+
+
+def _without_idle_assignments(tree: ast.Module) -> ast.Module:
+    """The program without assignments to names that nothing reads."""
+    while True:
+        read = set(_loaded(tree))
+        body = [statement for statement in tree.body if not _is_idle(statement, read)]
+        if len(body) == len(tree.body):
+            return tree
+        tree = ast.Module(body, type_ignores=[])
+
+
+def _is_idle(statement: ast.stmt, read: set[str]) -> bool:
+    match statement:
+        case ast.Assign(targets=[ast.Name(id=name)]):
+            return name not in read
+        case ast.Import() | ast.ImportFrom():
+            return not read & _imported(statement)
+    return False
+
+
+def _loaded(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        # A name that is only added to is read as well, as `+=` needs what it was.
+        if isinstance(node, ast.AugAssign) and isinstance(node.target, ast.Name):
+            yield node.target.id
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
+            yield node.id
+
+
+def _imported(statement: ast.stmt) -> set[str]:
+    aliases = statement.names if isinstance(statement, ast.Import | ast.ImportFrom) else []
+    return {alias.asname or alias.name.partition(".")[0] for alias in aliases}
+
+
+class _Orderer(ast.NodeTransformer):
+    """Computes arithmetic on constants, and sorts the operands of `+` and `*`."""
+
+    def visit_Constant(self, node: ast.Constant) -> ast.AST:
+        value = _number(node)
+        return node if value is None else _constant(value)
+
+    def visit_UnaryOp(self, node: ast.UnaryOp) -> ast.AST:
+        self.generic_visit(node)
+        value = _number(node.operand)
+        return _constant(-value) if isinstance(node.op, ast.USub) and value is not None else node
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        self.generic_visit(node)
+        match node:
+            case ast.Call(func=ast.Name(id=name), args=[only], keywords=[]) if name in _ROUNDING:
+                value = _number(only)
+                return (
+                    node if value is None or not math.isfinite(value) else _constant(_ROUNDING[name](value))
+                )
+        return node
+
+    def visit_BinOp(self, node: ast.BinOp) -> ast.AST:
+        self.generic_visit(node)
+        if not isinstance(node.op, ast.Add | ast.Mult):
+            return _compute(node.left, node.op, node.right) or node
+        numbers: list[ast.expr] = []
+        others: list[ast.expr] = []
+        for operand in _operands(node, type(node.op)):
+            (others if _number(operand) is None else numbers).append(operand)
+        while len(numbers) > 1 and (both := _compute(numbers[0], node.op, numbers[1])) is not None:
+            numbers[:2] = [both]
+        first, *rest = sorted([*numbers, *others], key=ast.dump)
+        for operand in rest:
+            first = ast.BinOp(first, node.op, operand)
+        return first
+
+
+def _operands(node: ast.expr, kind: type[ast.operator]) -> Iterator[ast.expr]:
+    if isinstance(node, ast.BinOp) and isinstance(node.op, kind):
+        yield from _operands(node.left, kind)
+        yield from _operands(node.right, kind)
+    else:
+        yield node
+
+
+def _number(node: ast.AST) -> float | None:
+    value = node.value if isinstance(node, ast.Constant) else None
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _compute(left: ast.expr, how: ast.operator, right: ast.expr) -> ast.Constant | None:
+    """The number that the operation gives; None where it is none, or would be very long."""
+    one, other = _number(left), _number(right)
+    if one is None or other is None or type(how) not in _ARITHMETIC:
+        return None
+    if isinstance(how, ast.Pow) and other * math.log10(abs(one) + 1) > _MAX_DIGITS:
+        return None
+    try:
+        value = _ARITHMETIC[type(how)](one, other)
+    except (ArithmeticError, ValueError):
+        return None
+    short = isinstance(value, float) or (isinstance(value, int) and abs(value) < 10**_MAX_DIGITS)
+    return _constant(value) if short else None
+
+
+def _constant(value: float) -> ast.Constant:
+    """The number as a program would write it: 42.0 is the answer 42."""
+    whole = isinstance(value, float) and value.is_integer() and abs(value) < 2**53
+    return ast.Constant(int(value) if whole else value)

@@ -1,0 +1,193 @@
+"""Does a program compute its answer from what the problem states? Change the quantities, and see what it answers.
+
+A variant is a set of changes: numbers by which programs state a quantity, and what stands in their place. Variants follow from
+the problem alone, so all programs of a search are asked the same questions, and what they answer, their behaviour, can be
+compared. A program that answers to no change was not computed from the problem: it is not grounded. Two programs that answer
+the same to all changes are taken for the same function of the quantities.
+
+Pure: running the changed programs is `behaviour.py`.
+
+Limits: only numbers in code are changed, not those in strings (`Decimal("2.5")`). Quantities of the same size are one, as a
+program does not say which of them it means; and a number that stands there for another reason (a square's 2) is changed with
+them. Two programs with one misconception behave alike: what is the same is not therefore right.
+"""
+
+import ast
+import re
+import warnings
+from collections.abc import Container, Iterator, Mapping, Sequence
+from fractions import Fraction
+from itertools import chain, count, islice
+
+from ratchet.solutions.quantities import Quantity, Reading, find_quantities, is_telling
+
+MAX_VARIANTS = 12
+"""Runs that one program costs at most."""
+CHANGES = 2
+"""Of each quantity, where there is room for both."""
+_FACTORS = (
+    *(Fraction(2), Fraction(3), Fraction(1, 2), Fraction(1, 4), Fraction(1, 5), Fraction(1, 3)),
+    *(Fraction(3, 2), Fraction(3, 4), Fraction(4), Fraction(5)),
+)
+"""In this order: with a multiple, what could be divided evenly before mostly still can."""
+_NEAR = 200
+"""Where no multiple will do: sizes up to so far away are tried."""
+_FEWEST_DIGITS = 2
+"""A third may be written 0.33, and is not recognized in 0.3."""
+
+Variant = Mapping[Fraction, Fraction]
+"""The numbers that are replaced in a program, and by what."""
+
+
+def make_variants(problem: str) -> list[Variant]:
+    """The variants of a problem, the most telling first; none where it states no quantity.
+
+    The first changes all quantities. Then each is changed alone, in the order of the text; then each by its second change.
+    """
+    classes = _by_size(find_quantities(problem))
+    owned = _owners(classes)
+    taken = set(owned)
+    changes: list[list[Variant]] = []
+    for size, readings in classes.items():
+        others = list(islice(_other_sizes(size, readings, taken), CHANGES))
+        taken.update(others)
+        changes.append([_mapping(size, other, readings, owned) for other in others])
+    changes = [each for each in changes if each]
+    if len(changes) < 2:
+        return changes[0] if changes else []
+    # Neighbours by different factors, so that their ratios change as well.
+    together = [each[place % len(each)] for place, each in enumerate(changes)]
+    everything = dict(chain.from_iterable(variant.items() for variant in together))
+    alone = [each[turn] for turn in range(CHANGES) for each in changes if turn < len(each)]
+    return [everything, *alone][:MAX_VARIANTS]
+
+
+def _by_size(quantities: Sequence[Quantity]) -> dict[Fraction, tuple[Reading, ...]]:
+    """Quantities of one size are one class, with the readings of all of them."""
+    classes: dict[Fraction, tuple[Reading, ...]] = {}
+    for quantity in quantities:
+        known = classes.get(quantity.size, ())
+        classes[quantity.size] = tuple(dict.fromkeys((*known, *quantity.readings)))
+    return classes
+
+
+def _owners(classes: Mapping[Fraction, tuple[Reading, ...]]) -> dict[Fraction, tuple[Fraction, Reading]]:
+    """Which quantity a number in a program stands for: one that is stated as it is before any that is derived."""
+    owned: dict[Fraction, tuple[Fraction, Reading]] = {}
+    for place in range(max(map(len, classes.values()), default=0)):
+        for size, readings in classes.items():
+            for reading in readings[place : place + 1]:
+                value = reading.value(size)
+                if value is not None and is_telling(value):
+                    owned.setdefault(value, (size, reading))
+    return owned
+
+
+def _other_sizes(
+    size: Fraction, readings: Sequence[Reading], taken: Container[Fraction]
+) -> Iterator[Fraction]:
+    """Sizes that the quantity could have as well, the best first: of the same kind, and not that of another quantity."""
+    whole = size.denominator == 1
+    near = chain.from_iterable((size + step, size - step) for step in islice(count(1), _NEAR))
+    tried: set[Fraction] = set()
+    for other in chain((size * factor for factor in _FACTORS), near):
+        if other in tried or (whole and other.denominator != 1):
+            continue
+        tried.add(other)
+        if all(_keeps_kind(reading, size, other, taken) for reading in readings):
+            yield other
+
+
+def _keeps_kind(reading: Reading, size: Fraction, other: Fraction, taken: Container[Fraction]) -> bool:
+    """Whether a whole number stays one, a share of a whole stays one, and no number that is taken comes out."""
+    old, new = reading.value(size), reading.value(other)
+    if old is None or not is_telling(old):
+        return True
+    return (
+        new is not None
+        and is_telling(new)
+        and new not in taken
+        and (old.denominator > 1 or new.denominator == 1)
+        and (old > 1 or new < 1)
+    )
+
+
+def _mapping(
+    size: Fraction,
+    other: Fraction,
+    readings: Sequence[Reading],
+    owned: Mapping[Fraction, tuple[Fraction, Reading]],
+) -> Variant:
+    """The numbers that stand for a quantity of this size, and those that stand for it at the other size."""
+    found: dict[Fraction, Fraction] = {}
+    for reading in readings:
+        old, new = reading.value(size), reading.value(other)
+        if old is not None and new is not None and owned.get(old) == (size, reading):
+            found[old] = new
+    return found
+
+
+def apply_variant(steps: Sequence[str], variant: Variant) -> list[str]:
+    """The program with the changes: only numbers are other ones, lines stay lines. A step that is no Python stays."""
+    return [_changed(step, variant) for step in steps]
+
+
+def _changed(step: str, variant: Variant) -> str:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            tree = ast.parse(step)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return step
+    # Places are in bytes of UTF-8, which is how the parser counts.
+    lines = re.split(rb"(?<=\n)|(?<=\r)(?!\n)", step.encode("utf-8", "surrogatepass"))
+    for node in sorted(_numbers(tree), key=lambda node: (node.lineno, node.col_offset), reverse=True):
+        new = _literal(node.value, variant)
+        line, start, end = node.lineno - 1, node.col_offset, node.end_col_offset
+        if new is not None and _is_literal(lines[line][start:end], node.value):
+            lines[line] = lines[line][:start] + new.encode() + lines[line][end:]
+    return b"".join(lines).decode("utf-8", "surrogatepass")
+
+
+def _numbers(tree: ast.AST) -> Iterator[ast.Constant]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and type(node.value) in (int, float):
+            yield node
+
+
+def _is_literal(source: bytes, value: object) -> bool:
+    """Whether this is the number's text. Before Python 3.12 the places of what an f-string computes can be wrong."""
+    try:
+        found = ast.literal_eval(source.decode())
+    except (SyntaxError, ValueError, UnicodeDecodeError, RecursionError, MemoryError):
+        return False
+    return type(found) is type(value) and found == value
+
+
+def _literal(value: object, variant: Variant) -> str | None:
+    """What is written in the place of a number; None: it stays. A whole number stays one where the new size is one."""
+    if not isinstance(value, int | float) or value in (float("inf"), float("-inf")):
+        return None
+    # As it is written: 0.1 is a tenth, and not the nearest binary fraction.
+    old = Fraction(value) if isinstance(value, int) else Fraction(repr(value))
+    new = variant.get(old) or (_rounded_from(old, variant) if isinstance(value, float) else None)
+    if new is None:
+        return None
+    return str(new.numerator) if isinstance(value, int) and new.denominator == 1 else repr(float(new))
+
+
+def _rounded_from(written: Fraction, variant: Variant) -> Fraction | None:
+    """The change of a number that has no end as a decimal (a third), where this is how far it was written (0.333)."""
+    digits = len(str(float(written)).partition(".")[2])
+    for old, new in variant.items():
+        if digits >= _FEWEST_DIGITS and _never_ends(old) and round(old, digits) == written:
+            return new
+    return None
+
+
+def _never_ends(value: Fraction) -> bool:
+    below = value.denominator
+    for prime in (2, 5):
+        while below % prime == 0:
+            below //= prime
+    return below > 1
