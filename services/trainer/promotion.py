@@ -6,6 +6,7 @@ service was restarted and came up with its base model. `keep_serving` brings it 
 
 import asyncio
 import contextlib
+from collections.abc import Awaitable, Callable
 from uuid import UUID
 
 import structlog
@@ -22,15 +23,22 @@ log = structlog.get_logger()
 
 EVERY_SECONDS = 3.0
 
+Reconcile = Callable[[ModelServiceClient, Registry], Awaitable[None]]
+
+_swapping = asyncio.Lock()
+"""Held while registry and service change one after the other. A look in between would take the model that still serves for
+one that a person chose, and undo the swap."""
+
 
 async def serve(registry: Registry, client: ModelServiceClient, version: str) -> None:
     """Make a version the serving one, in the registry and in its service."""
     model = await registry.get(version)
     if model is None:
         raise ValueError(f"There is no model version {version}.")
-    if model.state is not ModelState.SERVING:
-        await registry.set_state(version, ModelState.SERVING)
-    await follow(client, model)
+    async with _swapping:
+        if model.state is not ModelState.SERVING:
+            await registry.set_state(version, ModelState.SERVING)
+        await follow(client, model)
 
 
 async def follow(client: ModelServiceClient, model: ModelView) -> None:
@@ -61,37 +69,41 @@ async def versions_in_rounds(rounds: RoundStore, apart: UUID | None = None) -> s
 async def keep_serving(policy: PolicyClient, prm: PrmClient, registry: Registry) -> None:
     """Have services and registry agree, for as long as the trainer runs. A service that is away is tried again later."""
     while True:
-        try:
-            await reconcile(policy, prm, registry)
-        except (ServiceError, StoreUnavailableError) as error:
-            log.debug("serving models not looked up", error=str(error))
-        except (VersionConflictError, IllegalTransitionError) as error:
-            # Two checkpoints under one version, or a version that was rejected: a person has to look.
-            log.error("the served model does not fit the registry", error=str(error))
+        await _look(policy, registry, reconcile_policy)
+        await _look(prm, registry, reconcile_prm)
         await asyncio.sleep(EVERY_SECONDS)
 
 
-async def reconcile(policy: PolicyClient, prm: PrmClient, registry: Registry) -> None:
-    """Look once: serve promoted versions again after a restart, and register a model that a person chose.
+async def _look(client: ModelServiceClient, registry: Registry, reconcile: Reconcile) -> None:
+    try:
+        # Asked before the lock is taken: no swap of the other service waits for one that is away.
+        await client.models()
+        async with _swapping:
+            await reconcile(client, registry)
+    except (ServiceError, StoreUnavailableError) as error:
+        log.debug("serving models not looked up", error=str(error))
+    except (VersionConflictError, IllegalTransitionError) as error:
+        # Two checkpoints under one version, or a version that was rejected: a person has to look.
+        log.error("the served model does not fit the registry", error=str(error))
+
+
+async def reconcile_policy(policy: ModelServiceClient, registry: Registry) -> None:
+    """Serve the promoted policy again after a restart, or register one that a person chose.
 
     The policy service starts with the model that its settings name. If the registry's serving version descends from that
     model, it is served. Otherwise the settings were changed, and the registry follows them.
     """
-    held = await policy.models()
-    served = next((each for each in held if each.serving), None)
+    served = next((each for each in await policy.models() if each.serving), None)
     if served is None or served.sha256 is None:
         return
     registered = await registry.models(ModelKind.POLICY, ModelState.SERVING, 1)
     if registered and registered[0].version == served.version:
-        await _reconcile_prm(prm, registry, registered[0])
         return
     if registered and await _descends(registry, registered[0], served.version):
         await follow(policy, registered[0])
         log.info("serving again", model=registered[0].version)
-        await _reconcile_prm(prm, registry, registered[0])
-        return
-    await _register_served(registry, served)
-    await _reconcile_prm(prm, registry, await registry.get(served.version))
+    else:
+        await _register_served(registry, served)
 
 
 async def _register_served(registry: Registry, served: HeldModel) -> None:
@@ -107,15 +119,16 @@ async def _register_served(registry: Registry, served: HeldModel) -> None:
         log.info("serving", model=served.version)
 
 
-async def _reconcile_prm(prm: PrmClient, registry: Registry, policy: ModelView | None) -> None:
+async def reconcile_prm(prm: ModelServiceClient, registry: Registry) -> None:
     """Serve the trained PRM beside its own policy, and beside descendants and ancestors of that; PRM1 beside any other."""
     trained = await registry.models(ModelKind.PRM, ModelState.SERVING, 1)
+    policies = await registry.models(ModelKind.POLICY, ModelState.SERVING, 1)
     served = next((each for each in await prm.models() if each.serving), None)
-    if served is None or policy is None:
+    if served is None or not policies:
         return
     fits = trained and (
-        await _descends(registry, trained[0], policy.version)
-        or (trained[0].parent is not None and await _descends(registry, policy, trained[0].parent))
+        await _descends(registry, trained[0], policies[0].version)
+        or (trained[0].parent is not None and await _descends(registry, policies[0], trained[0].parent))
     )
     if trained and fits:
         if served.version != trained[0].version:

@@ -1,5 +1,6 @@
 """The trainer's API against a real Postgres: the registry keeps what it was told, and states move by the table."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from ratchet.contracts.serving import HeldModel, LoadModel
 from ratchet.contracts.trainer import ModelKind, ModelRegistration, ModelView
 from ratchet.settings import TrainerSettings
 from ratchet.states import MODEL_TRANSITIONS, IllegalTransitionError, ModelState, RoundState
@@ -16,6 +18,7 @@ from ratchet.store.engine import transaction
 from ratchet.store.ids import new_id
 from ratchet.store.registry import Registry
 from services.trainer.app import build_app
+from services.trainer.promotion import keep_serving, serve
 
 SHA = "0123456789abcdef" * 4
 
@@ -139,6 +142,51 @@ async def test_one_version_of_a_kind_serves_and_the_one_before_is_retired(
             await connection.execute(
                 t.models.update().where(t.models.c.version == first).values(state=ModelState.SERVING)
             )
+
+
+class ServiceDouble:
+    """A policy or PRM service whose second answer to a look is told late: it is as old as the question."""
+
+    def __init__(self, model: ModelView | None) -> None:
+        self.serving = model
+        self.looks = 0
+        self.asked, self.may_answer = asyncio.Event(), asyncio.Event()
+
+    async def models(self) -> list[HeldModel]:
+        model = self.serving
+        self.looks += 1
+        if self.looks == 2:
+            self.asked.set()
+            await self.may_answer.wait()
+        return [HeldModel(version=model.version, uri=model.uri, sha256=SHA, serving=True)] if model else []
+
+    async def load(self, version: str, body: LoadModel) -> None:
+        self.loaded = version, body
+
+    async def serve(self, version: str) -> None:
+        assert self.serving is not None
+        self.serving = self.serving.model_copy(update={"version": version})
+
+
+async def test_a_swap_is_not_undone_by_a_look_that_began_before_it(registry: Registry) -> None:
+    old, new = [
+        (await registry.register(ModelRegistration.model_validate(a_model()))).model for _ in range(2)
+    ]
+    await registry.set_state(old.version, ModelState.SERVING)
+    policy, prm = ServiceDouble(old), ServiceDouble(None)
+    prm.may_answer.set()
+    looking = asyncio.create_task(keep_serving(policy, prm, registry))  # type: ignore[arg-type]
+    await policy.asked.wait()
+    swapping = asyncio.create_task(serve(registry, policy, new.version))  # type: ignore[arg-type]
+    await asyncio.wait({swapping}, timeout=0.5)
+    policy.may_answer.set()
+    await swapping
+    await asyncio.sleep(0.5)
+    looking.cancel()
+    serving = await registry.models(ModelKind.POLICY, ModelState.SERVING)
+    assert (
+        [model.version for model in serving] == [new.version] == [policy.serving and policy.serving.version]
+    )
 
 
 async def test_rounds_are_listed_the_newest_first(api: httpx.AsyncClient, engine: AsyncEngine) -> None:
