@@ -164,16 +164,22 @@ def solution(result: SearchResult) -> RenderableType:
 
 def verification_words(verification: Verification) -> str:
     """What stands behind an answer, as sentences."""
-    programs = verification.distinct_programs
+    alike = "that differ in more than names" if verification.grounded is None else "that behave alike"
     words = {
         VerificationLevel.REFERENCE: "Verified: it equals the reference answer.",
         VerificationLevel.AGREEMENT: (
-            f"Verified by agreement: {programs} programs that differ in more than names, "
-            "each re-executed from nothing in a clean jail, give it."
+            f"Verified by agreement: {verification.independent_programs} programs {alike}, found independently "
+            "and re-executed from nothing in a clean jail, give it."
         ),
         VerificationLevel.EXECUTION: "One program, re-executed from nothing in a clean jail, gives it.",
-        VerificationLevel.NONE: "No program that gives it could be re-executed.",
+        VerificationLevel.NONE: (
+            "No program that gives it could be re-executed."
+            if verification.grounded is None
+            else "Not verified."
+        ),
     }[verification.level]
+    if verification.grounded is False:
+        words += " Its program does not compute it from the problem: it gives it whatever the quantities are."
     return (
         f"{words} {verification.votes} of {verification.total_votes} trajectories gave this answer, "
         f"its share of the PRM-weighted vote is {verification.prm_share:.0%}; "

@@ -1,8 +1,8 @@
 """`ratchet verify`: re-executes a proof bundle offline, in a jail of our own, and says what holds and what does not.
 
 Nothing that the bundle says is believed: the digests are computed again, every program runs again from nothing, what
-it prints is compared, and its answer is graded. What cannot be checked offline is said: that an answer equals a
-reference answer, and how many other trajectories voted.
+it prints is compared, and its answer is graded; then it runs with the problem's quantities changed. What cannot be checked
+offline is said: that an answer equals a reference answer, how often a program was found, and how many others voted.
 """
 
 import contextlib
@@ -18,12 +18,15 @@ from rich.text import Text
 
 from ratchet.cli.display import clean
 from ratchet.cli.session import Interrupts, local_sandbox, run
-from ratchet.clients import SandboxClient
+from ratchet.clients import SandboxClient, SandboxFailedError
 from ratchet.contracts.sandbox import GradeRequest, RunStatus, RunStepsRequest
 from ratchet.contracts.search import Proof, ProofProgram
+from ratchet.solutions.behaviour import REEXECUTION_SEED, ask_variants
+from ratchet.solutions.counterfactual import make_variants
 from ratchet.solutions.proof import (
-    REEXECUTION_SEED,
     Check,
+    check_answers,
+    check_behaviour,
     check_bundle,
     check_level,
     check_outputs,
@@ -114,16 +117,17 @@ async def check_programs(proof: Proof, sandbox: SandboxClient) -> AsyncGenerator
     good: list[ProofProgram] = []
     for number, program in enumerate(proof.programs, 1):
         holds = True
-        async for check in _run_again(number, program, proof.answer, sandbox):
+        async for check in _run_again(number, program, proof, sandbox):
             holds = holds and check.holds
             yield check
         if holds:
             good.append(program)
+    yield check_behaviour(proof, good)
     yield check_level(proof, good)
 
 
 async def _run_again(
-    number: int, program: ProofProgram, answer: str, sandbox: SandboxClient
+    number: int, program: ProofProgram, proof: Proof, sandbox: SandboxClient
 ) -> AsyncIterator[Check]:
     try:
         request = RunStepsRequest(steps=program.steps, seed=REEXECUTION_SEED)
@@ -140,6 +144,7 @@ async def _run_again(
     if printed is None:
         yield Check(name, False, "its last step prints nothing")
         return
+    answer = proof.answer
     try:
         grade = await sandbox.grade(GradeRequest(candidate=printed, reference=answer))
     except ValidationError as error:
@@ -147,6 +152,12 @@ async def _run_again(
         return
     words = f"prints {printed[:200]}, which {'is' if grade.equal else 'is not'} {answer[:200]} ({grade.rule.value})"
     yield Check(name, grade.equal, words)
+    try:
+        [answers] = await ask_variants([program.steps], [printed], make_variants(proof.problem), sandbox)
+    except SandboxFailedError as error:
+        yield Check(f"program {number} variants", False, f"the sandbox could not run them: {error}")
+        return
+    yield check_answers(number, program, answers)
 
 
 def register(app: typer.Typer) -> None:

@@ -176,8 +176,15 @@ class Verification(Contract):
     level: VerificationLevel
     votes: int = Field(ge=0, description="Trajectories that gave this answer: each has one vote.")
     total_votes: int = Field(ge=0, description="Votes for all answers.")
-    distinct_programs: int = Field(
-        ge=0, description="Of the votes, programs that differ in more than names and were re-executed clean."
+    independent_programs: int = Field(
+        ge=0,
+        description="How often a program that behaves like the solution, re-executed clean, was found independently: "
+        "trajectories that share their first step count as often as the policy began with it afresh.",
+    )
+    grounded: bool | None = Field(
+        default=None,
+        description="Whether the solution's answer changes with what the problem states. Null: the problem states no quantity "
+        "that could be changed, or no program was re-executed.",
     )
     prm_share: float = Field(ge=0, le=1, description="This answer's share of the PRM-weighted vote.")
     confidence: float = Field(
@@ -301,7 +308,23 @@ class ProofProgram(Contract):
 
     steps: list[str]
     stdout: list[str] = Field(description="What each step printed in the clean re-execution.")
+    found: int = Field(
+        ge=0,
+        description="How often it was found independently of the programs before it; the service's word.",
+    )
+    answers: list[str] = Field(
+        description="What it answers to each of the variants: the key of the answer, `error` where it does not run to its "
+        "end, `none` where it prints nothing."
+    )
     sha256: str = Field(description="Of the steps joined by a NUL byte, UTF-8.")
+
+
+class StatedQuantity(Contract):
+    """A quantity that the problem states."""
+
+    text: str
+    start: int = Field(description="Where it begins in the problem, in characters.")
+    values: list[str] = Field(description="Numbers by which a program may state it, as fractions.")
 
 
 class Proof(Contract):
@@ -312,8 +335,12 @@ class Proof(Contract):
     problem: str
     answer: str
     verification: Verification
+    quantities: list[StatedQuantity]
+    variants: list[dict[str, str]] = Field(
+        description="Changes of the quantities: numbers that are replaced in every program, and by what, as fractions."
+    )
     programs: list[ProofProgram] = Field(
-        description="The program of the answer first, then those that agree with it."
+        description="The program of the answer first, then those that behave like it."
     )
     seed: int
     strategy: StrategyName

@@ -1,7 +1,7 @@
 """Proof bundles: how one is sealed, and what must hold of it.
 
 The pure part only: hashes, counts and comparisons of what was claimed with what a re-execution printed.
-Running the programs and comparing answers as mathematics is the sandbox's work; `ratchet verify` brings
+Running the programs and their variants and comparing answers as mathematics is the sandbox's work; `ratchet verify` brings
 the two together.
 """
 
@@ -13,11 +13,10 @@ from typing import Any
 import orjson
 
 from ratchet.contracts.sandbox import RunStepsResponse, StepStatus
-from ratchet.contracts.search import Proof, ProofProgram, VerificationLevel
-from ratchet.solutions.programs import fingerprint, program_of
-
-REEXECUTION_SEED = 0
-"""Seed of `random` in a clean re-execution: the builder of a bundle and its checker use the same one."""
+from ratchet.contracts.search import Proof, ProofProgram, StatedQuantity, VerificationLevel
+from ratchet.solutions.behaviour import Behaviour, behaviour_of
+from ratchet.solutions.counterfactual import Variant, make_variants
+from ratchet.solutions.quantities import find_quantities
 
 
 @dataclass(frozen=True)
@@ -40,9 +39,34 @@ def steps_sha256(steps: Sequence[str]) -> str:
     return hashlib.sha256("\0".join(steps).encode()).hexdigest()
 
 
-def proof_program(steps: Sequence[str], stdout: Sequence[str]) -> ProofProgram:
-    """A program as a bundle holds it; `stdout` is what each step printed in its clean re-execution."""
-    return ProofProgram(steps=list(steps), stdout=list(stdout), sha256=steps_sha256(steps))
+def proof_program(
+    steps: Sequence[str], stdout: Sequence[str], found: int, answers: Sequence[str]
+) -> ProofProgram:
+    """A program as a bundle holds it.
+
+    `stdout` is what each step printed in its clean re-execution, `found` how often it was found independently, `answers` the
+    keys of what it answers to the variants.
+    """
+    return ProofProgram(
+        steps=list(steps), stdout=list(stdout), found=found, answers=list(answers), sha256=steps_sha256(steps)
+    )
+
+
+def proof_quantities(problem: str) -> list[StatedQuantity]:
+    """The quantities of a problem as a bundle holds them."""
+    return [
+        StatedQuantity(
+            text=problem[each.start : each.end],
+            start=each.start,
+            values=[str(value) for value in each.values],
+        )
+        for each in find_quantities(problem)
+    ]
+
+
+def proof_variants(variants: Sequence[Variant]) -> list[dict[str, str]]:
+    """Variants as a bundle holds them."""
+    return [{str(old): str(new) for old, new in variant.items()} for variant in variants]
 
 
 def sealed(proof: Proof) -> Proof:
@@ -56,17 +80,18 @@ def final_answer(stdout: Sequence[str]) -> str | None:
     return next((line for line in reversed(lines) if line), None)
 
 
-def distinct_programs(programs: Sequence[Sequence[str]]) -> int:
-    """How many of these programs (each a list of steps) differ in more than names."""
-    return len({fingerprint(program_of(list(steps))) for steps in programs})
-
-
 def check_bundle(document: Mapping[str, Any], proof: Proof) -> Iterator[Check]:
     """What can be said of a bundle without running anything. `document` is the JSON object as it was read."""
     yield _check_digest("bundle digest", canonical_sha256(document), proof.sha256)
     yield Check("programs", bool(proof.programs), f"{len(proof.programs)} in the bundle")
     for number, program in enumerate(proof.programs, 1):
         yield _check_digest(f"program {number} digest", steps_sha256(program.steps), program.sha256)
+    stated, variants = proof_quantities(proof.problem), proof_variants(make_variants(proof.problem))
+    yield Check(
+        "quantities", stated == proof.quantities, f"{_count(len(stated), 'quantity')} in the problem's text"
+    )
+    # A change of a number that the problem does not state would make any constant respond.
+    yield Check("variants", variants == proof.variants, f"{_count(len(variants), 'variant')} of the problem")
 
 
 def _check_digest(name: str, found: str, claimed: str) -> Check:
@@ -91,27 +116,81 @@ def check_outputs(number: int, program: ProofProgram, ran: RunStepsResponse) -> 
     return Check(name, True, f"{_count(steps, 'step')} re-executed, every printed line the same")
 
 
+def check_answers(number: int, program: ProofProgram, answers: Sequence[str]) -> Check:
+    """Whether the program answered to the variants what the bundle says."""
+    name = f"program {number} variants"
+    if list(answers) == program.answers:
+        return Check(name, True, f"{_count(len(answers), 'variant')} re-executed, every answer the same")
+    if len(answers) != len(program.answers):
+        return Check(name, False, f"{len(program.answers)} answers recorded, {len(answers)} variants")
+    pairs = enumerate(zip(program.answers, answers, strict=True), 1)
+    place, recorded, found = next((place, old, new) for place, (old, new) in pairs if old != new)
+    return Check(name, False, f"variant {place} is answered {_short(found)}, not {_short(recorded)}")
+
+
+def check_behaviour(proof: Proof, good: Sequence[ProofProgram]) -> Check:
+    """Whether `good`, the programs that ran as recorded, behave alike, and respond to the quantities as the bundle says."""
+    name = "behaviour"
+    if not good:
+        return Check(name, False, "no program ran as recorded")
+    behaviours = [_behaviour(program) for program in good]
+    grounded = behaviours[0].grounded
+    if grounded is None:
+        words = "the problem states no quantity that could be changed"
+    else:
+        words = "the answer changes with the quantities" if grounded else "the answer depends on no quantity"
+        if len({behaviour.signature for behaviour in behaviours}) > 1:
+            return Check(name, False, "the programs do not answer alike to the variants")
+    claimed = proof.verification.grounded
+    if grounded is not claimed:
+        words += f"; the bundle says grounded: {claimed}"
+    return Check(name, grounded is claimed, words)
+
+
 def check_level(proof: Proof, good: Sequence[ProofProgram]) -> Check:
     """Whether `good`, the programs that ran as recorded and gave the answer, earn the verification level."""
     name = "verification level"
     level = proof.verification.level
-    distinct = distinct_programs([program.steps for program in good])
-    detail = f"{level.value}: {_count(distinct, 'different program')} gave the answer"
+    found = _independent_programs(good)
+    detail = (
+        f"{level.value}: the service says that programs of one behaviour were found {_count(found, 'time')}"
+    )
+    needed = 1
     match level:
         case VerificationLevel.NONE:
             return Check(name, False, "the bundle claims none")
         case VerificationLevel.AGREEMENT:
-            needed = max(proof.parameters.min_agreement, proof.verification.distinct_programs)
-        case VerificationLevel.EXECUTION:
-            needed = 1
+            needed = proof.parameters.min_agreement
         case VerificationLevel.REFERENCE:
-            needed = 1
-            detail += "; that it equals the reference is the service's word, as the bundle does not hold it"
-    return Check(name, distinct >= needed, detail if distinct >= needed else f"{detail}, needed: {needed}")
+            detail += "; that it equals the reference is its word as well, as the bundle does not hold it"
+    needed = max(needed, proof.verification.independent_programs)
+    if found < needed:
+        return Check(name, False, f"{detail}, needed: {needed}")
+    if level is not VerificationLevel.REFERENCE and _behaviour(good[0]).grounded is False:
+        return Check(name, False, f"{detail}, but the answer depends on no quantity")
+    return Check(name, True, detail)
+
+
+def _independent_programs(good: Sequence[ProofProgram]) -> int:
+    """Finds of programs that behave like the first; where nothing could be changed, of each form one."""
+    behaviours = [_behaviour(program) for program in good]
+    if behaviours and behaviours[0].grounded is None:
+        found = {each.signature for each, program in zip(behaviours, good, strict=True) if program.found}
+        return len(found)
+    return sum(
+        program.found
+        for each, program in zip(behaviours, good, strict=True)
+        if each.signature == behaviours[0].signature
+    )
+
+
+def _behaviour(program: ProofProgram) -> Behaviour:
+    return behaviour_of(program.steps, final_answer(program.stdout) or "", program.answers)
 
 
 def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+    plural = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
+    return f"{number} {noun if number == 1 else plural}"
 
 
 def _short(text: str) -> str:

@@ -15,13 +15,14 @@ SHARE = 1.25
 LOG_VOTES = 1.4
 
 
-def confidence(
-    level: VerificationLevel, chosen: Group, groups: Sequence[Group], confirmed_programs: int
-) -> float:
-    """Probability in [0, 1] that the chosen answer is right; 1 where it equals a given reference."""
+def confidence(level: VerificationLevel, chosen: Group, groups: Sequence[Group], *, confirmed: bool) -> float:
+    """Probability in [0, 1] that the chosen answer is right; 1 where it equals a given reference.
+
+    `confirmed`: whether a re-executed program gave the answer again; without one nothing is believed.
+    """
     if level is VerificationLevel.REFERENCE:
         return 1.0
-    if not confirmed_programs:
+    if not confirmed:
         return 0.0
     share = chosen.votes / sum(group.votes for group in groups)
     score = INTERCEPT + SHARE * share + LOG_VOTES * math.log(chosen.votes)

@@ -1,33 +1,34 @@
 """From a grown tree to one answer and what stands behind it.
 
-The programs of the leading answers are re-executed from nothing in a clean jail; what they print there is what counts.
-With a reference answer the verifier alone compares with it. Without one, an answer is `agreement` when enough programs that
-differ in more than names give it again and no other answer has more PRM score behind it; one such program is `execution`.
+The programs of the leading answers are re-executed from nothing in a clean jail; what they print there is what counts. A
+program stands for its answer only if the answer depends on what the problem states (`grounding.py`). With a reference answer
+the verifier alone compares with it. Without one, an answer is `agreement` when programs of one behaviour were found
+independently often enough and no other answer has more PRM score behind it; one grounded program is `execution`. Where the
+problem states no quantity, groundedness cannot be told, and is not asked for.
+
+Which answer is chosen does not depend on groundedness: a vote of grounded programs alone was measured to be no better.
 """
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from ratchet import __version__
 from ratchet.clients import SandboxClient
-from ratchet.contracts.sandbox import RunStatus, RunStepsRequest, StepStatus
 from ratchet.contracts.search import Proof, StepView, Verification, VerificationLevel
 from ratchet.solutions.answers import same_answer
-from ratchet.solutions.programs import fingerprint, program_of
-from ratchet.solutions.proof import REEXECUTION_SEED, final_answer, proof_program, sealed
+from ratchet.solutions.counterfactual import Variant, make_variants
+from ratchet.solutions.programs import program_of
+from ratchet.solutions.proof import proof_program, proof_quantities, proof_variants, sealed
 from ratchet.states import SearchState
 from ratchet.store.search_results import SearchOutcome
 from services.search.confidence import confidence
-from services.search.interpreter import STEP_MEMORY_MB, STEP_SECONDS, SandboxFailedError
-from services.search.run import Search
-from services.search.votes import Group, Trajectory, tally
+from services.search.grounding import Evidence, gather_evidence
+from services.search.run import Search, is_sampled
+from services.search.votes import Group, free_draws, tally
 
 MAX_GROUPS = 4
-"""Answers that are tried, the leading one first, until one stands."""
-MAX_PROGRAMS = 8
-"""Programs of one answer that are re-executed: enough for any agreement, and bounded."""
+"""Answers that are tried, the leading one first, until a program gives one again."""
 
 _STRENGTH = [
     VerificationLevel.NONE,
@@ -37,14 +38,6 @@ _STRENGTH = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class _ConfirmedProgram:
-    """A trajectory whose program gave its answer again, and what each step printed then."""
-
-    trajectory: Trajectory
-    stdout: tuple[str, ...]
-
-
 async def conclude(
     search: Search, sandbox: SandboxClient, search_id: str, created_at: datetime, reason: str
 ) -> tuple[SearchState, SearchOutcome]:
@@ -52,23 +45,24 @@ async def conclude(
     groups = tally(search.tree, search.strategy())
     if search.reference is not None:
         groups = await _with_reference_first(groups, sandbox, search.reference)
-    # One program is enough for what `execution` asks; for an agreement all that may agree are tried.
-    most = 1 if search.request.require is VerificationLevel.EXECUTION else MAX_PROGRAMS
-    chosen, confirmed = await _first_that_stands(groups, sandbox, most)
+    variants = make_variants(search.request.problem)
+    chosen, evidence = await _first_confirmed(search, groups, variants, sandbox)
     cancelled = search.stop.is_set()
     if chosen is None:
         state = SearchState.CANCELLED if cancelled else SearchState.BUDGET_EXHAUSTED
         return state, SearchOutcome(usage=search.usage, models=search.models, reason=reason)
-    verification = await _verification(search, sandbox, groups, chosen, confirmed)
-    best = confirmed[0].trajectory if confirmed else chosen.trajectories[0]
+    verification = await _verification(search, sandbox, groups, chosen, evidence)
+    best = evidence.programs[0].best if evidence.programs else chosen.trajectories[0]
     needed = VerificationLevel.REFERENCE if search.reference is not None else search.request.require
     solved = _STRENGTH.index(verification.level) >= _STRENGTH.index(needed)
     found = SearchState.SOLVED_VERIFIED if solved else SearchState.ANSWERED_UNVERIFIED
     state = SearchState.CANCELLED if cancelled else found
     proof = None
-    if confirmed:
+    if verification.level is not VerificationLevel.NONE:
         versions = await sandbox.versions()
-        proof = _proof(search, search_id, created_at, chosen.answer, verification, confirmed, versions)
+        proof = _proof(
+            search, search_id, created_at, chosen.answer, verification, evidence, variants, versions
+        )
     return state, SearchOutcome(
         answer=chosen.answer,
         program=program_of(best.texts),
@@ -89,47 +83,24 @@ async def _with_reference_first(groups: list[Group], sandbox: SandboxClient, ref
     ]
 
 
-async def _first_that_stands(
-    groups: Sequence[Group], sandbox: SandboxClient, most: int
-) -> tuple[Group | None, list[_ConfirmedProgram]]:
-    """The first answer that at least one program gives again; where there is none, the leading answer, unconfirmed."""
+async def _first_confirmed(
+    search: Search, groups: Sequence[Group], variants: Sequence[Variant], sandbox: SandboxClient
+) -> tuple[Group | None, Evidence]:
+    """The first answer that a program gives again, and the evidence for it; where there is none, the leading answer."""
+    draws = free_draws(search.tree, sampled=is_sampled(search.request))
     for group in groups[:MAX_GROUPS]:
-        confirmed = await _confirm(group, sandbox, most)
-        if confirmed:
-            return group, confirmed
-    return (groups[0] if groups else None), []
-
-
-async def _confirm(group: Group, sandbox: SandboxClient, most: int) -> list[_ConfirmedProgram]:
-    """Re-execute at most so many of the group's programs, one for each fingerprint, in a clean jail; those that stood."""
-    distinct: dict[str, Trajectory] = {}
-    for trajectory in group.trajectories:
-        distinct.setdefault(fingerprint(program_of(trajectory.texts)), trajectory)
-    chosen = list(distinct.values())[:most]
-    outputs = await asyncio.gather(*(_reexecute(trajectory, sandbox) for trajectory in chosen))
-    found: list[_ConfirmedProgram] = []
-    for trajectory, stdout in zip(chosen, outputs, strict=True):
-        answer = final_answer(stdout) if stdout is not None else None
-        if stdout is not None and answer is not None and await same_answer(sandbox, answer, group.answer):
-            found.append(_ConfirmedProgram(trajectory, stdout))
-    return found
-
-
-async def _reexecute(trajectory: Trajectory, sandbox: SandboxClient) -> tuple[str, ...] | None:
-    """What each step prints when the program runs from nothing; None when a step does not run."""
-    response = await sandbox.run_steps(
-        RunStepsRequest(
-            steps=trajectory.texts,
-            run_timeout=STEP_SECONDS,
-            memory_limit_MB=STEP_MEMORY_MB,
-            seed=REEXECUTION_SEED,
+        # For an agreement all programs that may agree are tried.
+        one_is_enough = search.request.require is VerificationLevel.EXECUTION or await _equals_reference(
+            search, group, sandbox
         )
-    )
-    if response.status is RunStatus.SANDBOX_ERROR:
-        raise SandboxFailedError(response.message)
-    if any(step.status is not StepStatus.OK for step in response.steps):
-        return None
-    return tuple(step.stdout for step in response.steps)
+        evidence = await gather_evidence(group, variants, sandbox, draws, one_is_enough=one_is_enough)
+        if evidence.programs:
+            return group, evidence
+    return (groups[0] if groups else None), Evidence()
+
+
+async def _equals_reference(search: Search, group: Group, sandbox: SandboxClient) -> bool:
+    return search.reference is not None and await same_answer(sandbox, group.answer, search.reference)
 
 
 async def _verification(
@@ -137,24 +108,34 @@ async def _verification(
     sandbox: SandboxClient,
     groups: Sequence[Group],
     chosen: Group,
-    confirmed: Sequence[_ConfirmedProgram],
+    evidence: Evidence,
 ) -> Verification:
-    prm_stands_behind = all(chosen.prm_share >= group.prm_share for group in groups)
-    level = VerificationLevel.NONE
-    if confirmed:
-        level = VerificationLevel.EXECUTION
-        if len(confirmed) >= search.request.parameters.min_agreement and prm_stands_behind:
-            level = VerificationLevel.AGREEMENT
-        if search.reference is not None and await same_answer(sandbox, chosen.answer, search.reference):
-            level = VerificationLevel.REFERENCE
+    level = await _level(search, sandbox, groups, chosen, evidence)
     return Verification(
         level=level,
         votes=chosen.votes,
         total_votes=sum(group.votes for group in groups),
-        distinct_programs=len(confirmed),
+        independent_programs=evidence.independent_programs,
+        grounded=evidence.grounded,
         prm_share=min(1.0, chosen.prm_share),
-        confidence=confidence(level, chosen, groups, len(confirmed)),
+        confidence=confidence(level, chosen, groups, confirmed=bool(evidence.programs)),
     )
+
+
+async def _level(
+    search: Search, sandbox: SandboxClient, groups: Sequence[Group], chosen: Group, evidence: Evidence
+) -> VerificationLevel:
+    if not evidence.programs:
+        return VerificationLevel.NONE
+    # What is known to be right needs no other sign; whether it was computed is told beside it.
+    if await _equals_reference(search, chosen, sandbox):
+        return VerificationLevel.REFERENCE
+    if evidence.grounded is False:
+        return VerificationLevel.NONE
+    prm_stands_behind = all(chosen.prm_share >= group.prm_share for group in groups)
+    if evidence.independent_programs >= search.request.parameters.min_agreement and prm_stands_behind:
+        return VerificationLevel.AGREEMENT
+    return VerificationLevel.EXECUTION
 
 
 def _proof(
@@ -163,7 +144,8 @@ def _proof(
     created_at: datetime,
     answer: str,
     verification: Verification,
-    confirmed: Sequence[_ConfirmedProgram],
+    evidence: Evidence,
+    variants: Sequence[Variant],
     versions: dict[str, str],
 ) -> Proof:
     return sealed(
@@ -172,7 +154,12 @@ def _proof(
             problem=search.request.problem,
             answer=answer,
             verification=verification,
-            programs=[proof_program(each.trajectory.texts, each.stdout) for each in confirmed],
+            quantities=proof_quantities(search.request.problem),
+            variants=proof_variants(variants),
+            programs=[
+                proof_program(each.best.texts, each.stdout, found, each.behaviour.answers)
+                for each, found in zip(evidence.programs, evidence.found, strict=True)
+            ],
             seed=search.request.seed,
             strategy=search.request.strategy,
             parameters=search.request.parameters,

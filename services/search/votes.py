@@ -1,8 +1,8 @@
 """Which answer of a search leads? Its trajectories by answer, each group with its votes and its share of the vote."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from ratchet.solutions.programs import fingerprint, program_of
 from ratchet.solutions.votes import count_votes
 from ratchet.statistics import binomial_tail
 from services.search.strategies import Node, Strategy, Tree
@@ -63,10 +63,6 @@ class Group:
         """Rollouts that ended with this answer."""
         return sum(trajectory.end.visits for trajectory in self.trajectories)
 
-    def programs(self) -> int:
-        """Programs among them that differ in more than names."""
-        return len({fingerprint(program_of(trajectory.texts)) for trajectory in self.trajectories})
-
 
 def tally(tree: Tree, strategy: Strategy) -> list[Group]:
     """The answers found so far, the leading one first; ties go to the answer that was found first."""
@@ -83,6 +79,33 @@ def tally(tree: Tree, strategy: Strategy) -> list[Group]:
         )
         for votes in counted
     ]
+
+
+def free_draws(tree: Tree, *, sampled: bool) -> dict[str, int]:
+    """For each first step, how often the policy began with it afresh; once where nothing is sampled (temperature 0)."""
+    return {first: draws if sampled else 1 for first, draws in tree.free_draws().items()}
+
+
+class Independence:
+    """Counts which trajectories were found independently of one another: each free draw from the root counts once.
+
+    Trajectories below one first step share what the policy began with, and are as many finds as there were draws of it.
+    """
+
+    def __init__(self, draws: Mapping[str, int]) -> None:
+        self._left = dict(draws)
+
+    def count(self, trajectories: Iterable[Trajectory], most: int | None = None) -> int:
+        """How many of their votes are independent of each other and of all that were counted before; at most `most`."""
+        found = 0
+        for trajectory in trajectories:
+            first = trajectory.steps[0].id
+            taken = min(trajectory.end.visits, self._left[first])
+            if most is not None:
+                taken = min(taken, most - found)
+            self._left[first] -= taken
+            found += taken
+        return found
 
 
 def _trajectory(tree: Tree, strategy: Strategy, end: Node) -> Trajectory:

@@ -50,7 +50,8 @@ def result(number: int, request: SearchRequest) -> SearchResult:
                 "level": "agreement" if word == "say" else "execution",
                 "votes": 3,
                 "total_votes": 4,
-                "distinct_programs": 2,
+                "independent_programs": 2,
+                "grounded": True,
                 "prm_share": 0.8,
                 "confidence": 0.9,
             }

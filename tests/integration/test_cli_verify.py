@@ -10,30 +10,51 @@ import pytest
 from ratchet.cli.verify import check_programs, read_bundle
 from ratchet.clients import SandboxClient
 from ratchet.contracts.search import Proof
-from ratchet.solutions.proof import canonical_sha256, check_bundle, proof_program, sealed, steps_sha256
+from ratchet.solutions.counterfactual import make_variants
+from ratchet.solutions.proof import (
+    canonical_sha256,
+    check_bundle,
+    proof_program,
+    proof_quantities,
+    proof_variants,
+    sealed,
+    steps_sha256,
+)
 from tests.cli_process import ratchet
 from tests.sandbox_server import Sandbox, sandbox
 
 __all__ = ["sandbox"]
 
-SUM = proof_program(["# Sum.\na = 40 + 2", "print(a)"], ["", "42\n"])
-PRODUCT = proof_program(["import math\nb = math.prod([2, 3, 7])\nprint(float(b))"], ["42.0\n"])
+PROBLEM = "6 rows of 7 seats. How many seats are there?"
+PRODUCTS = ["number:252", "number:84", "number:84", "number:126", "number:126"]
+"""What a product of the two answers when both are changed, and each alone in two ways."""
+ONE = proof_program(["# Rows.\na = 6 * 7", "print(a)"], ["", "42\n"], 1, PRODUCTS)
+OTHER = proof_program(["import math\nb = math.prod([7, 6])\nprint(float(b))"], ["42.0\n"], 1, PRODUCTS)
+SUM = proof_program(
+    ["print(36 + 6)"], ["42\n"], 1, ["number:48", "number:48", "number:42", "number:54", "number:42"]
+)
+WRITTEN = proof_program(["seats_left = 42", "print(seats_left)"], ["", "42\n"], 2, ["number:42"] * 5)
 
 
-def bundle(*programs: Any, answer: str = "42") -> dict[str, Any]:
+def bundle(
+    *programs: Any, answer: str = "42", grounded: bool = True, level: str = "agreement"
+) -> dict[str, Any]:
     proof = Proof.model_validate(
         {
             "search": "s1",
-            "problem": "How many?",
+            "problem": PROBLEM,
             "answer": answer,
             "verification": {
-                "level": "agreement",
+                "level": level,
                 "votes": 3,
                 "total_votes": 4,
-                "distinct_programs": 2,
+                "independent_programs": 2,
+                "grounded": grounded,
                 "prm_share": 0.9,
                 "confidence": 0.8,
             },
+            "quantities": proof_quantities(PROBLEM),
+            "variants": proof_variants(make_variants(PROBLEM)),
             "programs": list(programs),
             "seed": 0,
             "strategy": "mcts",
@@ -54,14 +75,14 @@ def verify(path: Path, document: dict[str, Any], *options: str) -> "subprocess.C
 
 
 def test_an_honest_bundle_holds(tmp_path: Path) -> None:
-    done = verify(tmp_path / "p.json", bundle(SUM, PRODUCT))
+    done = verify(tmp_path / "p.json", bundle(ONE, OTHER))
     assert done.returncode == 0, done.stdout + done.stderr
     assert "FAILS" not in done.stdout
     assert "All of it holds" in done.stdout
 
 
 def forged_digest() -> dict[str, Any]:
-    return bundle(SUM, PRODUCT) | {"answer": "43"}
+    return bundle(ONE, OTHER) | {"answer": "43"}
 
 
 def resealed(document: dict[str, Any]) -> dict[str, Any]:
@@ -71,33 +92,58 @@ def resealed(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def forged_output() -> dict[str, Any]:
-    document = bundle(SUM, PRODUCT)
+    document = bundle(ONE, OTHER)
     document["programs"][0]["stdout"][1] = "43\n"
     return resealed(document)
 
 
 def forged_program() -> dict[str, Any]:
-    document = bundle(SUM, PRODUCT)
+    document = bundle(ONE, OTHER)
     document["programs"][1]["steps"][0] = "print(no_such_name)"
     return resealed(document)
 
 
-RENAMED = proof_program(["# Total.\nb = 40 + 2", "print(b)"], ["", "42\n"])
+def forged_variant() -> dict[str, Any]:
+    """The answer itself among what is changed: so any constant responds."""
+    document = bundle(WRITTEN)
+    document["variants"][0]["42"] = "84"
+    document["programs"][0]["answers"][0] = "number:84"
+    return resealed(document)
+
+
+def forged_answers() -> dict[str, Any]:
+    document = bundle(ONE, SUM)
+    document["programs"][1]["answers"] = list(PRODUCTS)
+    return resealed(document)
 
 
 @pytest.mark.parametrize(
     ("document", "broken"),
     [
-        (forged_digest(), {"bundle digest", "program 1 answer", "program 2 answer", "verification level"}),
-        (forged_output(), {"program 1 outputs", "verification level"}),
-        (forged_program(), {"program 2 outputs", "program 2 answer", "verification level"}),
-        (bundle(SUM, RENAMED), {"verification level"}),
         (
-            bundle(SUM, PRODUCT, answer="43"),
-            {"program 1 answer", "program 2 answer", "verification level"},
+            forged_digest(),
+            {"bundle digest", "program 1 answer", "program 2 answer", "behaviour", "verification level"},
         ),
+        (forged_output(), {"program 1 outputs", "verification level"}),
+        (
+            forged_program(),
+            {"program 2 outputs", "program 2 answer", "verification level"},
+        ),
+        (
+            bundle(ONE, OTHER, answer="43"),
+            {"program 1 answer", "program 2 answer", "behaviour", "verification level"},
+        ),
+        (forged_variant(), {"variants", "program 1 variants", "behaviour", "verification level"}),
+        (forged_answers(), {"program 2 variants", "verification level"}),
+        (bundle(ONE, SUM), {"behaviour", "verification level"}),
+        (bundle(WRITTEN), {"behaviour", "verification level"}),
+        (bundle(WRITTEN, grounded=False), {"verification level"}),
+        (bundle(WRITTEN, grounded=False, level="reference"), set()),
     ],
-    ids=["digest", "output", "program", "copy", "answer"],
+    ids=[
+        *("digest", "output", "program", "answer", "variant", "answers"),
+        *("other behaviour", "claimed grounded", "not grounded", "reference"),
+    ],
 )
 async def test_a_forgery_is_found(
     sandbox: Sandbox, tmp_path: Path, document: dict[str, Any], broken: set[str]

@@ -19,6 +19,7 @@ from ratchet.contracts.search import (
     ProofProgram,
     SearchRequest,
     SearchResult,
+    StatedQuantity,
     StrategyName,
     StrategyParameters,
     Usage,
@@ -41,7 +42,8 @@ VERIFIED = Verification(
     level=VerificationLevel.AGREEMENT,
     votes=3,
     total_votes=4,
-    distinct_programs=2,
+    independent_programs=2,
+    grounded=True,
     prm_share=0.8,
     confidence=0.9,
 )
@@ -339,7 +341,13 @@ async def test_a_proof_is_given_or_the_reason_why_not(api: httpx.AsyncClient, st
         problem="6 * 7?",
         answer="42",
         verification=VERIFIED,
-        programs=[ProofProgram(steps=["print(42)"], stdout=["42\n"], sha256="0" * 64)],
+        quantities=[StatedQuantity(text="6", start=0, values=["6"])],
+        variants=[{"6": "12"}],
+        programs=[
+            ProofProgram(
+                steps=["print(6 * 7)"], stdout=["42\n"], found=2, answers=["number:84"], sha256="0" * 64
+            )
+        ],
         seed=0,
         strategy=StrategyName.MCTS,
         parameters=StrategyParameters(),

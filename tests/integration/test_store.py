@@ -34,7 +34,8 @@ VERIFIED = Verification(
     level=VerificationLevel.AGREEMENT,
     votes=3,
     total_votes=4,
-    distinct_programs=2,
+    independent_programs=2,
+    grounded=True,
     prm_share=0.8,
     confidence=0.9,
 )

@@ -5,9 +5,9 @@ from typing import Any
 
 from rich.console import Console, RenderableType
 
-from ratchet.cli.display import TreeDisplay, clean, node_line, solution
+from ratchet.cli.display import TreeDisplay, clean, node_line, solution, verification_words
 from ratchet.contracts.sandbox import StepStatus
-from ratchet.contracts.search import EventKind, NodeView, SearchEvent, SearchResult
+from ratchet.contracts.search import EventKind, NodeView, SearchEvent, SearchResult, Verification
 from ratchet.states import NodeState
 
 EVIL = "\x1b[2J[bold]\x07\x9b31m\u202e"
@@ -96,3 +96,16 @@ def test_model_text_cannot_act_on_the_terminal() -> None:
         assert not {"\x1b", "\x07", "\x9b", "\u202e"} & set(text)
         assert "[bold]" in text
     assert clean("a\tb\nc é 数") == "a\tb\nc é 数"
+
+
+def words(level: str, *, grounded: bool | None) -> str:
+    fields = {"votes": 3, "total_votes": 4, "independent_programs": 2, "prm_share": 0.5, "confidence": 0.5}
+    return verification_words(Verification.model_validate({"level": level, "grounded": grounded, **fields}))
+
+
+def test_a_verification_says_whether_the_answer_was_computed() -> None:
+    assert "2 programs that behave alike, found independently" in words("agreement", grounded=True)
+    assert "2 programs that differ in more than names" in words("agreement", grounded=None)
+    assert "Not verified. Its program does not compute it" in words("none", grounded=False)
+    assert "could be re-executed" in words("none", grounded=None)
+    assert "reference answer. Its program does not compute it" in words("reference", grounded=False)

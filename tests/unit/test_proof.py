@@ -8,35 +8,47 @@ import pytest
 
 from ratchet.contracts.sandbox import RunStepsResponse
 from ratchet.contracts.search import Proof, VerificationLevel
+from ratchet.solutions.counterfactual import make_variants
 from ratchet.solutions.proof import (
     canonical_sha256,
+    check_answers,
+    check_behaviour,
     check_bundle,
     check_level,
     check_outputs,
-    distinct_programs,
     final_answer,
     proof_program,
+    proof_quantities,
+    proof_variants,
     sealed,
 )
 
-ONE = proof_program(["# Sum.\na = 40 + 2", "print(a)"], ["", "42\n"])
-RENAMED = proof_program(["# Total.\nb = 40 + 2", "print(b)"], ["", "42\n"])
-OTHER = proof_program(["print(6 * 7)"], ["42\n"])
+PROBLEM = "6 rows of 7 é. How many?"
+VARIANTS = make_variants(PROBLEM)
+PRODUCTS = [f"number:{keys}" for keys in (12 * 21, 84, 84, 126, 126)]
+"""What `6 * 7` answers to the variants."""
+ONE = proof_program(["# Sum.\na = 6 * 7", "print(a)"], ["", "42\n"], 2, PRODUCTS)
+OTHER = proof_program(["print(7 * 6)"], ["42\n"], 1, PRODUCTS)
+SUM = proof_program(["print(6 + 36)"], ["42\n"], 1, ["number:48", "number:48", *["number:42"] * 3])
+WRITTEN = proof_program(["print(42)"], ["42\n"], 3, ["number:42"] * 5)
 
 
 def bundle(**changes: Any) -> Proof:
     fields: dict[str, Any] = {
         "search": "s1",
-        "problem": "How many? é",
+        "problem": PROBLEM,
         "answer": "42",
         "verification": {
             "level": "agreement",
             "votes": 3,
             "total_votes": 4,
-            "distinct_programs": 2,
+            "independent_programs": 3,
+            "grounded": True,
             "prm_share": 0.1,
             "confidence": 1.0,
         },
+        "quantities": proof_quantities(PROBLEM),
+        "variants": proof_variants(VARIANTS),
         "programs": [ONE, OTHER],
         "seed": 0,
         "strategy": "mcts",
@@ -69,6 +81,9 @@ def test_a_sealed_bundle_holds_after_a_way_through_json() -> None:
         (["programs", 1, "steps", 0], "print(42)", {"bundle digest", "program 2 digest"}),
         (["programs", 0, "stdout", 1], "43\n", {"bundle digest"}),
         (["programs"], [], {"bundle digest", "programs"}),
+        (["quantities", 0, "values"], ["6", "42"], {"bundle digest", "quantities"}),
+        (["variants", 0, "42"], "84", {"bundle digest", "variants"}),
+        (["problem"], "6 rows of 8", {"bundle digest", "quantities", "variants"}),
     ],
 )
 def test_whatever_is_changed_breaks_the_seal(path: list[Any], value: Any, broken: set[str]) -> None:
@@ -101,21 +116,57 @@ def test_outputs_are_compared_step_by_step() -> None:
     assert not check_outputs(1, ONE.model_copy(update={"stdout": []}), ran(("ok", ""), ("ok", "42\n"))).holds
 
 
-def test_copies_under_other_names_are_no_agreement() -> None:
-    assert distinct_programs([ONE.steps, RENAMED.steps]) == 1
+def test_answers_to_the_variants_are_compared_one_by_one() -> None:
+    assert check_answers(1, ONE, PRODUCTS).holds
+    other = check_answers(1, ONE, [*PRODUCTS[:4], "error"])
+    assert (other.holds, other.detail) == (False, "variant 5 is answered 'error', not 'number:126'")
+    assert not check_answers(1, ONE, PRODUCTS[:4]).holds
+
+
+def test_programs_must_behave_alike_and_as_the_bundle_says() -> None:
+    assert check_behaviour(bundle(), [ONE, OTHER]).holds
+    assert not check_behaviour(bundle(), [ONE, SUM]).holds
+    assert not check_behaviour(bundle(), [WRITTEN]).holds
+    assert not check_behaviour(bundle(), []).holds
+
+
+def verified(level: str, independent_programs: int = 1, *, grounded: bool | None = True) -> Proof:
+    changes = {
+        "level": VerificationLevel(level),
+        "independent_programs": independent_programs,
+        "grounded": grounded,
+    }
+    return bundle(verification=bundle().verification.model_copy(update=changes).model_dump())
+
+
+def test_an_agreement_counts_what_was_found_independently_and_behaves_alike() -> None:
     assert check_level(bundle(), [ONE, OTHER]).holds
-    assert not check_level(bundle(), [ONE, RENAMED]).holds
-    assert not check_level(bundle(), [OTHER]).holds
+    assert not check_level(bundle(), [ONE]).holds, "the bundle claims three"
+    assert check_level(verified("agreement", 2), [ONE]).holds
+    assert not check_level(verified("agreement", 1), [OTHER]).holds, "two must agree"
+    assert not check_level(verified("agreement", 2), [OTHER, SUM]).holds
+    assert not check_level(verified("agreement", 3, grounded=False), [WRITTEN]).holds
+
+
+def test_where_nothing_can_be_changed_each_form_counts_once() -> None:
+    one = proof_program(["print(42)"], ["42\n"], 3, [])
+    same = proof_program(["x = 40", "print(x + 2)"], ["", "42\n"], 1, [])
+    other = proof_program(["print(sum([40, 2]))"], ["42\n"], 1, [])
+    agreed = verified("agreement", 2, grounded=None)
+    assert check_behaviour(agreed, [one, other]).holds
+    assert check_level(agreed, [one, other]).holds
+    assert not check_level(agreed, [one, same]).holds
 
 
 @pytest.mark.parametrize(("level", "holds"), [("execution", True), ("reference", True), ("none", False)])
 def test_one_program_earns_execution(level: str, holds: bool) -> None:
-    verification = bundle().verification.model_copy(
-        update={"level": VerificationLevel(level), "distinct_programs": 1}
-    )
-    proof = bundle(verification=verification.model_dump())
-    assert check_level(proof, [ONE]).holds is holds
-    assert not check_level(proof, []).holds
+    assert check_level(verified(level), [ONE]).holds is holds
+    assert not check_level(verified(level), []).holds
+
+
+def test_what_was_written_down_earns_no_execution_but_can_equal_the_reference() -> None:
+    assert not check_level(verified("execution", grounded=False), [WRITTEN]).holds
+    assert check_level(verified("reference", grounded=False), [WRITTEN]).holds
 
 
 def test_the_answer_is_the_last_line_that_the_last_step_prints() -> None:

@@ -6,11 +6,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ratchet.contracts.sandbox import StepStatus
 from ratchet.solutions.votes import count_votes
 from ratchet.states import NodeState
 from ratchet.store.nodes import NodeRecord
 from services.search.strategies import BestOfN, ExecutedStep, Majority, Rollout, Tree
-from services.search.votes import CERTAIN_ENOUGH, Group, hardly_overtaken, tally
+from services.search.strategies.mcts import start_rollout
+from services.search.votes import (
+    CERTAIN_ENOUGH,
+    Group,
+    Independence,
+    free_draws,
+    hardly_overtaken,
+    tally,
+)
 from services.trainer.stages.evaluate import leading_answer
 from tests.unit.test_strategies import mcts, play, step
 
@@ -95,6 +104,38 @@ def test_the_prm_share_counts_each_trajectory_with_its_score() -> None:
 def test_no_answer_no_groups() -> None:
     assert tally(Tree(), Majority(1, 8)) == []
     assert not hardly_overtaken([], 2)
+
+
+def test_independent_draws_of_one_beginning_count_each_and_branches_of_one_draw_once() -> None:
+    tree, strategy = Tree(), mcts()
+    paths = [says("7"), says("7"), (step("y = 1"), step("print(7)", answer="7", value=0.0))]
+    first, second, other = (strategy.ask(tree) for _ in paths)
+    for task, path in zip((first, second, other), paths, strict=True):
+        assert task is not None
+        strategy.tell(tree, Rollout(task, (path,)))
+    [same, _] = tree.children(tree.root)
+    for text in ("print(x + 0)", "print(x - 0)"):
+        task = start_rollout(tree, same, 0)
+        strategy.tell(tree, Rollout(task, ((step(text, answer="7", value=0.0),),)))
+    [group] = tally(tree, strategy)
+    assert group.votes == 5
+    assert Independence(free_draws(tree, sampled=True)).count(group.trajectories) == 3
+    assert Independence(free_draws(tree, sampled=False)).count(group.trajectories) == 2
+    counted = Independence(free_draws(tree, sampled=True))
+    assert [counted.count([each], 1) for each in group.trajectories].count(1) == 3
+
+
+@given(seed=st.integers(0, 5_000), in_flight=st.integers(1, 6))
+@settings(max_examples=60, deadline=None)
+def test_draws_of_first_steps_are_the_rollouts_that_began_at_the_root(seed: int, in_flight: int) -> None:
+    strategy = mcts()
+    tree, told = play(strategy, seed, in_flight)
+    draws = free_draws(tree, sampled=True)
+    from_root = [rollout for rollout in told if rollout.task.node == tree.root.id]
+    started = [r for r in from_root if r.paths[-1] and r.paths[-1][0].status is StepStatus.OK]
+    assert sum(draws.values()) == len(started)
+    for group in tally(tree, strategy):
+        assert 1 <= Independence(draws).count(group.trajectories) <= group.votes
 
 
 @given(seed=st.integers(0, 5_000), in_flight=st.integers(1, 6))
