@@ -18,8 +18,8 @@ from benchmarks.attack.service import BrokenSandboxError, Service
 
 attack = functools.partial(Attack, category="grading")
 
-SECONDS = 14.0
-"""Two parses and a comparison at their longest take eleven."""
+SECONDS = 4.0
+"""A comparison takes two at its longest."""
 
 
 @dataclass(frozen=True)
@@ -56,17 +56,17 @@ class Occupies:
 
 
 @dataclass(frozen=True)
-class HoldsReference:
-    """Whether the word is in the memory of any process of the jails while the other side is parsed."""
+class ReachesJail:
+    """Whether a word of the candidate is in the memory of any process of the jails while the pair is graded."""
 
-    in_reference: bool
+    form: str
+    """The candidate, with `{word}` where the word stands."""
 
     def __call__(self, service: Service) -> Seen:
         word = "".join(secrets.choice("123456789") for _ in range(24))
-        slow, marked = "\\frac{1}{" * 150 + "x" + "}" * 150, f"x + {word}"
-        candidate, reference = (slow, marked) if self.in_reference else (marked + "+" + slow, "x + 1")
+        candidate = self.form.replace("{word}", word)
         with ThreadPoolExecutor(1) as threads:
-            verdict = threads.submit(service.post, "/grade", {"candidate": candidate, "reference": reference})
+            verdict = threads.submit(service.post, "/grade", {"candidate": candidate, "reference": REFERENCE})
             found = 0
             while not verdict.done() and not found:
                 found = sum(holds(process, word.encode()) for process in graders(service))
@@ -74,8 +74,13 @@ class HoldsReference:
         return Seen(found > 0, f"{found} processes held it; {seen}")
 
 
+_MEMBERS = [f"sin(x + {number})" for number in range(120)]
+SLOW, REFERENCE = f"[{', '.join(_MEMBERS)}]", f"[{', '.join(reversed(_MEMBERS))}]"
+"""Lists whose members are compared each with each, which takes longer than a look into the memory."""
+
+
 def graders(service: Service) -> list[psutil.Process]:
-    """The processes that parse now: those below the service that compute."""
+    """The processes that compare now: those below the service that compute."""
     return [process for process in service.processes() if _runs(process)]
 
 
@@ -175,10 +180,10 @@ ATTACKS = [
         for name, text in HOGS.items()
     ),
     attack(
-        name="finds the reference while the candidate is parsed",
-        probe=HoldsReference(in_reference=True),
-        control=HoldsReference(in_reference=False),
-        control_is="the word in the candidate, where the process that parses it must hold it",
+        name="brings code into the grading jail",
+        probe=ReachesJail(SLOW.replace("]", ", __import__('os').getpid() + {word}]")),
+        control=ReachesJail(SLOW.replace("sin(x + 119)", "sin(x + {word})")),
+        control_is="the word as a number in an answer that can be read, which the comparison must hold",
         alone=True,
         local=True,
     ),

@@ -249,7 +249,7 @@ class SessionBatchResponse(Contract):
 
 
 class GradeRequest(Contract):
-    """Are these two answers equal? Neither side may be code: both are parsed as data, apart from each other."""
+    """Are these two answers equal? Neither side is evaluated as code: both are read as data."""
 
     candidate: Text = Field(max_length=2000, examples=["72.0"])
     reference: Text = Field(max_length=2000, examples=["72"])
@@ -261,13 +261,15 @@ class GradeRule(StrEnum):
     EXACT = "exact"
     """The same text after trimming."""
     NUMERIC = "numeric"
-    """Both are numbers; compared within a relative tolerance of 1e-6 and an absolute one of 1e-12."""
+    """Both are numbers; exact ones are compared exactly, decimals within a relative tolerance of 1e-6."""
     SYMBOLIC = "symbolic"
-    """math-verify found them equal, or not."""
+    """Both are mathematics (expressions, lists, sets, matrices, equations), compared by their values."""
+    TEXT = "text"
+    """The same words, case and markup aside."""
     UNPARSED = "unparsed"
-    """One side could not be parsed: not equal."""
+    """One side is empty or no mathematics: not equal."""
     TIMEOUT = "timeout"
-    """Time ran out while comparing: not equal."""
+    """Comparing would take more time or memory than it may: not equal."""
 
 
 class GradeResponse(Contract):

@@ -17,12 +17,14 @@ from pathlib import Path
 from typing import Self
 from urllib.parse import parse_qsl
 
+from ratchet.notation.keys import key_of
+from ratchet.notation.reading import read, read_number
 from ratchet.problems.files import SUFFIXES, read_file
 from ratchet.problems.hub import SHORTHANDS, HubSplit, read_hub
 from ratchet.problems.nano import Split, generate
 from ratchet.problems.problem import Problem, ProblemFileError, Refused, excerpt, normal_form
 from ratchet.problems.reasoning import read_task
-from ratchet.problems.verifiable import number, refusals
+from ratchet.problems.verifiable import refusals
 
 DEFAULT_COUNT = 500
 MAX_COUNT = 1_000_000
@@ -210,8 +212,10 @@ def _without_duplicates(problems: Sequence[Problem]) -> tuple[list[Problem], lis
 
 
 def _same_answer(answer: str, other: str) -> bool:
-    ours, theirs = number(answer), number(other)
-    return normal_form(answer) == normal_form(other) if ours is None or theirs is None else ours == theirs
+    ours, theirs = read_number(answer), read_number(other)
+    if ours is not None and theirs is not None:
+        return ours.value == theirs.value
+    return key_of(read(answer)) == key_of(read(other))
 
 
 def _sha256(problems: Iterable[Problem]) -> str:

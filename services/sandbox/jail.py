@@ -9,7 +9,6 @@ Where bubblewrap or user namespaces cannot be had, the level is `rlimits`: the s
 limits, but it sees the files that its user sees, and nothing but the filter keeps it from the network.
 """
 
-import importlib.metadata
 import importlib.util
 import os
 import shutil
@@ -20,11 +19,15 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from ratchet import notation
 from services.sandbox.inside import confine
 from services.sandbox.layers import NONE, Layer
 
 INSIDE = Path(__file__).parent / "inside"
 INSIDE_PACKAGE = Path("services/sandbox/inside")
+NOTATION = Path(notation.__file__).parent
+NOTATION_PACKAGE = Path("ratchet/notation")
+"""What the grading jail compares answers with. Outside it is part of the same package tree."""
 IN_JAIL = Path("/jail")
 DEVICES = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
 PROBE_SECONDS = 20
@@ -47,7 +50,7 @@ class Purpose(StrEnum):
     SESSION = "session"
     """Holds sessions, in which model code goes on from where it was."""
     GRADE = "grade"
-    """Parses answers; no model code ever runs in it."""
+    """Compares answers that were read outside it; no model code ever runs in it."""
 
 
 _COMPUTING = (
@@ -59,7 +62,7 @@ _COMPUTING = (
 PRELOAD = {
     Purpose.RUN: _COMPUTING,
     Purpose.SESSION: _COMPUTING,
-    Purpose.GRADE: ("sympy", "mpmath", "math_verify"),
+    Purpose.GRADE: ("mpmath",),
 }
 
 # Import packages that are shown in the jail, with those beside them that their wheels bring along.
@@ -67,11 +70,8 @@ _LIBRARIES = ("sympy", "mpmath", "numpy", "numpy.libs", "gmpy2", "gmpy2.libs")
 PACKAGES = {
     Purpose.RUN: _LIBRARIES,
     Purpose.SESSION: _LIBRARIES,
-    Purpose.GRADE: (*_LIBRARIES, "math_verify", "latex2sympy2_extended", "antlr4"),
+    Purpose.GRADE: ("mpmath", "gmpy2", "gmpy2.libs"),
 }
-
-# latex2sympy2_extended asks which version of the parser's runtime is installed.
-ANTLR_DISTRIBUTION = "antlr4-python3-runtime"
 
 
 @dataclass(frozen=True)
@@ -113,10 +113,6 @@ def package_places(purpose: Purpose) -> dict[str, Path]:
         spec = importlib.util.find_spec(name)
         if spec is not None and spec.submodule_search_locations:
             places[name] = Path(next(iter(spec.submodule_search_locations)))
-    if purpose is Purpose.GRADE:
-        metadata = importlib.metadata.distribution(ANTLR_DISTRIBUTION).locate_file("")
-        for folder in Path(str(metadata)).glob("antlr4_python3_runtime-*.dist-info"):
-            places[folder.name] = folder
     return places
 
 
@@ -198,6 +194,8 @@ def _root(purpose: Purpose) -> list[str]:
     for file in sorted(INSIDE.glob("*.py")):
         if file.name != "symbolic.py" or purpose is Purpose.GRADE:
             command += ["--ro-bind", str(file), str(IN_JAIL / INSIDE_PACKAGE / file.name)]
+    if purpose is Purpose.GRADE:
+        command += ["--ro-bind", str(NOTATION), str(IN_JAIL / NOTATION_PACKAGE)]
     return command
 
 

@@ -50,10 +50,8 @@ class Task(StrEnum):
     """One unit, run as a program, from beginning to exit."""
     STEPS = "steps"
     """Units run in order in one namespace, until one raises."""
-    PARSE = "parse"
-    """One answer, parsed (grading jail)."""
-    VERIFY = "verify"
-    """Two parsed answers, compared (grading jail)."""
+    COMPARE = "compare"
+    """Two answers as trees, compared (grading jail)."""
 
 
 @dataclass(frozen=True)

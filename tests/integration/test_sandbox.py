@@ -236,7 +236,9 @@ def test_a_seed_repeats_a_run_and_programs_without_one_differ(sandbox: Sandbox) 
         ("e^{-20}", "0", False, "symbolic"),
         ("x + 1", "x + 2", False, "symbolic"),
         ("3 + 4i", "4", False, "symbolic"),
-        ("5 or 6", "6", False, "unparsed"),
+        ("5 or 6", "6", False, "symbolic"),
+        ("Yes.", "\\text{yes}", True, "text"),
+        ("9^{9^{9^9}}", "1", False, "timeout"),
         ("Yes", "No", False, "unparsed"),
         ("", "0", False, "unparsed"),
         ("__import__('os')._exit(0)", "0", False, "unparsed"),
@@ -248,11 +250,13 @@ def test_answers_are_graded(sandbox: Sandbox, candidate: str, reference: str, eq
 
 
 async def test_an_answer_that_takes_for_ever_is_not_equal(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(grader, "VERIFY_SECONDS", 0.4)
+    monkeypatch.setattr(grader, "COMPARE_SECONDS", 0.4)
+    members = [f"sin(x + {number})" for number in range(120)]
+    slow = [f"[{', '.join(each)}]" for each in (members, members[::-1])]
     pool = Pool(Purpose.GRADE, best_isolation(), size=1, max_output_bytes=65536)
     await pool.start()
     try:
-        verdict = await grader.grade(pool, GradeRequest(candidate="9^{9^{9^9}}", reference="1"))
+        verdict = await grader.grade(pool, GradeRequest(candidate=slow[0], reference=slow[1]))
         assert (verdict.equal, verdict.rule) == (False, GradeRule.TIMEOUT)
         # And the grader goes on.
         assert (await grader.grade(pool, GradeRequest(candidate="sqrt(4)", reference="2"))).equal

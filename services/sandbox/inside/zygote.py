@@ -159,7 +159,7 @@ def run_child(zygote: Zygote, control: socket.socket) -> int:
     if task == "steps":
         return interpret.run_steps()
     assert zygote.symbolic is not None
-    print(zygote.symbolic.answer(task, interpret.receive_unit() or ""))  # noqa: T201 - stdout is the answer
+    print(zygote.symbolic.compare(interpret.receive_unit() or ""))  # noqa: T201 - stdout is the answer
     interpret.flush()
     return 0
 
