@@ -164,12 +164,13 @@ def solution(result: SearchResult) -> RenderableType:
 
 def verification_words(verification: Verification) -> str:
     """What stands behind an answer, as sentences."""
-    alike = "that differ in more than names" if verification.grounded is None else "that behave alike"
+    alike = "that behave alike" if verification.grounded else "that differ in what they compute"
+    forms = "one form" if verification.forms == 1 else f"{verification.forms} forms"
     words = {
         VerificationLevel.REFERENCE: "Verified: it equals the reference answer.",
         VerificationLevel.AGREEMENT: (
             f"Verified by agreement: {verification.independent_programs} programs {alike}, found independently "
-            "and re-executed from nothing in a clean jail, give it."
+            f"in {forms}, and re-executed from nothing in a clean jail, give it."
         ),
         VerificationLevel.EXECUTION: "One program, re-executed from nothing in a clean jail, gives it.",
         VerificationLevel.NONE: (

@@ -181,6 +181,11 @@ class Verification(Contract):
         description="How often a program that behaves like the solution, re-executed clean, was found independently: "
         "trajectories that share their first step count as often as the policy began with it afresh.",
     )
+    forms: int = Field(
+        ge=0,
+        description="In how many forms it was found: they differ in what they compute on the way, and not only in names, "
+        "layout, intermediate variables and the order of operands.",
+    )
     grounded: bool | None = Field(
         default=None,
         description="Whether the solution's answer changes with what the problem states. Null: the problem states no quantity "

@@ -13,10 +13,10 @@ import hashlib
 import math
 import operator
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 
-from ratchet.solutions.programs import rename_bound
+from ratchet.solutions.programs import program_of, rename_bound
 
 MAX_NODES = 5_000
 """A program that grows beyond that, with its variables' values in their places, keeps its variables."""
@@ -34,17 +34,25 @@ _ARITHMETIC: dict[type[ast.operator], Callable[[float, float], float]] = {
 _ROUNDING: dict[str, Callable[[float], float]] = {"int": int, "float": float, "round": round}
 
 
-def canonical_form(program: str) -> str:
-    """A hash (64 hex digits) of the program's canonical form; of its plain text if it is not valid Python."""
+def canonical_form(program: str, *, compute: bool = True) -> str:
+    """A hash (64 hex digits) of the program's canonical form; of its plain text if it is not valid Python.
+
+    Without `compute` arithmetic on constants stays as it is written: 6 * 7 and 42 are two.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             tree = ast.parse(program)
         flat = _without_variables(tree) or _without_idle_assignments(tree)
-        structure = "ast:" + ast.dump(_Orderer().visit(rename_bound(flat)))
+        structure = "ast:" + ast.dump(_Orderer(compute=compute).visit(rename_bound(flat)))
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         structure = "text:" + program
     return hashlib.sha256(structure.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def count_forms(programs: Iterable[Sequence[str]], *, compute: bool) -> int:
+    """How many canonical forms these programs (each a list of steps) have."""
+    return len({canonical_form(program_of(list(steps)), compute=compute) for steps in programs})
 
 
 def _without_variables(tree: ast.Module) -> ast.Module | None:
@@ -119,7 +127,10 @@ def _imported(statement: ast.stmt) -> set[str]:
 
 
 class _Orderer(ast.NodeTransformer):
-    """Computes arithmetic on constants, and sorts the operands of `+` and `*`."""
+    """Computes arithmetic on constants, where it is asked to, and sorts the operands of `+` and `*`."""
+
+    def __init__(self, *, compute: bool) -> None:
+        self._compute = compute
 
     def visit_Constant(self, node: ast.Constant) -> ast.AST:
         value = _number(node)
@@ -133,7 +144,9 @@ class _Orderer(ast.NodeTransformer):
     def visit_Call(self, node: ast.Call) -> ast.AST:
         self.generic_visit(node)
         match node:
-            case ast.Call(func=ast.Name(id=name), args=[only], keywords=[]) if name in _ROUNDING:
+            case ast.Call(func=ast.Name(id=name), args=[only], keywords=[]) if (
+                self._compute and name in _ROUNDING
+            ):
                 value = _number(only)
                 return (
                     node if value is None or not math.isfinite(value) else _constant(_ROUNDING[name](value))
@@ -143,11 +156,11 @@ class _Orderer(ast.NodeTransformer):
     def visit_BinOp(self, node: ast.BinOp) -> ast.AST:
         self.generic_visit(node)
         if not isinstance(node.op, ast.Add | ast.Mult):
-            return _compute(node.left, node.op, node.right) or node
+            return (_compute(node.left, node.op, node.right) if self._compute else None) or node
         numbers: list[ast.expr] = []
         others: list[ast.expr] = []
         for operand in _operands(node, type(node.op)):
-            (others if _number(operand) is None else numbers).append(operand)
+            (numbers if self._compute and _number(operand) is not None else others).append(operand)
         while len(numbers) > 1 and (both := _compute(numbers[0], node.op, numbers[1])) is not None:
             numbers[:2] = [both]
         first, *rest = sorted([*numbers, *others], key=ast.dump)

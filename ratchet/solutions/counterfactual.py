@@ -15,9 +15,9 @@ them. Two programs with one misconception behave alike: what is the same is not 
 import ast
 import re
 import warnings
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
-from itertools import chain, count, islice
+from itertools import chain, islice
 
 from ratchet.solutions.quantities import Quantity, Reading, find_quantities, is_telling
 
@@ -31,7 +31,7 @@ _FACTORS = (
 )
 """In this order: with a multiple, what could be divided evenly before mostly still can."""
 _NEAR = 200
-"""Where no multiple will do: sizes up to so far away are tried."""
+"""Neighbours of a size are looked for up to so far away."""
 _FEWEST_DIGITS = 2
 """A third may be written 0.33, and is not recognized in 0.3."""
 
@@ -40,26 +40,36 @@ Variant = Mapping[Fraction, Fraction]
 
 
 def make_variants(problem: str) -> list[Variant]:
-    """The variants of a problem, the most telling first; none where it states no quantity.
+    """The variants of a problem; none where it states no quantity.
 
-    The first changes all quantities. Then each is changed alone, in the order of the text; then each by its second change.
+    The first changes all quantities. Then each is changed alone, in the order of the text; then each by its second change. The
+    last changes all of them to neighbours, which have other divisors: multiples leave a remainder or a common divisor as it
+    is. It only tells whether an answer responds: where division is not even, programs of one function round in their own ways.
     """
     classes = _by_size(find_quantities(problem))
     owned = _owners(classes)
     taken = set(owned)
     changes: list[list[Variant]] = []
+    neighbours: list[Variant] = []
     for size, readings in classes.items():
         others = list(islice(_other_sizes(size, readings, taken), CHANGES))
         taken.update(others)
         changes.append([_mapping(size, other, readings, owned) for other in others])
+        near = list(islice(_other_sizes(size, readings, taken, near_first=True), 1))
+        taken.update(near)
+        neighbours += [_mapping(size, other, readings, owned) for other in near]
     changes = [each for each in changes if each]
-    if len(changes) < 2:
-        return changes[0] if changes else []
-    # Neighbours by different factors, so that their ratios change as well.
-    together = [each[place % len(each)] for place, each in enumerate(changes)]
-    everything = dict(chain.from_iterable(variant.items() for variant in together))
+    if not changes:
+        return []
+    # Quantities that stand next to each other by different factors, so that their ratios change as well.
+    together = [_merged(each[place % len(each)] for place, each in enumerate(changes))]
     alone = [each[turn] for turn in range(CHANGES) for each in changes if turn < len(each)]
-    return [everything, *alone][:MAX_VARIANTS]
+    asked = together + alone if len(changes) > 1 else alone
+    return [*asked[: MAX_VARIANTS - 1], _merged(neighbours)]
+
+
+def _merged(variants: Iterable[Variant]) -> Variant:
+    return dict(chain.from_iterable(variant.items() for variant in variants))
 
 
 def _by_size(quantities: Sequence[Quantity]) -> dict[Fraction, tuple[Reading, ...]]:
@@ -84,13 +94,14 @@ def _owners(classes: Mapping[Fraction, tuple[Reading, ...]]) -> dict[Fraction, t
 
 
 def _other_sizes(
-    size: Fraction, readings: Sequence[Reading], taken: Container[Fraction]
+    size: Fraction, readings: Sequence[Reading], taken: Container[Fraction], *, near_first: bool = False
 ) -> Iterator[Fraction]:
     """Sizes that the quantity could have as well, the best first: of the same kind, and not that of another quantity."""
     whole = size.denominator == 1
-    near = chain.from_iterable((size + step, size - step) for step in islice(count(1), _NEAR))
+    near = chain.from_iterable((size + step, size - step) for step in range(1, _NEAR))
+    multiples = (size * factor for factor in _FACTORS)
     tried: set[Fraction] = set()
-    for other in chain((size * factor for factor in _FACTORS), near):
+    for other in chain(near, multiples) if near_first else chain(multiples, near):
         if other in tried or (whole and other.denominator != 1):
             continue
         tried.add(other)

@@ -15,6 +15,7 @@ import orjson
 from ratchet.contracts.sandbox import RunStepsResponse, StepStatus
 from ratchet.contracts.search import Proof, ProofProgram, StatedQuantity, VerificationLevel
 from ratchet.solutions.behaviour import Behaviour, behaviour_of
+from ratchet.solutions.canonical import count_forms
 from ratchet.solutions.counterfactual import Variant, make_variants
 from ratchet.solutions.quantities import find_quantities
 
@@ -141,10 +142,13 @@ def check_behaviour(proof: Proof, good: Sequence[ProofProgram]) -> Check:
         words = "the answer changes with the quantities" if grounded else "the answer depends on no quantity"
         if len({behaviour.signature for behaviour in behaviours}) > 1:
             return Check(name, False, "the programs do not answer alike to the variants")
-    claimed = proof.verification.grounded
-    if grounded is not claimed:
-        words += f"; the bundle says grounded: {claimed}"
-    return Check(name, grounded is claimed, words)
+    forms = count_forms((program.steps for program in good), compute=grounded is None)
+    words = f"{_count(forms, 'form')}, {words}"
+    claimed = proof.verification
+    holds = grounded is claimed.grounded and forms == claimed.forms
+    if not holds:
+        words += f"; the bundle says {_count(claimed.forms, 'form')}, grounded: {claimed.grounded}"
+    return Check(name, holds, words)
 
 
 def check_level(proof: Proof, good: Sequence[ProofProgram]) -> Check:

@@ -214,6 +214,7 @@ verifications = Table(
     Column("votes", Integer, nullable=False),
     Column("total_votes", Integer, nullable=False),
     Column("independent_programs", Integer, nullable=False),
+    Column("forms", Integer, nullable=False),
     Column("grounded", Boolean),
     Column("prm_share", Double, nullable=False),
     Column("confidence", Double, nullable=False),

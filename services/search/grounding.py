@@ -13,6 +13,7 @@ from ratchet.clients import SandboxClient, SandboxFailedError
 from ratchet.contracts.sandbox import RunStatus, RunStepsRequest, StepStatus
 from ratchet.solutions.answers import same_answer
 from ratchet.solutions.behaviour import REEXECUTION_SEED, Behaviour, ask_variants, behaviour_of
+from ratchet.solutions.canonical import count_forms
 from ratchet.solutions.counterfactual import Variant
 from ratchet.solutions.programs import fingerprint, program_of
 from ratchet.solutions.proof import final_answer
@@ -50,6 +51,11 @@ class Evidence:
     @property
     def independent_programs(self) -> int:
         return sum(self.found)
+
+    @property
+    def forms(self) -> int:
+        """How many of the programs differ in what they compute on the way."""
+        return count_forms((program.best.texts for program in self.programs), compute=self.grounded is None)
 
     @property
     def grounded(self) -> bool | None:

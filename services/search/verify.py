@@ -116,6 +116,7 @@ async def _verification(
         votes=chosen.votes,
         total_votes=sum(group.votes for group in groups),
         independent_programs=evidence.independent_programs,
+        forms=evidence.forms,
         grounded=evidence.grounded,
         prm_share=min(1.0, chosen.prm_share),
         confidence=confidence(level, chosen, groups, confirmed=bool(evidence.programs)),

@@ -51,6 +51,7 @@ def result(number: int, request: SearchRequest) -> SearchResult:
                 "votes": 3,
                 "total_votes": 4,
                 "independent_programs": 2,
+                "forms": 2,
                 "grounded": True,
                 "prm_share": 0.8,
                 "confidence": 0.9,

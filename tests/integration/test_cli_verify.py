@@ -26,14 +26,17 @@ from tests.sandbox_server import Sandbox, sandbox
 __all__ = ["sandbox"]
 
 PROBLEM = "6 rows of 7 seats. How many seats are there?"
-PRODUCTS = ["number:252", "number:84", "number:84", "number:126", "number:126"]
-"""What a product of the two answers when both are changed, and each alone in two ways."""
+PRODUCTS = [f"number:{answer}" for answer in (252, 84, 84, 126, 126, 40)]
+"""What a product of the two answers when both are changed, each alone in two ways, and both to neighbours."""
 ONE = proof_program(["# Rows.\na = 6 * 7", "print(a)"], ["", "42\n"], 1, PRODUCTS)
 OTHER = proof_program(["import math\nb = math.prod([7, 6])\nprint(float(b))"], ["42.0\n"], 1, PRODUCTS)
 SUM = proof_program(
-    ["print(36 + 6)"], ["42\n"], 1, ["number:48", "number:48", "number:42", "number:54", "number:42"]
+    ["print(36 + 6)"],
+    ["42\n"],
+    1,
+    ["number:48", "number:48", "number:42", "number:54", "number:42", "number:41"],
 )
-WRITTEN = proof_program(["seats_left = 42", "print(seats_left)"], ["", "42\n"], 2, ["number:42"] * 5)
+WRITTEN = proof_program(["seats_left = 42", "print(seats_left)"], ["", "42\n"], 2, ["number:42"] * 6)
 
 
 def bundle(
@@ -49,6 +52,7 @@ def bundle(
                 "votes": 3,
                 "total_votes": 4,
                 "independent_programs": 2,
+                "forms": len(programs),
                 "grounded": grounded,
                 "prm_share": 0.9,
                 "confidence": 0.8,
@@ -124,17 +128,17 @@ def forged_answers() -> dict[str, Any]:
             forged_digest(),
             {"bundle digest", "program 1 answer", "program 2 answer", "behaviour", "verification level"},
         ),
-        (forged_output(), {"program 1 outputs", "verification level"}),
+        (forged_output(), {"program 1 outputs", "behaviour", "verification level"}),
         (
             forged_program(),
-            {"program 2 outputs", "program 2 answer", "verification level"},
+            {"program 2 outputs", "program 2 answer", "behaviour", "verification level"},
         ),
         (
             bundle(ONE, OTHER, answer="43"),
             {"program 1 answer", "program 2 answer", "behaviour", "verification level"},
         ),
         (forged_variant(), {"variants", "program 1 variants", "behaviour", "verification level"}),
-        (forged_answers(), {"program 2 variants", "verification level"}),
+        (forged_answers(), {"program 2 variants", "behaviour", "verification level"}),
         (bundle(ONE, SUM), {"behaviour", "verification level"}),
         (bundle(WRITTEN), {"behaviour", "verification level"}),
         (bundle(WRITTEN, grounded=False), {"verification level"}),
@@ -164,6 +168,7 @@ def test_a_forgery_is_told_and_exits_1(tmp_path: Path) -> None:
     assert found["holds"] is False
     assert [check["name"] for check in found["checks"] if not check["holds"]] == [
         "program 1 outputs",
+        "behaviour",
         "verification level",
     ]
 

@@ -76,6 +76,11 @@ async def concluded(
     return await conclude(search, client, "s1", datetime.now(UTC), "all rollouts done")
 
 
+def forms(outcome: SearchOutcome) -> int:
+    assert outcome.verification is not None
+    return outcome.verification.forms
+
+
 def summary(outcome: SearchOutcome) -> tuple[VerificationLevel, bool | None, int]:
     assert outcome.verification is not None
     return (
@@ -107,6 +112,7 @@ async def test_programs_of_one_behaviour_agree_whatever_they_look_like(client: S
     state, outcome = await concluded(client, (COMPUTED, "37"), (AT_ONCE, "37"), (BY_LOOP, "37.0"))
     assert state is SearchState.SOLVED_VERIFIED
     assert summary(outcome) == (VerificationLevel.AGREEMENT, True, 3)
+    assert forms(outcome) == 2, "at once or with a variable between is one form"
     assert await holds(outcome, client)
 
 
@@ -115,6 +121,7 @@ async def test_one_program_drawn_twice_was_found_twice_but_not_at_temperature_0(
 ) -> None:
     _, outcome = await concluded(client, (COMPUTED, "37"), (COMPUTED, "37"))
     assert summary(outcome) == (VerificationLevel.AGREEMENT, True, 2)
+    assert forms(outcome) == 1
     assert await holds(outcome, client)
     cold = {"temperature": 0.0}
     _, outcome = await concluded(client, (COMPUTED, "37"), (COMPUTED, "37"), parameters=cold)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ratchet.solutions.canonical import canonical_form
+from ratchet.solutions.canonical import canonical_form, count_forms
 
 LOOP = "s = 0\nfor i in range(10):\n    s += i * 2\nprint(s)"
 
@@ -69,3 +69,14 @@ def test_hostile_programs_have_a_form_soon(hostile: str) -> None:
 def test_arithmetic_on_constants_is_computed(a: int, b: int, sign: str) -> None:
     value = eval(f"({a}) {sign} ({b})")
     assert canonical_form(f"a = {a}\nprint(a {sign} {b})") == canonical_form(f"print({value})")
+
+
+def test_forms_differ_in_what_is_computed_on_the_way() -> None:
+    programs = [
+        ["rolls = 9 * 6", "print(rolls - 17)"],
+        ["print(6 * 9 - 17)"],
+        ["print(54 - 17)"],
+        ["print(sum([6] * 9) - 17)"],
+    ]
+    assert count_forms(programs, compute=False) == 3
+    assert count_forms(programs, compute=True) == 2

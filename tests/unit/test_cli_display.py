@@ -99,13 +99,20 @@ def test_model_text_cannot_act_on_the_terminal() -> None:
 
 
 def words(level: str, *, grounded: bool | None) -> str:
-    fields = {"votes": 3, "total_votes": 4, "independent_programs": 2, "prm_share": 0.5, "confidence": 0.5}
+    fields = {
+        "votes": 3,
+        "total_votes": 4,
+        "independent_programs": 2,
+        "forms": 2,
+        "prm_share": 0.5,
+        "confidence": 0.5,
+    }
     return verification_words(Verification.model_validate({"level": level, "grounded": grounded, **fields}))
 
 
 def test_a_verification_says_whether_the_answer_was_computed() -> None:
-    assert "2 programs that behave alike, found independently" in words("agreement", grounded=True)
-    assert "2 programs that differ in more than names" in words("agreement", grounded=None)
+    assert "2 programs that behave alike, found independently in 2 forms" in words("agreement", grounded=True)
+    assert "2 programs that differ in what they compute" in words("agreement", grounded=None)
     assert "Not verified. Its program does not compute it" in words("none", grounded=False)
     assert "could be re-executed" in words("none", grounded=None)
     assert "reference answer. Its program does not compute it" in words("reference", grounded=False)

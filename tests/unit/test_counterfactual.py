@@ -25,7 +25,7 @@ def plain(variant: Variant) -> dict[str, str]:
     return {str(old): str(new) for old, new in variant.items()}
 
 
-def test_all_quantities_are_changed_together_and_then_each_alone() -> None:
+def test_all_quantities_are_changed_together_then_each_alone_and_then_to_neighbours() -> None:
     assert [plain(variant) for variant in make_variants(PROBLEM)] == [
         {"4": "8", "12": "36", "5": "10"},
         {"4": "8"},
@@ -34,21 +34,22 @@ def test_all_quantities_are_changed_together_and_then_each_alone() -> None:
         {"4": "2"},
         {"12": "36"},
         {"5": "15"},
+        {"4": "3", "12": "13", "5": "6"},
     ]
 
 
 def test_all_numbers_that_state_one_quantity_change_with_it() -> None:
-    first, second = make_variants("It costs 20% less.")
+    first, second, _ = make_variants("It costs 20% less.")
     assert plain(first) == {"20": "10", "1/5": "1/10", "6/5": "11/10", "4/5": "9/10", "5": "10"}
     assert second[Fraction(20)] == 100 * second[Fraction(1, 5)] == 4
 
 
 def test_quantities_of_one_size_are_one() -> None:
-    assert len(make_variants("2 boys have twice as many, and 2 girls half as many")) == 2
+    assert len(make_variants("2 boys have twice as many, and 2 girls half as many")) == 3
 
 
 def test_a_number_is_the_quantity_that_is_stated_as_it_is() -> None:
-    alone = make_variants("5 shirts at 20% off")[1:]
+    alone = make_variants("5 shirts at 20% off")[1:-1]
     assert {str(new[Fraction(5)]) for new in alone if Fraction(5) in new} == {"10", "15"}
     assert all(Fraction(5) not in new for new in alone if Fraction(20) in new)
 
@@ -128,8 +129,23 @@ def test_an_answer_that_responds_is_grounded_and_a_failing_run_is_no_response() 
 
 
 def test_programs_that_answer_alike_have_one_signature() -> None:
-    one, same, other = (behaviour_of([f"print({n})"], "4", keys) for n, keys in enumerate(["ab", "ab", "ac"]))
-    assert one.signature == same.signature != other.signature
+    one, same, other = (
+        behaviour_of([f"print({n})"], "4", keys) for n, keys in enumerate(["abx", "aby", "acx"])
+    )
+    assert one.signature == same.signature != other.signature, "neighbours are no part of it"
+
+
+def test_a_common_divisor_responds_to_neighbours_where_multiples_leave_it() -> None:
+    steps = ["print(max(d for d in range(1, 34) if 33 % d == 0 and 21 % d == 0))"]
+    variants = make_variants("Share 33 shells and 21 books among as many as you can.")
+    *multiples, neighbours = (answer_of(apply_variant(steps, variant)) for variant in variants)
+    assert (set(multiples), neighbours) == ({"3"}, "2")
+
+
+def answer_of(steps: list[str]) -> str:
+    printed: list[str] = []
+    exec("\n".join(steps), {"print": lambda value: printed.append(str(value))})
+    return printed[-1]
 
 
 def test_without_variants_the_canonical_form_is_the_signature() -> None:

@@ -25,12 +25,14 @@ from ratchet.solutions.proof import (
 
 PROBLEM = "6 rows of 7 é. How many?"
 VARIANTS = make_variants(PROBLEM)
-PRODUCTS = [f"number:{keys}" for keys in (12 * 21, 84, 84, 126, 126)]
+PRODUCTS = [f"number:{keys}" for keys in (12 * 21, 84, 84, 126, 126, 5 * 8)]
 """What `6 * 7` answers to the variants."""
 ONE = proof_program(["# Sum.\na = 6 * 7", "print(a)"], ["", "42\n"], 2, PRODUCTS)
 OTHER = proof_program(["print(7 * 6)"], ["42\n"], 1, PRODUCTS)
-SUM = proof_program(["print(6 + 36)"], ["42\n"], 1, ["number:48", "number:48", *["number:42"] * 3])
-WRITTEN = proof_program(["print(42)"], ["42\n"], 3, ["number:42"] * 5)
+SUM = proof_program(
+    ["print(6 + 36)"], ["42\n"], 1, ["number:48", "number:48", *["number:42"] * 3, "number:41"]
+)
+WRITTEN = proof_program(["print(42)"], ["42\n"], 3, ["number:42"] * 6)
 
 
 def bundle(**changes: Any) -> Proof:
@@ -43,6 +45,7 @@ def bundle(**changes: Any) -> Proof:
             "votes": 3,
             "total_votes": 4,
             "independent_programs": 3,
+            "forms": 1,
             "grounded": True,
             "prm_share": 0.1,
             "confidence": 1.0,
@@ -118,23 +121,27 @@ def test_outputs_are_compared_step_by_step() -> None:
 
 def test_answers_to_the_variants_are_compared_one_by_one() -> None:
     assert check_answers(1, ONE, PRODUCTS).holds
-    other = check_answers(1, ONE, [*PRODUCTS[:4], "error"])
-    assert (other.holds, other.detail) == (False, "variant 5 is answered 'error', not 'number:126'")
-    assert not check_answers(1, ONE, PRODUCTS[:4]).holds
+    other = check_answers(1, ONE, [*PRODUCTS[:5], "error"])
+    assert (other.holds, other.detail) == (False, "variant 6 is answered 'error', not 'number:40'")
+    assert not check_answers(1, ONE, PRODUCTS[:5]).holds
 
 
 def test_programs_must_behave_alike_and_as_the_bundle_says() -> None:
     assert check_behaviour(bundle(), [ONE, OTHER]).holds
     assert not check_behaviour(bundle(), [ONE, SUM]).holds
     assert not check_behaviour(bundle(), [WRITTEN]).holds
+    assert not check_behaviour(verified("agreement", 2, forms=2), [ONE, OTHER]).holds, "one form"
     assert not check_behaviour(bundle(), []).holds
 
 
-def verified(level: str, independent_programs: int = 1, *, grounded: bool | None = True) -> Proof:
+def verified(
+    level: str, independent_programs: int = 1, *, grounded: bool | None = True, forms: int = 1
+) -> Proof:
     changes = {
         "level": VerificationLevel(level),
         "independent_programs": independent_programs,
         "grounded": grounded,
+        "forms": forms,
     }
     return bundle(verification=bundle().verification.model_copy(update=changes).model_dump())
 
@@ -152,7 +159,7 @@ def test_where_nothing_can_be_changed_each_form_counts_once() -> None:
     one = proof_program(["print(42)"], ["42\n"], 3, [])
     same = proof_program(["x = 40", "print(x + 2)"], ["", "42\n"], 1, [])
     other = proof_program(["print(sum([40, 2]))"], ["42\n"], 1, [])
-    agreed = verified("agreement", 2, grounded=None)
+    agreed = verified("agreement", 2, grounded=None, forms=2)
     assert check_behaviour(agreed, [one, other]).holds
     assert check_level(agreed, [one, other]).holds
     assert not check_level(agreed, [one, same]).holds

@@ -1,7 +1,7 @@
-"""Verification says how often a behaviour was found independently, and whether the answer depends on the problem.
+"""Verification says how often and in how many forms a behaviour was found, and whether the answer depends on the problem.
 
-Of searches that ended before, the number is that of programs that differed in more than names, and nobody asked whether they
-were grounded.
+Of searches that ended before, both numbers are that of programs that differed in more than names, and nobody asked whether
+they were grounded.
 """
 
 import sqlalchemy as sa
@@ -13,4 +13,7 @@ down_revision = "0004"
 
 def upgrade() -> None:
     op.alter_column("verifications", "distinct_programs", new_column_name="independent_programs")
+    op.add_column("verifications", sa.Column("forms", sa.Integer()))
+    op.execute("UPDATE verifications SET forms = independent_programs")
+    op.alter_column("verifications", "forms", nullable=False)
     op.add_column("verifications", sa.Column("grounded", sa.Boolean()))
