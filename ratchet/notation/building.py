@@ -99,7 +99,8 @@ def matrix(rows: Sequence[Sequence[Node]]) -> Node:
 
 def collection(kind: str, members: Sequence[Node]) -> Node:
     """A list, a set or bare values, with each sign of its members chosen."""
-    return Node(kind, "", tuple(each for member in members for each in expand_signs(member)))
+    parts = tuple(each for member in members for each in expand_signs(member))
+    return Node(kind, "", parts) if parts else Node("empty")
 
 
 def container(kind: str, arguments: list[Node]) -> Node:

@@ -84,7 +84,7 @@ class Expressions(Cursor, ABC):
                 factors.append(self._signed())
             elif self._accept(*_OVER):
                 factors.append(invert(self._signed()))
-            elif whole and len(factors) == 1 and (part := self._mixed_part()):
+            elif whole and len(factors) == 1 and factors[0].kind == "number" and (part := self._mixed_part()):
                 factors = [number(value_of(factors[0])[0] + value_of(part)[0])]
             elif self._starts_factor(factors[-1]):
                 factors.append(self._power())
@@ -199,6 +199,8 @@ class Expressions(Cursor, ABC):
     def _subscript(self) -> str:
         self._expect("_")
         if not self._accept("{"):
+            if self._next.kind not in ("symbol", "number", "constant"):
+                raise NotationError("no subscript")
             return self._take().text
         name = ""
         while not self._accept("}"):

@@ -62,11 +62,8 @@ class Parser(Expressions):
         if len(members) == 1:
             expanded = expand_signs(members[0])
             return expanded[0] if len(expanded) == 1 else Node("bare", "", tuple(expanded))
-        if all(member.kind in ("relation", "and", "interval", "union") for member in members) and any(
-            relation.text != "="
-            for member in members
-            for relation in member.walk()
-            if relation.kind == "relation"
+        if all(member.kind in ("relation", "and", "interval", "union") for member in members) and not all(
+            member.kind == "relation" and member.text == "=" for member in members
         ):
             if separators == {"or"}:
                 return Node("union", "", tuple(members))

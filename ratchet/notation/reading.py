@@ -16,6 +16,7 @@ MAX_CHARS = 2000
 
 _CHOICE = re.compile(r"\(?([A-Z])\)?[.:)]?")
 _BASED = re.compile(r"(-?)(?:([0-9A-Z]*[0-9][0-9A-Z]*)_\{?(\d{1,2})\}?|([A-F]{2,})_\{?(16)\}?)")
+_NO_SOLUTION = re.compile(r"no (?:real )?solutions?", re.IGNORECASE)
 _PROSE = re.compile(r"[\w\s.,:;!?()'/-]*[^\W\d_][\w\s.,:;!?()'/-]*")
 
 
@@ -25,6 +26,8 @@ def parse(text: str) -> Node:
     if len(text) > MAX_CHARS:
         raise NotationError("too long")
     plain = respell(text)
+    if _NO_SOLUTION.fullmatch(plain):
+        return Node("empty")
     if match := _CHOICE.fullmatch(plain):
         plain = match[1]
     if match := _BASED.fullmatch(plain):

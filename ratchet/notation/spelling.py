@@ -91,13 +91,17 @@ _REPLACEMENTS = tuple(
         (r"\\\{\s*[A-Za-z]\s*(?:\\in\s*\\mathbbR\s*)?(?:\||:)([^|:{}]*)\\\}", r"(\1)"),
         # What Python's and numpy's own forms say about types.
         (r"\b(?:np|numpy|sympy|sp|math|cmath|mpmath|mp|S|fractions|decimal)\.(?=[A-Za-z])", ""),
+        (r"\bGoldenRatio\b", "((1+sqrt(5))/2)"),
+        (r"\bdict_(?:values|keys)\(", "list("),
+        (r"\bmpc\(real='?([^',()]+)'?,\s*imag='?([^',()]+)'?\)", r"(\1+(\2)*i)"),
+        (r"(?<=[)\]])\s*U\s*(?=[(\[])", r" \\cup "),
         (r"\b(?:float|u?int|complex|longdouble)(?:8|16|32|64|128|256)\s*\(", "Float("),
         (r"\bInterval\.(open|Lopen|Ropen)\b", r"Interval\1"),
         (r",\s*(?:dtype|domain|precision|evaluate|shape)\s*=\s*'?[\w.]+'?(?=\s*[,)])", ""),
         (r"(?<=\])\s+(?=\[)", ","),
     )
 )
-_FLOAT = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?"
+_FLOAT = r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:e[-+]?\d+)?"
 _NUMPY_ROW = re.compile(rf"\[\s*({_FLOAT}(?:\s+{_FLOAT})+)\s*\]")
 _WRAPPERS = tuple(
     re.compile(pattern)
@@ -124,7 +128,7 @@ def respell(text: str) -> str:
     while plain != before:
         before = plain
         plain = _unwrap(plain)
-    plain = re.sub(r"^\s*\\(?:approx|sim|simeq|therefore)(?![A-Za-z])", "", plain)
+    plain = re.sub(r"^\s*=|^\s*\\(?:approx|sim|simeq|therefore)(?![A-Za-z])", "", plain)
     for pattern, replacement in _REPLACEMENTS:
         plain = pattern.sub(replacement, plain)
     plain = re.sub(r"'([^']*)'", r" \1 ", plain)

@@ -78,7 +78,8 @@ UNITS = {
     **dict.fromkeys(("s", "sec", "second"), "second"),
     **dict.fromkeys(("min", "mins", "minute"), "minute"),
     **dict.fromkeys(("h", "hr", "hrs", "hour"), "hour"),
-    **{"wk": "week", "yr": "year", "yrs": "year", "sq": "square", "cu": "cubic"},
+    **dict.fromkeys(("kph", "kmh"), "kilometer per hour"),
+    **{"mph": "mile per hour", "wk": "week", "yr": "year", "yrs": "year", "sq": "square", "cu": "cubic"},
     **{"¢": "cent", "ct": "cent", "rupees": "rupee", "bucks": "dollar", "buck": "dollar"},
     **{code.lower(): name for code, name in CURRENCY_CODES.items()},
 }

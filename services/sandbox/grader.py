@@ -4,6 +4,7 @@ Both are read here by `ratchet.notation`, which evaluates nothing and whose work
 goes into the jail is two trees of known kinds. Comparing them can compute for long, and is given up after two seconds.
 """
 
+import asyncio
 import json
 
 from ratchet.contracts.sandbox import GradeRequest, GradeResponse, GradeRule
@@ -16,6 +17,8 @@ from services.sandbox.runs import Run, Task
 COMPARE_SECONDS = 2.0
 MEMORY_MB = 256
 SHOWN_CHARS = 500
+LONG_CHARS = 200
+"""A longer text is read in a thread: 2,000 characters can take some tenths of a second, and others wait for the event loop."""
 
 
 async def grade(pool: Pool, request: GradeRequest) -> GradeResponse:
@@ -25,7 +28,7 @@ async def grade(pool: Pool, request: GradeRequest) -> GradeResponse:
         return GradeResponse(equal=False, rule=GradeRule.UNPARSED)
     if candidate == reference:
         return _verdict(True, GradeRule.EXACT, candidate, reference)
-    one, other = read(candidate), read(reference)
+    one, other = await _read(candidate), await _read(reference)
     ours, theirs = number_of(one), number_of(other)
     if ours is not None and theirs is not None:
         return _verdict(is_same_number(ours, theirs), GradeRule.NUMERIC, str(ours), str(theirs))
@@ -47,6 +50,10 @@ async def grade(pool: Pool, request: GradeRequest) -> GradeResponse:
         equal = outcome.units[0].stdout.strip() == "true"
     rule = GradeRule.SYMBOLIC if equal is not None else GradeRule.TIMEOUT
     return _verdict(equal is True, rule, *shown)
+
+
+async def _read(text: str) -> Node:
+    return read(text) if len(text) <= LONG_CHARS else await asyncio.to_thread(read, text)
 
 
 def _verdict(equal: bool, rule: GradeRule, candidate: str | None, reference: str | None) -> GradeResponse:

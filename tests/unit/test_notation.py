@@ -1,5 +1,6 @@
 """What is read as which answer: numbers with their units, and the forms in which programs and people write the rest."""
 
+import time
 from fractions import Fraction
 
 import pytest
@@ -213,6 +214,55 @@ def test_prose_is_its_words_and_anything_else_is_itself() -> None:
     assert read("Yes") != read("No")
     # Nothing is taken away from what cannot be read: different texts stay different.
     assert len({read(text) for text in ("@@@", "###", "2^{3", "2 3", "x^^2", "\x00", "\ud800", "")}) == 8
+
+
+def test_a_long_text_of_the_worst_kind_is_read_in_bounded_time() -> None:
+    began = time.monotonic()
+    for unit in (
+        "[1",
+        "1",
+        "{",
+        "8²",
+        "e9 ;",
+        "and5",
+        "$1",
+        "'",
+        "\\text{",
+        "1,000",
+        "\\left ",
+        "+-",
+        "=6",
+        "²<-",
+        "1 ",
+        "x!",
+    ):
+        read((unit * 2000)[:2000])
+        read("[" + (unit * 2000)[:1999])
+    # Quadratic work in one of the patterns would take a second and more for each.
+    assert time.monotonic() - began < 15
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "5_8 \\frac12",
+        "0::",
+        "1:",
+        ":1",
+        "2_",
+        "x_",
+        "x_{",
+        "\\frac",
+        "\\sqrt[",
+        "\\begin{",
+        "[1",
+        "{1:",
+        "1 \\pm",
+    ],
+)
+def test_what_breaks_off_is_refused(text: str) -> None:
+    with pytest.raises(NotationError):
+        parse(text)
 
 
 def test_units_have_one_spelling() -> None:

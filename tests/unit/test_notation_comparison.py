@@ -61,6 +61,11 @@ EQUAL = {
     ],
     "constants of sympy and Python": [
         *(
+            ("GoldenRatio", "\\frac{1+\\sqrt5}{2}"),
+            ("mpc(real='3.0', imag='4.0')", "3+4i"),
+            ("I*sinh(64)", "i\\sinh 64"),
+        ),
+        *(
             ("3 + 4*I", "3+4i"),
             ("(3+4j)", "3 + 4i"),
             ("1j", "i"),
@@ -136,6 +141,11 @@ EQUAL = {
         *(("(Fraction(1, 2), 3)", "\\left(\\frac12, 3\\right)"), ("(1, \\pm 2)", "(1, 2), (1, -2)")),
     ],
     "sets of numbers": [
+        *(
+            ("[]", "\\emptyset"),
+            ("no real solutions", "EmptySet"),
+            ("(-oo, 1) U (2, oo)", "(-oo, 1) or (2, oo)"),
+        ),
         *(
             ("[0, oo)", "[0,\\infty)"),
             ("Interval(0, oo)", "x \\ge 0"),
@@ -236,6 +246,7 @@ DIFFERENT = {
         ("I", "1"),
     ],
     "expressions": [
+        *(("I*sinh(64)", "1 + I*sinh(64)"), ("e^{200}", "e^{200} + 1")),
         *(
             ("x + 1", "x + 2"),
             ("x", "y"),
