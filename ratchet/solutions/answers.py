@@ -5,6 +5,7 @@ are compared here, everything else by the sandbox's grader.
 """
 
 from fractions import Fraction
+from functools import lru_cache
 
 from ratchet.clients import SandboxClient
 from ratchet.contracts.sandbox import GradeRequest
@@ -19,6 +20,7 @@ def numeric_value(answer: str) -> Fraction | None:
     return None if number is None else number.value
 
 
+@lru_cache(maxsize=4096)
 def answer_key(answer: str) -> str:
     """Equal for answers that stand together in a vote: one number, expression or set of solutions in any spelling."""
     return key_of(read(answer))
