@@ -13,6 +13,8 @@ SCALARS = frozenset(
     ]
 )
 """Kinds of which an expression is made."""
+MAX_PRODUCT_BITS = 10_000
+"""Of a product that is computed while it is read."""
 MAX_SIGNS = 4
 """Signs ± in one answer, each of two values."""
 
@@ -37,17 +39,18 @@ def negate(node: Node) -> Node:
     if node.kind == "number":
         value, place = value_of(node)
         return number(-value, place)
+    if node.kind in ("percent", "degree"):
+        return Node(node.kind, "", (negate(node.parts[0]),))
     return Node("negative", "", (scalar(node),))
 
 
 def invert(node: Node) -> Node:
-    """One over an expression, or over an exact number at once. Raises NotationError for zero."""
+    """One over an expression, or over a number at once. Raises NotationError for zero."""
     if node.kind == "number":
         value, place = value_of(node)
         if not value:
             raise NotationError("division by zero")
-        if place is None:
-            return number(1 / value)
+        return number(1 / value, None if place is None else place / value**2)
     return Node("power", "", (scalar(node), number(-1)))
 
 
@@ -57,15 +60,19 @@ def power(base: Node, exponent: Node) -> Node:
 
 
 def multiply(factors: list[Node]) -> Node:
-    """A product; of exact numbers, or of a decimal and a power of ten, at once."""
+    """A product; of numbers, or of a number and a power of ten, at once."""
     values = [value_of(factor) for factor in factors if factor.kind == "number"]
-    if len(values) == len(factors) and all(place is None for _, place in values):
+    if len(values) == len(factors):
         product = Fraction(1)
         for value, _ in values:
             product *= value
-            if product.numerator.bit_length() + product.denominator.bit_length() > 10_000:
+            if product.numerator.bit_length() + product.denominator.bit_length() > MAX_PRODUCT_BITS:
                 return Node("multiply", "", tuple(factors))
-        return number(product)
+        # What the last digit of a decimal is worth, times the others.
+        places = [
+            abs(place * product / value) if value else place for value, place in values if place is not None
+        ]
+        return number(product, max(places, default=None))
     if len(factors) == 2 and len(values) == 1:
         scale = _power_of_ten(factors[1])
         if factors[0].kind == "number" and scale:

@@ -101,12 +101,12 @@ NOT_UNITS = frozenset(
 
 def unit_of(words: str) -> str:
     """A unit in one spelling: `sq. cm`, `cm^2` and `square centimeters` are one."""
-    power, plain = "", words
-    for mark, word in (("^2", "square"), ("^3", "cubic")):
-        if plain.endswith(mark):
-            power, plain = word, plain.removesuffix(mark)
-    spelt = [_singular(word) for word in plain.replace("/", " per ").split()]
-    return " ".join([power, *spelt] if power else spelt)
+    spelt: list[str] = []
+    for word in words.replace("/", " per ").split():
+        name, _, exponent = word.partition("^")
+        power = {"2": ["square"], "3": ["cubic"]}.get(exponent, [exponent] if exponent else [])
+        spelt += [*power, _singular(name)]
+    return " ".join(spelt)
 
 
 def _singular(word: str) -> str:

@@ -62,6 +62,11 @@ from ratchet.notation.tokens import NotationError
         ("12 miles per hour", 12),
         ("\\text{12}", 12),
         ("2 million", 2_000_000),
+        ("$2.5 million", 2_500_000),
+        ("3.5/7", Fraction(1, 2)),
+        ("1/0.25", 4),
+        ("-5%", -5),
+        ("-45°", -45),
         ("50 percent", 50),
         ("50\\%", 50),
         ("45^\\circ", 45),
@@ -272,6 +277,8 @@ def test_units_have_one_spelling() -> None:
 
     assert unit("3 cm^2") == unit("3\\text{ square centimeters}") == unit("3 sq. cm") == unit("3 cm²")
     assert unit("3 m/s") == unit("3 meters per second")
+    assert unit("9.8 m/s^2") == unit("9.8 meters per square second")
+    assert unit("70 mph") == unit("70 miles per hour")
     assert unit("$3") == unit("3 dollars") == unit("3 USD") == unit("USD 3")
     assert unit("3 cm") != unit("3 m")
     assert unit("3 apples") == unit("3 Apple")
