@@ -175,18 +175,32 @@ def _collections(one: Node, other: Node) -> bool | None:
 
 def _same_members(ours: Sequence[Node], theirs: Sequence[Node], *, repeated: bool) -> bool:
     if not repeated:
-        return all(any(is_equal(one, other) for other in theirs) for one in ours) and all(
-            any(is_equal(one, other) for one in ours) for other in theirs
+        return all(_find(one, theirs) is not None for one in ours) and all(
+            _find(other, ours) is not None for other in theirs
         )
     if len(ours) != len(theirs):
         return False
     left = list(theirs)
     for one in ours:
-        index = next((index for index, other in enumerate(left) if is_equal(one, other)), None)
+        index = _find(one, left)
         if index is None:
             return False
         del left[index]
     return True
+
+
+def _find(node: Node, among: Sequence[Node]) -> int | None:
+    """Where an equal answer is. Raises TooLargeError where only those may be equal that are too large to tell."""
+    too_large: TooLargeError | None = None
+    for index, other in enumerate(among):
+        try:
+            if is_equal(node, other):
+                return index
+        except TooLargeError as error:
+            too_large = error
+    if too_large is not None:
+        raise too_large
+    return None
 
 
 def _sets(one: Node, other: Node) -> bool | None:
