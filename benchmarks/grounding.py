@@ -3,8 +3,8 @@
 Counts trajectories whose answer changes with no quantity that the problem states, how many are right among them and among the
 others, what a vote of grounded ones alone would say, and how often an answer that is verified by `agreement` is right: as it is
 now, as it was before (two programs that differ in more than names, whatever they do), and if the programs of one behaviour
-had to have several forms as well. Of two different programs that give one problem the same answer it counts how often they
-behave alike. No search knows a reference answer.
+had to have several forms, or the answer half of the votes, as well. Of two different programs that give one problem the same
+answer it counts how often they behave alike. No search knows a reference answer.
 
 `python -m benchmarks.grounding nano:development:200 --data FOLDER [--model nano] [--tokens 600]` starts a stack in that folder.
 The last line is a JSON object; rates have Wilson intervals.
@@ -91,6 +91,13 @@ class Searched:
         found = self.result.verification
         return self.level is VerificationLevel.AGREEMENT and found is not None and found.forms >= 2
 
+    @property
+    def agreed_by_half(self) -> bool:
+        """Whether the answer that is verified by agreement has at least half of the votes."""
+        found = self.result.verification
+        agreed = self.level is VerificationLevel.AGREEMENT
+        return agreed and found is not None and 2 * found.votes >= found.total_votes
+
 
 async def search(
     problem: Problem, options: argparse.Namespace, searches: SearchClient, sandbox: SandboxClient
@@ -147,13 +154,13 @@ def ends(nodes: Sequence[NodeView]) -> list[tuple[NodeView, list[NodeView]]]:
     return found
 
 
-def rate(right: Sequence[bool]) -> dict[str, Any]:
-    """How many, how many of them right, and the share with its interval."""
-    count = sum(right)
-    if not right:
-        return {"n": 0, "right": 0}
-    edges = [round(edge, 4) for edge in wilson(count, len(right))]
-    return {"n": len(right), "right": count, "share": round(count / len(right), 4), "ci95": edges}
+def rate(holds: Sequence[bool]) -> dict[str, Any]:
+    """Of how many it was asked, of how many it holds, and the share with its interval."""
+    count = sum(holds)
+    if not holds:
+        return {"n": 0, "count": 0}
+    edges = [round(edge, 4) for edge in wilson(count, len(holds))]
+    return {"n": len(holds), "count": count, "share": round(count / len(holds), 4), "ci95": edges}
 
 
 def alike(found: Sequence[Searched], *, right: bool) -> list[bool]:
@@ -213,6 +220,7 @@ def figures(found: Sequence[Searched], options: argparse.Namespace) -> dict[str,
         "agreement_before": rate([each.right for each in found if each.agreed_before]),
         "agreement": rate([each.right for each in found if each.level is VerificationLevel.AGREEMENT]),
         "agreement_in_several_forms": rate([each.right for each in found if each.agreed_in_forms]),
+        "agreement_by_half": rate([each.right for each in found if each.agreed_by_half]),
         "execution": rate([each.right for each in found if each.level is VerificationLevel.EXECUTION]),
         "none": rate([each.right for each in found if each.level is VerificationLevel.NONE]),
         "runs_a_trajectory": round(sum(each.runs for each in found) / max(1, len(trajectories)), 2),

@@ -155,6 +155,9 @@ class _Orderer(ast.NodeTransformer):
 
     def visit_BinOp(self, node: ast.BinOp) -> ast.AST:
         self.generic_visit(node)
+        if isinstance(node.op, ast.Sub):
+            # a - b is a + (-b), so that it is the same as -b + a.
+            node = ast.BinOp(node.left, ast.Add(), _negated(node.right))
         if not isinstance(node.op, ast.Add | ast.Mult):
             return (_compute(node.left, node.op, node.right) if self._compute else None) or node
         numbers: list[ast.expr] = []
@@ -167,6 +170,11 @@ class _Orderer(ast.NodeTransformer):
         for operand in rest:
             first = ast.BinOp(first, node.op, operand)
         return first
+
+
+def _negated(node: ast.expr) -> ast.expr:
+    value = _number(node)
+    return ast.UnaryOp(ast.USub(), node) if value is None else _constant(-value)
 
 
 def _operands(node: ast.expr, kind: type[ast.operator]) -> Iterator[ast.expr]:

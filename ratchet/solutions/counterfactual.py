@@ -16,7 +16,9 @@ import ast
 import re
 import warnings
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 from itertools import chain, islice
 
 from ratchet.solutions.quantities import Quantity, Reading, find_quantities, is_telling
@@ -30,7 +32,9 @@ _FACTORS = (
     *(Fraction(3, 2), Fraction(3, 4), Fraction(4), Fraction(5)),
 )
 """In this order: with a multiple, what could be divided evenly before mostly still can."""
-_NEAR = 200
+MAX_QUANTITIES = 12
+"""The first of the text; what it states beyond that stays as it is."""
+_NEAR = 100
 """Neighbours of a size are looked for up to so far away."""
 _FEWEST_DIGITS = 2
 """A third may be written 0.33, and is not recognized in 0.3."""
@@ -46,9 +50,10 @@ def make_variants(problem: str) -> list[Variant]:
     last changes all of them to neighbours, which have other divisors: multiples leave a remainder or a common divisor as it
     is. It only tells whether an answer responds: where division is not even, programs of one function round in their own ways.
     """
-    classes = _by_size(find_quantities(problem))
+    all_classes = _by_size(find_quantities(problem))
+    classes = dict(islice(all_classes.items(), MAX_QUANTITIES))
     owned = _owners(classes)
-    taken = set(owned)
+    taken = {*owned, *all_classes}
     changes: list[list[Variant]] = []
     neighbours: list[Variant] = []
     for size, readings in classes.items():
@@ -96,31 +101,37 @@ def _owners(classes: Mapping[Fraction, tuple[Reading, ...]]) -> dict[Fraction, t
 def _other_sizes(
     size: Fraction, readings: Sequence[Reading], taken: Container[Fraction], *, near_first: bool = False
 ) -> Iterator[Fraction]:
-    """Sizes that the quantity could have as well, the best first: of the same kind, and not that of another quantity."""
+    """Sizes that the quantity could have as well, the best first: of the same kind, and not that of another quantity.
+
+    Where a text is full of quantities, some come last whose derived numbers are of another kind, or those of others.
+    """
     whole = size.denominator == 1
     near = chain.from_iterable((size + step, size - step) for step in range(1, _NEAR))
     multiples = (size * factor for factor in _FACTORS)
+    told = [(old, reading) for reading in readings if (old := reading.value(size)) and is_telling(old)]
     tried: set[Fraction] = set()
+    sound: list[Fraction] = []
     for other in chain(near, multiples) if near_first else chain(multiples, near):
-        if other in tried or (whole and other.denominator != 1):
+        if other in tried or other in taken or other <= 0 or (whole and other.denominator != 1):
             continue
         tried.add(other)
-        if all(_keeps_kind(reading, size, other, taken) for reading in readings):
-            yield other
+        pairs = [(old, reading.value(other)) for old, reading in told]
+        if all(_stays_share(old, new) for old, new in pairs):
+            if all(_keeps_kind(old, new, taken) for old, new in pairs):
+                yield other
+            else:
+                sound.append(other)
+    yield from sound
 
 
-def _keeps_kind(reading: Reading, size: Fraction, other: Fraction, taken: Container[Fraction]) -> bool:
-    """Whether a whole number stays one, a share of a whole stays one, and no number that is taken comes out."""
-    old, new = reading.value(size), reading.value(other)
-    if old is None or not is_telling(old):
-        return True
-    return (
-        new is not None
-        and is_telling(new)
-        and new not in taken
-        and (old.denominator > 1 or new.denominator == 1)
-        and (old > 1 or new < 1)
-    )
+def _keeps_kind(old: Fraction, new: Fraction | None, taken: Container[Fraction]) -> bool:
+    """Whether a whole number stays one, and no number that is taken comes out."""
+    return new is not None and new not in taken and (old.denominator > 1 or new.denominator == 1)
+
+
+def _stays_share(old: Fraction, new: Fraction | None) -> bool:
+    """Whether the number still tells something, and a share of a whole stays one."""
+    return new is not None and is_telling(new) and (old > 1 or new < 1)
 
 
 def _mapping(
@@ -143,27 +154,55 @@ def apply_variant(steps: Sequence[str], variant: Variant) -> list[str]:
     return [_changed(step, variant) for step in steps]
 
 
+@dataclass(frozen=True, slots=True)
+class _Literal:
+    """A number in a step's code, and the bytes (UTF-8) where it stands."""
+
+    start: int
+    end: int
+    value: int | float
+
+
 def _changed(step: str, variant: Variant) -> str:
+    source = step.encode("utf-8", "surrogatepass")
+    pieces: list[bytes] = []
+    end = 0
+    for literal in _literals(step):
+        new = _replacement(literal.value, variant)
+        if new is not None and literal.start >= end:
+            pieces += [source[end : literal.start], new.encode()]
+            end = literal.end
+    return b"".join([*pieces, source[end:]]).decode("utf-8", "surrogatepass")
+
+
+@lru_cache(maxsize=64)
+def _literals(step: str) -> Sequence[_Literal]:
+    """The numbers in the step's code, in their order; none where it is no Python."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             tree = ast.parse(step)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return step
-    # Places are in bytes of UTF-8, which is how the parser counts.
-    lines = re.split(rb"(?<=\n)|(?<=\r)(?!\n)", step.encode("utf-8", "surrogatepass"))
-    for node in sorted(_numbers(tree), key=lambda node: (node.lineno, node.col_offset), reverse=True):
-        new = _literal(node.value, variant)
-        line, start, end = node.lineno - 1, node.col_offset, node.end_col_offset
-        if new is not None and _is_literal(lines[line][start:end], node.value):
-            lines[line] = lines[line][:start] + new.encode() + lines[line][end:]
-    return b"".join(lines).decode("utf-8", "surrogatepass")
-
-
-def _numbers(tree: ast.AST) -> Iterator[ast.Constant]:
+        return ()
+    source = step.encode("utf-8", "surrogatepass")
+    # Places are in bytes of UTF-8 from the start of a line, which is how the parser counts.
+    lines = [0, *(match.end() for match in re.finditer(rb"\r\n|\r|\n", source))]
+    found: dict[int, _Literal] = {}
     for node in ast.walk(tree):
-        if isinstance(node, ast.Constant) and type(node.value) in (int, float):
-            yield node
+        value = node.value if isinstance(node, ast.Constant) else None
+        if (
+            not isinstance(node, ast.Constant)
+            or not isinstance(value, int | float)
+            or isinstance(value, bool)
+        ):
+            continue
+        if node.end_lineno is None or node.end_col_offset is None or node.end_lineno > len(lines):
+            continue
+        start = lines[node.lineno - 1] + node.col_offset
+        end = lines[node.end_lineno - 1] + node.end_col_offset
+        if _is_literal(source[start:end], value):
+            found[start] = _Literal(start, end, value)
+    return [found[start] for start in sorted(found)]
 
 
 def _is_literal(source: bytes, value: object) -> bool:
@@ -175,9 +214,9 @@ def _is_literal(source: bytes, value: object) -> bool:
     return type(found) is type(value) and found == value
 
 
-def _literal(value: object, variant: Variant) -> str | None:
+def _replacement(value: float, variant: Variant) -> str | None:
     """What is written in the place of a number; None: it stays. A whole number stays one where the new size is one."""
-    if not isinstance(value, int | float) or value in (float("inf"), float("-inf")):
+    if value in (float("inf"), float("-inf")):
         return None
     # As it is written: 0.1 is a tenth, and not the nearest binary fraction.
     old = Fraction(value) if isinstance(value, int) else Fraction(repr(value))

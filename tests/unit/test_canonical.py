@@ -25,6 +25,7 @@ LOOP = "s = 0\nfor i in range(10):\n    s += i * 2\nprint(s)"
             "import math\na = math.pi\nb = math.e\nprint(a * b)",
             "from math import pi  # not used\nimport math as m\nprint(m.e * m.pi)",
         ],
+        ["import math\nprint(math.pi - 3)", "from math import pi\nimport math\nprint(-3 + math.pi)"],
         [LOOP, "k = 3\nt = 0\nfor j in range(5 + 5):\n    t += 2 * j\nprint(t)"],
         ["print((x := 3) + 2 + 5)", "print(7 + (y := 3))"],
     ],
@@ -75,6 +76,7 @@ def test_forms_differ_in_what_is_computed_on_the_way() -> None:
     programs = [
         ["rolls = 9 * 6", "print(rolls - 17)"],
         ["print(6 * 9 - 17)"],
+        ["print(-17 + 9 * 6)"],
         ["print(54 - 17)"],
         ["print(sum([6] * 9) - 17)"],
     ]
