@@ -77,6 +77,36 @@ def calibration(results: Results) -> Rows:
     ]
 
 
+GROUNDING = {
+    "answers": ("answers of the searches", "right"),
+    "vote_of_grounded": ("a vote of grounded trajectories alone", "right"),
+    "agreement": ("verified by `agreement`", "right"),
+    "agreement_in_several_forms": ("of these, found in two forms or more", "right"),
+    "agreement_by_half": ("of these, with at least half of the votes", "right"),
+    "execution": ("verified by `execution`", "right"),
+    "none": ("not verified", "right"),
+    "agreement_before": ("`agreement` as it was: two programs that differ in more than names", "right"),
+    "trajectories.ungrounded": ("trajectories", "not grounded"),
+    "trajectories.right_of_grounded": ("grounded trajectories", "right"),
+    "trajectories.right_of_ungrounded": ("others", "right"),
+    "pairs_that_behave_alike.right": ("pairs of programs with the same right answer", "behave alike"),
+    "pairs_that_behave_alike.wrong": ("pairs of programs with the same wrong answer", "behave alike"),
+}
+
+
+def grounding(results: Results) -> Rows:
+    """What an execution means: rates of the benchmark of groundedness."""
+    rows = [["of", "number", "how many are", "share", "95 % (Wilson)"]]
+    figures = results["grounding-nano"].figures
+    for path, (of, what) in GROUNDING.items():
+        found = figures
+        for key in path.split("."):
+            found = found[key]
+        share = [f"{100 * found['share']:.1f} %", f"{interval(found['ci95'])} %"] if found["n"] else ["", ""]
+        rows.append([of, str(found["n"]), f"{what}: {found['count']}", *share])
+    return rows
+
+
 _EVALUATED = tuple(STRATEGIES)
 TABLES = {
     "gsm8k": Table(_EVALUATED, accuracy),
@@ -84,5 +114,6 @@ TABLES = {
     "gsm8k-trees": Table(("gsm8k-trees",), trees),
     "trust": Table(("gsm8k-mcts",), trust, Below.NOTHING),
     "calibration": Table(("gsm8k-trees", "gsm8k-mcts"), calibration),
+    "grounding": Table(("grounding-nano",), grounding),
     "readme-gsm8k": Table(_EVALUATED, accuracy, Below.COMMANDS),
 }
