@@ -16,7 +16,7 @@ SEED     ?=
 ROUNDS   ?= 4
 ARGS     ?=
 JOBS     ?= 2
-PARALLEL  = --numprocesses $(JOBS) --dist loadgroup --no-loadscope-reorder
+PARALLEL  = --numprocesses $(JOBS) --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help env dev demo up eval rounds nano attack bench-sandbox soak compose-test test test-all tables lint format clean

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from ratchet.stack import ports
 from ratchet.stack.postgres import Postgres, drop_database, ensure_database, running_postgres
@@ -22,13 +24,31 @@ from tests.models import make_memorised_checkpoint
 from tests.running_stack import Running, running_stack
 from tests.small_rounds import Rounds, running_rounds
 
+SHARED_STACKS = {
+    "tests/e2e/test_search.py": "stack",
+    "tests/e2e/test_bad_input.py": "stack",
+    "tests/e2e/test_openapi.py": "stack",
+    "tests/chaos/test_kill.py": "stack",
+    "tests/e2e/test_rounds.py": "rounds",
+    "tests/chaos/test_round_kills.py": "rounds",
+}
+"""Files whose tests use a stack of the session, and which."""
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """For `--dist loadgroup`: the tests of a file are a group, unless the file says with which others it shares a stack."""
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(str(item.path)))
+
+class ByStack(LoadScopeScheduling):
+    """Gives a file to one process, and the files of a shared stack to the same one.
+
+    pytest-xdist's own `loadgroup` does nothing with pytest 9.2: it renames tests in a way that no longer takes.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return SHARED_STACKS.get(file, file)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByStack:
+    """What xdist asks for a scheduler."""
+    return ByStack(config, log)
 
 
 @pytest.fixture(scope="session")

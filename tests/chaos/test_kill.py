@@ -17,8 +17,6 @@ from ratchet.states import SEARCH_TRANSITIONS, SearchState, is_end
 from tests.models import REMEMBERED
 from tests.running_stack import Running
 
-pytestmark = pytest.mark.xdist_group("stack")
-
 PARTS = ["policy", "prm", "sandbox", "search", "search-worker-1", "trainer", "postgres", "valkey"]
 FIGS = REMEMBERED[5]
 ROLLOUTS = 120

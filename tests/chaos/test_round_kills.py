@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 
 import psutil
-import pytest
 
 from ratchet.contracts.rounds import RoundView
 from ratchet.contracts.trainer import ModelKind
@@ -18,8 +17,6 @@ from ratchet.models.checkpoint import local_checkpoint
 from ratchet.stack.supervisor import ChildState
 from ratchet.states import ModelState, RoundState
 from tests.small_rounds import HELD_OUT, TRAIN, Rounds, is_over, trained_versions
-
-pytestmark = pytest.mark.xdist_group("rounds")
 
 STAGES = (RoundState.SEARCHING, RoundState.TRAINING_POLICY, RoundState.TRAINING_PRM, RoundState.EVALUATING)
 GREEDY = {"system": False}

@@ -13,8 +13,6 @@ import pytest
 from tests.models import CORPUS, HOPELESS
 from tests.running_stack import ROOT, Running, ratchet
 
-pytestmark = pytest.mark.xdist_group("stack")
-
 FULL_DISK = """
 import sys
 from pathlib import Path

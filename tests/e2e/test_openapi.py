@@ -14,8 +14,6 @@ from tests.models import REMEMBERED
 from tests.running_stack import Running
 from tests.served_app import generated_requests
 
-pytestmark = pytest.mark.xdist_group("stack")
-
 GoodRequests = Callable[[httpx.AsyncClient, Running], Awaitable[Mapping[str, httpx.Response]]]
 STEPS = {"steps": ["x = 6 * 7", "print(x)"]}
 NANO = {"uri": str(Path(__file__).parents[2] / "models" / "nano" / "policy")}

@@ -29,8 +29,6 @@ from tests.small_rounds import (
     trained_versions,
 )
 
-pytestmark = pytest.mark.xdist_group("rounds")
-
 BASE = "nano@"
 PROBLEM = "There are 7 cups in a box. How many cups are in 9 boxes?"
 

@@ -13,8 +13,6 @@ from ratchet.states import SEARCH_TRANSITIONS, SearchState, is_end
 from tests.models import ENDLESS, HOPELESS, REMEMBERED
 from tests.running_stack import Running, ratchet
 
-pytestmark = pytest.mark.xdist_group("stack")
-
 CUPS, PENS, EGGS, NUTS, KEYS, FIGS = REMEMBERED
 LONG = {
     # No natural end within the test: the temperature keeps the tree growing.

@@ -24,7 +24,7 @@ def test_the_answer_is_true_false_or_null_for_what_is_too_large() -> None:
     ['"x"', "1", "[]", '["add"]', '["add", "", "x"]', '["call", 1, []]', '{"kind": "add"}', "nonsense", ""],
 )
 def test_what_is_no_tree_is_refused(tree: str) -> None:
-    with pytest.raises(ValueError, match="not a tree|Expecting value"):
+    with pytest.raises(ValueError, match=r"not a tree|Expecting value"):
         compare(json.dumps([tree, '["number", "1", []]']))
 
 
