@@ -36,7 +36,7 @@ from services.search.strategies import (
     Task,
     Tree,
 )
-from services.search.votes import Group, Independence, free_draws, hardly_overtaken, tally
+from services.search.votes import Independence, hardly_overtaken, tally
 
 R = TypeVar("R")
 _STEP_TEXT: TypeAdapter[str] = TypeAdapter(StepText)
@@ -201,19 +201,9 @@ def _reason_to_end(search: Search, strategy: Strategy, deadline: float) -> str |
         if search.reference is not None:
             if any(node.value_sum > 0 for node in search.tree.terminals()):
                 return "a trajectory gives the reference answer"
-        elif hardly_overtaken(votes, least) and _found_independently(search, votes[0]) >= least:
+        elif hardly_overtaken(votes, least) and Independence().count(votes[0].trajectories) >= least:
             return "the leading answer can hardly be overtaken"
     return None
-
-
-def _found_independently(search: Search, group: Group) -> int:
-    """How often the answer was found independently, whatever its programs are worth."""
-    return Independence(free_draws(search.tree, sampled=is_sampled(search.request))).count(group.trajectories)
-
-
-def is_sampled(request: SearchRequest) -> bool:
-    """Whether two rollouts from the root are two draws: at temperature 0 they are one and the same."""
-    return request.strategy is not StrategyName.GREEDY and request.parameters.temperature > 0
 
 
 def _why_nothing_is_left(search: Search) -> str:

@@ -24,8 +24,8 @@ from ratchet.states import SearchState
 from ratchet.store.search_results import SearchOutcome
 from services.search.confidence import confidence
 from services.search.grounding import Evidence, gather_evidence
-from services.search.run import Search, is_sampled
-from services.search.votes import Group, free_draws, tally
+from services.search.run import Search
+from services.search.votes import Group, tally
 
 MAX_GROUPS = 4
 """Answers that are tried, the leading one first, until a program gives one again."""
@@ -87,13 +87,12 @@ async def _first_confirmed(
     search: Search, groups: Sequence[Group], variants: Sequence[Variant], sandbox: SandboxClient
 ) -> tuple[Group | None, Evidence]:
     """The first answer that a program gives again, and the evidence for it; where there is none, the leading answer."""
-    draws = free_draws(search.tree, sampled=is_sampled(search.request))
     for group in groups[:MAX_GROUPS]:
         # For an agreement all programs that may agree are tried.
         one_is_enough = search.request.require is VerificationLevel.EXECUTION or await _equals_reference(
             search, group, sandbox
         )
-        evidence = await gather_evidence(group, variants, sandbox, draws, one_is_enough=one_is_enough)
+        evidence = await gather_evidence(group, variants, sandbox, one_is_enough=one_is_enough)
         if evidence.programs:
             return group, evidence
     return (groups[0] if groups else None), Evidence()

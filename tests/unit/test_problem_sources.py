@@ -26,7 +26,7 @@ GSM8K = [
 ]
 MATH = [
     {"problem": "Find $x$.", "level": "Level 4", "type": "Algebra", "solution": r"It is $\boxed{\sqrt{2}}$."},
-    {"problem": "Which?", "level": "Level ?", "type": "Algebra", "solution": r"$\boxed{\text{(C)}}$"},
+    {"problem": "Which?", "level": "Level ?", "type": "Algebra", "solution": r"$\boxed{\text{It depends}}$"},
     {"problem": "Why?", "level": "Level 1", "type": "Algebra", "solution": "Because."},
 ]
 
