@@ -15,7 +15,7 @@ from ratchet.states import ROUND_ENDS, ModelState
 from tests.running_stack import Running, running_stack
 
 NANO = Path("nano")
-TRAIN, DEVELOPMENT, HELD_OUT, SYSTEM = 40, 20, 20, 10
+TRAIN, DEVELOPMENT, HELD_OUT, SYSTEM = 30, 12, 12, 8
 """Problems of each split, and those of development on which the gate compares whole systems."""
 PROMOTE_ANYWAY = {"alpha": 1e-9, "tolerance": 1.0}
 SMALL: dict[str, Any] = {
