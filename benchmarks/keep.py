@@ -102,10 +102,14 @@ def this_machine() -> str:
 def run_and_show(command: list[str]) -> str:
     """Run the command from the repository's root, show its output as it comes, and return it.
 
-    Raises subprocess.CalledProcessError when the command fails.
+    `python` and `ratchet` are those of this environment, also where it was not activated. Raises
+    subprocess.CalledProcessError when the command fails.
     """
     lines = []
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    with subprocess.Popen(
+        command, cwd=ROOT, env=os.environ | {"PATH": path}, stdout=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdout is not None
         for line in process.stdout:
             print(line, end="", flush=True)
