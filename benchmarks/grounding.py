@@ -87,7 +87,7 @@ class Searched:
 
     @property
     def agreed_in_forms(self) -> bool:
-        """Whether the programs that agree differ in what they compute, and not only in how they begin."""
+        """Whether the programs that agree differ in what they compute, and not only in how often they were drawn."""
         found = self.result.verification
         return self.level is VerificationLevel.AGREEMENT and found is not None and found.forms >= 2
 

@@ -179,7 +179,7 @@ class Verification(Contract):
     independent_programs: int = Field(
         ge=0,
         description="How often a program that behaves like the solution, re-executed clean, was found independently: "
-        "trajectories that share their first step are one find.",
+        "trajectories that share their first step count as often as the policy began with it afresh.",
     )
     forms: int = Field(
         ge=0,

@@ -170,6 +170,13 @@ def check_level(proof: Proof, good: Sequence[ProofProgram]) -> Check:
     needed = max(needed, proof.verification.independent_programs)
     if found < needed:
         return Check(name, False, f"{detail}, needed: {needed}")
+    verification = proof.verification
+    if level is VerificationLevel.AGREEMENT and 2 * verification.votes < verification.total_votes:
+        return Check(
+            name,
+            False,
+            f"{detail}, but {verification.votes} of {verification.total_votes} votes are not half",
+        )
     if level is not VerificationLevel.REFERENCE and _behaviour(good[0]).grounded is False:
         return Check(name, False, f"{detail}, but the answer depends on no quantity")
     return Check(name, True, detail)

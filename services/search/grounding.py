@@ -6,7 +6,7 @@ before one that does not.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ratchet.clients import SandboxClient, SandboxFailedError
@@ -67,13 +67,14 @@ async def gather_evidence(
     group: Group,
     variants: Sequence[Variant],
     sandbox: SandboxClient,
+    draws: Mapping[str, int],
     *,
     one_is_enough: bool,
 ) -> Evidence:
     """Re-execute the answer's programs and their variants, at most MAX_PROGRAMS of them.
 
-    `one_is_enough`: the best program alone, and the others only where it does not stand. Raises ServiceError,
-    SandboxFailedError.
+    `draws`: how often the policy began with each first step. `one_is_enough`: the best program alone, and the others only
+    where it does not stand. Raises ServiceError, SandboxFailedError.
     """
     by_form: dict[str, list[Trajectory]] = {}
     for trajectory in group.trajectories:
@@ -84,7 +85,7 @@ async def gather_evidence(
         confirmed += await _confirm(tried, group.answer, variants, sandbox)
         if any(program.behaviour.grounded is not False for program in confirmed):
             break
-    return _strongest(confirmed)
+    return _strongest(confirmed, draws)
 
 
 async def _confirm(
@@ -126,14 +127,14 @@ async def _reexecute(trajectory: Trajectory, sandbox: SandboxClient) -> tuple[st
     return tuple(step.stdout for step in response.steps)
 
 
-def _strongest(confirmed: Sequence[ConfirmedProgram]) -> Evidence:
+def _strongest(confirmed: Sequence[ConfirmedProgram], draws: Mapping[str, int]) -> Evidence:
     """The behaviour that is grounded and was found independently most often; of equals the one with the best program."""
     alike: dict[str, list[ConfirmedProgram]] = {}
     for program in confirmed:
         # Where nothing could be changed, all that is known is that they give the same answer.
         behaviour = program.behaviour
         alike.setdefault("" if behaviour.grounded is None else behaviour.signature, []).append(program)
-    found = [_evidence(programs, Independence()) for programs in alike.values()]
+    found = [_evidence(programs, Independence(draws)) for programs in alike.values()]
     # `max` takes the first of equals.
     return max(
         found,
@@ -149,9 +150,7 @@ def _evidence(programs: Sequence[ConfirmedProgram], independence: Independence) 
     for program in programs:
         behaviour = program.behaviour
         if behaviour.grounded is None:
-            found.append(
-                0 if behaviour.signature in forms else min(1, independence.count(program.trajectories))
-            )
+            found.append(0 if behaviour.signature in forms else independence.count(program.trajectories, 1))
             forms.add(behaviour.signature)
         else:
             found.append(independence.count(program.trajectories))

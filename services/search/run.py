@@ -36,7 +36,7 @@ from services.search.strategies import (
     Task,
     Tree,
 )
-from services.search.votes import Independence, hardly_overtaken, tally
+from services.search.votes import Group, Independence, free_draws, hardly_overtaken, has_half, tally
 
 R = TypeVar("R")
 _STEP_TEXT: TypeAdapter[str] = TypeAdapter(StepText)
@@ -201,9 +201,22 @@ def _reason_to_end(search: Search, strategy: Strategy, deadline: float) -> str |
         if search.reference is not None:
             if any(node.value_sum > 0 for node in search.tree.terminals()):
                 return "a trajectory gives the reference answer"
-        elif hardly_overtaken(votes, least) and Independence().count(votes[0].trajectories) >= least:
+        elif hardly_overtaken(votes, least) and _in_reach(search, votes, least):
             return "the leading answer can hardly be overtaken"
     return None
+
+
+def _in_reach(search: Search, groups: list[Group], least: int) -> bool:
+    """Whether the leading answer can be verified as was asked for, whatever its programs are worth."""
+    if search.request.require is VerificationLevel.EXECUTION:
+        return True
+    independence = Independence(free_draws(search.tree, sampled=is_sampled(search.request)))
+    return independence.count(groups[0].trajectories) >= least and has_half(groups, groups[0])
+
+
+def is_sampled(request: SearchRequest) -> bool:
+    """Whether two rollouts from the root are two draws: at temperature 0 they are one and the same."""
+    return request.strategy is not StrategyName.GREEDY and request.parameters.temperature > 0
 
 
 def _why_nothing_is_left(search: Search) -> str:

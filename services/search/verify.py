@@ -3,7 +3,8 @@
 The programs of the leading answers are re-executed from nothing in a clean jail; what they print there is what counts. A
 program stands for its answer only if the answer depends on what the problem states (`grounding.py`). With a reference answer
 the verifier alone compares with it. Without one, an answer is `agreement` when programs of one behaviour were found
-independently often enough and no other answer has more PRM score behind it; one grounded program is `execution`. Where the
+independently often enough, at least half of all votes are for it, and no other answer has more PRM score behind it; one
+grounded program is `execution`. Where the
 problem states no quantity, groundedness cannot be told, and is not asked for.
 
 Which answer is chosen does not depend on groundedness: a vote of grounded programs alone was measured to be no better.
@@ -24,8 +25,8 @@ from ratchet.states import SearchState
 from ratchet.store.search_results import SearchOutcome
 from services.search.confidence import confidence
 from services.search.grounding import Evidence, gather_evidence
-from services.search.run import Search
-from services.search.votes import Group, tally
+from services.search.run import Search, is_sampled
+from services.search.votes import Group, free_draws, has_half, tally
 
 MAX_GROUPS = 4
 """Answers that are tried, the leading one first, until a program gives one again."""
@@ -87,12 +88,13 @@ async def _first_confirmed(
     search: Search, groups: Sequence[Group], variants: Sequence[Variant], sandbox: SandboxClient
 ) -> tuple[Group | None, Evidence]:
     """The first answer that a program gives again, and the evidence for it; where there is none, the leading answer."""
+    draws = free_draws(search.tree, sampled=is_sampled(search.request))
     for group in groups[:MAX_GROUPS]:
         # For an agreement all programs that may agree are tried.
         one_is_enough = search.request.require is VerificationLevel.EXECUTION or await _equals_reference(
             search, group, sandbox
         )
-        evidence = await gather_evidence(group, variants, sandbox, one_is_enough=one_is_enough)
+        evidence = await gather_evidence(group, variants, sandbox, draws, one_is_enough=one_is_enough)
         if evidence.programs:
             return group, evidence
     return (groups[0] if groups else None), Evidence()
@@ -133,7 +135,8 @@ async def _level(
     if evidence.grounded is False:
         return VerificationLevel.NONE
     prm_stands_behind = all(chosen.prm_share >= group.prm_share for group in groups)
-    if evidence.independent_programs >= search.request.parameters.min_agreement and prm_stands_behind:
+    agreed = evidence.independent_programs >= search.request.parameters.min_agreement
+    if agreed and prm_stands_behind and has_half(groups, chosen):
         return VerificationLevel.AGREEMENT
     return VerificationLevel.EXECUTION
 

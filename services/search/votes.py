@@ -1,6 +1,6 @@
 """Which answer of a search leads? Its trajectories by answer, each group with its votes and its share of the vote."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ratchet.solutions.votes import count_votes
@@ -81,17 +81,36 @@ def tally(tree: Tree, strategy: Strategy) -> list[Group]:
     ]
 
 
+def free_draws(tree: Tree, *, sampled: bool) -> dict[str, int]:
+    """For each first step, how often the policy began with it afresh; once where nothing is sampled (temperature 0)."""
+    return {first: draws if sampled else 1 for first, draws in tree.free_draws().items()}
+
+
 class Independence:
-    """Counts finds that are independent of one another: trajectories that share their first step are one find."""
+    """Counts which trajectories were found independently of one another: each free draw from the root counts once.
 
-    def __init__(self) -> None:
-        self._first_steps: set[str] = set()
+    Trajectories below one first step share what the policy began with, and are as many finds as there were draws of it.
+    """
 
-    def count(self, trajectories: Iterable[Trajectory]) -> int:
-        """How many first steps these have that nothing counted before has."""
-        new = {trajectory.steps[0].id for trajectory in trajectories} - self._first_steps
-        self._first_steps |= new
-        return len(new)
+    def __init__(self, draws: Mapping[str, int]) -> None:
+        self._left = dict(draws)
+
+    def count(self, trajectories: Iterable[Trajectory], most: int | None = None) -> int:
+        """How many of their votes are independent of each other and of all that were counted before; at most `most`."""
+        found = 0
+        for trajectory in trajectories:
+            first = trajectory.steps[0].id
+            taken = min(trajectory.end.visits, self._left[first])
+            if most is not None:
+                taken = min(taken, most - found)
+            self._left[first] -= taken
+            found += taken
+        return found
+
+
+def has_half(groups: Sequence[Group], group: Group) -> bool:
+    """Whether the answer has at least half of all votes: with fewer, most of what the policy wrote says otherwise."""
+    return 2 * group.votes >= sum(each.votes for each in groups)
 
 
 def _trajectory(tree: Tree, strategy: Strategy, end: Node) -> Trajectory:

@@ -116,10 +116,26 @@ async def test_programs_of_one_behaviour_agree_whatever_they_look_like(client: S
     assert await holds(outcome, client)
 
 
-async def test_a_program_does_not_agree_with_itself(client: SandboxClient) -> None:
+async def test_one_program_drawn_twice_was_found_twice_but_not_at_temperature_0(
+    client: SandboxClient,
+) -> None:
     _, outcome = await concluded(client, (COMPUTED, "37"), (COMPUTED, "37"))
+    assert summary(outcome) == (VerificationLevel.AGREEMENT, True, 2)
+    assert forms(outcome) == 1
+    assert await holds(outcome, client)
+    cold = {"temperature": 0.0}
+    _, outcome = await concluded(client, (COMPUTED, "37"), (COMPUTED, "37"), parameters=cold)
     assert summary(outcome) == (VerificationLevel.EXECUTION, True, 1)
     assert await holds(outcome, client)
+
+
+async def test_an_answer_without_half_of_the_votes_is_no_agreement(client: SandboxClient) -> None:
+    others = [((f"print({number} * 9)",), str(9 * number)) for number in (7, 8, 11)]
+    state, outcome = await concluded(client, (COMPUTED, "37"), (AT_ONCE, "37"), *others)
+    assert (state, outcome.answer) == (SearchState.ANSWERED_UNVERIFIED, "37")
+    assert summary(outcome) == (VerificationLevel.EXECUTION, True, 2)
+    _, outcome = await concluded(client, (COMPUTED, "37"), (AT_ONCE, "37"), *others[:2])
+    assert summary(outcome)[0] is VerificationLevel.AGREEMENT
 
 
 async def test_equal_answers_of_other_behaviour_do_not_agree(client: SandboxClient) -> None:
@@ -137,7 +153,7 @@ async def test_a_grounded_program_speaks_before_one_that_is_found_more_often(cli
         assert await holds(outcome, client)
 
 
-async def test_one_misconception_found_twice_is_agreement(client: SandboxClient) -> None:
+async def test_one_misconception_drawn_twice_is_agreement(client: SandboxClient) -> None:
     _, outcome = await concluded(client, (FORGETFUL, "54"), (("print(6 * 9)",), "54"))
     assert summary(outcome) == (VerificationLevel.AGREEMENT, True, 2), "evidence, not proof"
 

@@ -1,20 +1,27 @@
 """Votes: trajectories grouped by answer, weighted as the strategy says, and when the first cannot be overtaken."""
 
-import pytest
+import math
 
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ratchet.contracts.sandbox import StepStatus
 from ratchet.solutions.votes import count_votes
 from ratchet.states import NodeState
 from ratchet.store.nodes import NodeRecord
 from services.search.strategies import BestOfN, ExecutedStep, Majority, Rollout, Tree
 from services.search.strategies.mcts import start_rollout
 from services.search.votes import (
+    CERTAIN_ENOUGH,
     Group,
     Independence,
+    free_draws,
     hardly_overtaken,
     tally,
 )
 from services.trainer.stages.evaluate import leading_answer
-from tests.unit.test_strategies import mcts, step
+from tests.unit.test_strategies import mcts, play, step
 
 
 def test_the_heaviest_answer_leads_and_of_equals_the_first_given() -> None:
@@ -99,7 +106,7 @@ def test_no_answer_no_groups() -> None:
     assert not hardly_overtaken([], 2)
 
 
-def test_trajectories_that_share_their_first_step_are_one_find() -> None:
+def test_independent_draws_of_one_beginning_count_each_and_branches_of_one_draw_once() -> None:
     tree, strategy = Tree(), mcts()
     paths = [says("7"), says("7"), (step("y = 1"), step("print(7)", answer="7", value=0.0))]
     first, second, other = (strategy.ask(tree) for _ in paths)
@@ -112,7 +119,60 @@ def test_trajectories_that_share_their_first_step_are_one_find() -> None:
         strategy.tell(tree, Rollout(task, ((step(text, answer="7", value=0.0),),)))
     [group] = tally(tree, strategy)
     assert group.votes == 5
-    assert Independence().count(group.trajectories) == 2
-    counted = Independence()
-    assert sum(counted.count([each]) for each in group.trajectories) == 2
-    assert counted.count(group.trajectories) == 0
+    assert Independence(free_draws(tree, sampled=True)).count(group.trajectories) == 3
+    assert Independence(free_draws(tree, sampled=False)).count(group.trajectories) == 2
+    counted = Independence(free_draws(tree, sampled=True))
+    assert [counted.count([each], 1) for each in group.trajectories].count(1) == 3
+
+
+@given(seed=st.integers(0, 5_000), in_flight=st.integers(1, 6))
+@settings(max_examples=60, deadline=None)
+def test_draws_of_first_steps_are_the_rollouts_that_began_at_the_root(seed: int, in_flight: int) -> None:
+    strategy = mcts()
+    tree, told = play(strategy, seed, in_flight)
+    draws = free_draws(tree, sampled=True)
+    from_root = [rollout for rollout in told if rollout.task.node == tree.root.id]
+    started = [r for r in from_root if r.paths[-1] and r.paths[-1][0].status is StepStatus.OK]
+    assert sum(draws.values()) == len(started)
+    for group in tally(tree, strategy):
+        assert 1 <= Independence(draws).count(group.trajectories) <= group.votes
+
+
+@given(seed=st.integers(0, 5_000), in_flight=st.integers(1, 6))
+@settings(max_examples=60, deadline=None)
+def test_every_answer_is_counted_once_and_shares_sum_to_one(seed: int, in_flight: int) -> None:
+    strategy = mcts()
+    tree, _ = play(strategy, seed, in_flight)
+    groups = tally(tree, strategy)
+    assert sum(group.votes for group in groups) == sum(end.visits for end in tree.terminals())
+    assert len({group.key for group in groups}) == len(groups)
+    assert [group.share for group in groups] == sorted((group.share for group in groups), reverse=True)
+    if groups:
+        assert sum(group.share for group in groups) == pytest.approx(1)
+        assert sum(group.prm_share for group in groups) == pytest.approx(1)
+
+
+def ahead(first: int, second: int) -> float:
+    """P(p > 1/2) for p ~ Beta(first + 1, second + 1), by Simpson's rule over the density."""
+    points = 2_000
+    norm = math.exp(math.lgamma(first + second + 2) - math.lgamma(first + 1) - math.lgamma(second + 1))
+
+    def density(p: float) -> float:
+        return norm * p**first * (1 - p) ** second
+
+    width = 0.5 / points
+    inner = sum((4 if number % 2 else 2) * density(0.5 + number * width) for number in range(1, points))
+    return width / 3 * (density(0.5) + inner + density(1.0))
+
+
+@pytest.mark.parametrize("second", [0, 1, 2, 5, 9])
+def test_the_leader_is_hardly_overtaken_exactly_when_the_beta_integral_says_so(second: int) -> None:
+    for first in range(max(2, second), 24):
+        said = hardly_overtaken(counted(*([first, second] if second else [first])), 2)
+        assert said == (first > second and ahead(first, second) >= CERTAIN_ENOUGH), (first, second)
+
+
+def test_too_few_votes_never_suffice_and_a_third_answer_does_not_matter() -> None:
+    assert not hardly_overtaken(counted(4), 5)
+    assert hardly_overtaken(counted(5), 5)
+    assert hardly_overtaken(counted(9, 2), 2) == hardly_overtaken(counted(9, 2, 2, 1), 2) is True

@@ -92,6 +92,18 @@ class Tree:
             yield node
             current = node.parent
 
+    def free_draws(self) -> dict[str, int]:
+        """For each first step, how often the policy began with it afresh: rollouts from the root, no others."""
+        draws: dict[str, int] = {}
+        for first in self.children(self.root):
+            below, pending = 0, [first]
+            while pending:
+                node = pending.pop()
+                below += node.expansions
+                pending.extend(self.children(node))
+            draws[first.id] = first.visits - below
+        return draws
+
     def terminals(self) -> list[Node]:
         """Ends of trajectories that gave an answer, in the order of their ordinals."""
         found = [node for node in self.nodes.values() if node.answer is not None and node.visits > 0]
