@@ -22,9 +22,9 @@ from ratchet.clients import SandboxClient, SandboxFailedError
 from ratchet.contracts.sandbox import GradeRequest, RunStatus, RunStepsRequest
 from ratchet.contracts.search import Proof, ProofProgram
 from ratchet.solutions.behaviour import REEXECUTION_SEED, ask_variants
-from ratchet.solutions.counterfactual import make_variants
 from ratchet.solutions.proof import (
     Check,
+    asked_variants,
     check_answers,
     check_behaviour,
     check_bundle,
@@ -153,7 +153,7 @@ async def _run_again(
     words = f"prints {printed[:200]}, which {'is' if grade.equal else 'is not'} {answer[:200]} ({grade.rule.value})"
     yield Check(name, grade.equal, words)
     try:
-        [answers] = await ask_variants([program.steps], [printed], make_variants(proof.problem), sandbox)
+        [answers] = await ask_variants([program.steps], [printed], asked_variants(proof), sandbox)
     except SandboxFailedError as error:
         yield Check(f"program {number} variants", False, f"the sandbox could not run them: {error}")
         return

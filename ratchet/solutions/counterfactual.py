@@ -25,6 +25,7 @@ from ratchet.solutions.quantities import Quantity, Reading, find_quantities, is_
 
 MAX_VARIANTS = 12
 """Runs that one program costs at most."""
+_TELLING = 2
 CHANGES = 2
 """Of each quantity, where there is room for both."""
 _FACTORS = (
@@ -71,6 +72,14 @@ def make_variants(problem: str) -> list[Variant]:
     alone = [each[turn] for turn in range(CHANGES) for each in changes if turn < len(each)]
     asked = together + alone if len(changes) > 1 else alone
     return [*asked[: MAX_VARIANTS - 1], _merged(neighbours)]
+
+
+def telling_variants(variants: Sequence[Variant]) -> list[Variant]:
+    """The few of a problem's variants that are enough to tell whether an answer responds: they change all quantities at once.
+
+    To compare two behaviours takes all of them.
+    """
+    return list(variants) if len(variants) <= _TELLING else [variants[0], variants[-1]]
 
 
 def _merged(variants: Iterable[Variant]) -> Variant:

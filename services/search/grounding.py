@@ -7,14 +7,14 @@ before one that does not.
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ratchet.clients import SandboxClient, SandboxFailedError
 from ratchet.contracts.sandbox import RunStatus, RunStepsRequest, StepStatus
 from ratchet.solutions.answers import same_answer
 from ratchet.solutions.behaviour import REEXECUTION_SEED, Behaviour, ask_variants, behaviour_of
 from ratchet.solutions.canonical import count_forms
-from ratchet.solutions.counterfactual import Variant
+from ratchet.solutions.counterfactual import Variant, telling_variants
 from ratchet.solutions.programs import fingerprint, program_of
 from ratchet.solutions.proof import final_answer
 from services.search.interpreter import STEP_MEMORY_MB, STEP_SECONDS
@@ -47,6 +47,8 @@ class Evidence:
     """The one that speaks for the answer first; none where no program gave the answer again."""
     found: tuple[int, ...] = ()
     """For each program: independent finds that no program before it accounts for."""
+    variants: tuple[Variant, ...] = ()
+    """What the programs were asked."""
 
     @property
     def independent_programs(self) -> int:
@@ -74,8 +76,11 @@ async def gather_evidence(
     """Re-execute the answer's programs and their variants, at most MAX_PROGRAMS of them.
 
     `draws`: how often the policy began with each first step. `one_is_enough`: the best program alone, and the others only
-    where it does not stand. Raises ServiceError, SandboxFailedError.
+    where it does not stand; no behaviours are compared, so the few variants that tell whether it responds are enough.
+    Raises ServiceError, SandboxFailedError.
     """
+    if one_is_enough:
+        variants = telling_variants(variants)
     by_form: dict[str, list[Trajectory]] = {}
     for trajectory in group.trajectories:
         by_form.setdefault(fingerprint(program_of(trajectory.texts)), []).append(trajectory)
@@ -85,7 +90,7 @@ async def gather_evidence(
         confirmed += await _confirm(tried, group.answer, variants, sandbox)
         if any(program.behaviour.grounded is not False for program in confirmed):
             break
-    return _strongest(confirmed, draws)
+    return replace(_strongest(confirmed, draws), variants=tuple(variants))
 
 
 async def _confirm(

@@ -61,9 +61,7 @@ async def conclude(
     proof = None
     if verification.level is not VerificationLevel.NONE:
         versions = await sandbox.versions()
-        proof = _proof(
-            search, search_id, created_at, chosen.answer, verification, evidence, variants, versions
-        )
+        proof = _proof(search, search_id, created_at, chosen.answer, verification, evidence, versions)
     return state, SearchOutcome(
         answer=chosen.answer,
         program=program_of(best.texts),
@@ -148,7 +146,6 @@ def _proof(
     answer: str,
     verification: Verification,
     evidence: Evidence,
-    variants: Sequence[Variant],
     versions: dict[str, str],
 ) -> Proof:
     return sealed(
@@ -158,7 +155,7 @@ def _proof(
             answer=answer,
             verification=verification,
             quantities=proof_quantities(search.request.problem),
-            variants=proof_variants(variants),
+            variants=proof_variants(evidence.variants),
             programs=[
                 proof_program(each.best.texts, each.stdout, found, each.behaviour.answers)
                 for each, found in zip(evidence.programs, evidence.found, strict=True)

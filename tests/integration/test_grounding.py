@@ -197,3 +197,13 @@ async def test_a_variant_that_fails_or_is_silent_is_part_of_the_behaviour(client
     silent = ["if 6 < 10: print(6)"]
     [answers] = await ask_variants([silent], ["6"], variants, client)
     assert SILENT in answers
+
+
+async def test_to_tell_whether_one_answer_responds_takes_two_variants(client: SandboxClient) -> None:
+    for require, asked in (("execution", 2), ("agreement", len(make_variants(ROLLS)))):
+        _, outcome = await concluded(client, (COMPUTED, "37"), (AT_ONCE, "37"), require=require)
+        assert outcome.proof is not None
+        assert len(outcome.proof["variants"]) == asked
+        assert [len(program["answers"]) for program in outcome.proof["programs"]][:1] == [asked]
+        assert await holds(outcome, client)
+    assert len(make_variants(ROLLS)) > 2
