@@ -1,9 +1,14 @@
-"""Two exact answers about counted successes: how sure a share is, and whether one of two is better on the same problems.
+"""How sure a share of solved problems is, and whether one of two solvers is better on the same problems.
 
-Pure; counts are of whole problems.
+A problem may be tried with several seeds. Its tries are not independent, so problems are what is counted: intervals and tests
+take each problem's successes together. With one try a problem they are the textbook's.
+
+Pure.
 """
 
 import math
+from collections import Counter
+from collections.abc import Sequence
 
 Z_95 = 1.959963984540054
 """Standard deviations of a normal distribution on either side that hold 95 % of it."""
@@ -13,7 +18,10 @@ def wilson(successes: int, n: int, z: float = Z_95) -> tuple[float, float]:
     """Wilson score interval for a proportion; (0, 1) when nothing was tried."""
     if n == 0:
         return 0.0, 1.0
-    share = successes / n
+    return _wilson(successes / n, n, z)
+
+
+def _wilson(share: float, n: float, z: float) -> tuple[float, float]:
     centre = share + z * z / (2 * n)
     spread = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
     scale = 1 + z * z / n
@@ -28,3 +36,54 @@ def binomial_tail(successes: int, n: int) -> float:
 def mcnemar(first: int, second: int) -> float:
     """p of the exact two-sided McNemar test: so many problems only the first solved, so many only the second."""
     return min(1.0, 2 * binomial_tail(max(first, second), first + second))
+
+
+def clustered_wilson(successes: Sequence[int], tries: int) -> tuple[float, float]:
+    """95 % interval of the share of successes, of problems with `tries` tries each.
+
+    Wilson's, with the effective sample size: as many independent tries as would be just as sure (Korn and Graubard 1998).
+    One try a problem gives `wilson`; tries that always agree count once.
+    """
+    n = len(successes)
+    if n == 0:
+        return 0.0, 1.0
+    share = sum(successes) / (n * tries)
+    variance = sum((each / tries - share) ** 2 for each in successes) / n**2
+    effective = share * (1 - share) / variance if variance > 0 else n
+    # More sure than all tries, or less than the problems, it is only by chance.
+    effective = min(max(effective, n), n * tries)
+    return _wilson(share, effective, Z_95)
+
+
+def paired_interval(differences: Sequence[float]) -> tuple[float, float]:
+    """95 % interval of the mean difference of two solvers' shares of solved tries, problem by problem, each in [-1, 1].
+
+    Bonett and Price (2012): the normal interval once two problems are added, of which each solver alone solves one. With one
+    try a problem it is theirs; with several it is clustered by problem.
+    """
+    adjusted = [*differences, 1.0, -1.0]
+    mean = sum(adjusted) / len(adjusted)
+    variance = sum((each - mean) ** 2 for each in adjusted) / len(adjusted) ** 2
+    spread = Z_95 * math.sqrt(variance)
+    return max(-1.0, mean - spread), min(1.0, mean + spread)
+
+
+def sign_flip(differences: Sequence[int]) -> float:
+    """p of the exact two-sided sign-flip test (Fisher's randomisation test) of "no solver is better on any problem".
+
+    `differences` are of counted successes, problem by problem: under the null each is as likely with the other sign. With one
+    try a problem it is the exact McNemar test.
+    """
+    sizes = Counter(abs(each) for each in differences if each)
+    total, observed = sum(size * n for size, n in sizes.items()), abs(sum(differences))
+    # chances[k]: that the differences with a positive sign sum to k.
+    chances = [1.0]
+    for size, n in sizes.items():
+        of_size = [math.comb(n, k) / (1 << n) for k in range(n + 1)]
+        sums = [0.0] * (len(chances) + size * n)
+        for place, chance in enumerate(chances):
+            for k, share in enumerate(of_size):
+                sums[place + size * k] += chance * share
+        chances = sums
+    # With k positive, the sum of all is 2 k - total.
+    return min(1.0, sum(chance for k, chance in enumerate(chances) if abs(2 * k - total) >= observed))
