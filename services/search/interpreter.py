@@ -3,7 +3,8 @@
 A session of the sandbox runs each step of the tree once, which costs a process that is kept for each branch; where all steps
 of a trajectory take less than that, they are run again from the first. Both give the same results. All steps from the
 problem on are named with each call, so that nothing has to be remembered but results: where a session was lost, a new one
-makes the same states anew. Trajectories of one moment are one request.
+makes the same states anew. What another search of the worker has run from nothing is not run again (`step_memory.py`).
+Trajectories of one moment are one request.
 """
 
 import asyncio
@@ -22,6 +23,7 @@ from ratchet.contracts.sandbox import (
     SessionRequest,
     StepResult,
 )
+from services.search.step_memory import StepMemory
 
 STEP_SECONDS = 10.0
 """For all steps of a trajectory together."""
@@ -35,9 +37,10 @@ SESSION_PAYS_SECONDS = 0.02
 class Interpreter:
     """Use as an async context manager: at its end the session, if there is one, ends."""
 
-    def __init__(self, sandbox: SandboxClient, seed: int) -> None:
+    def __init__(self, sandbox: SandboxClient, seed: int, memory: StepMemory) -> None:
         self._sandbox = sandbox
         self._seed = seed % 2**32
+        self._memory = memory
         self._known: dict[tuple[str, ...], list[StepResult]] = {}
         self._session_pays = False
         self._session: str | None = None
@@ -62,11 +65,17 @@ class Interpreter:
         return await self._batcher.ask(tuple(steps))
 
     async def _run(self, asked: Sequence[tuple[str, ...]]) -> list[list[StepResult]]:
-        new = [steps for steps in dict.fromkeys(asked) if steps not in self._known]
+        new = [steps for steps in dict.fromkeys(asked) if not self._recalls(steps)]
         if new:
             found = await (self._in_session(new) if self._session_pays else self._from_nothing(new))
             self._known.update(zip(new, found, strict=True))
         return [self._known[steps] for steps in asked]
+
+    def _recalls(self, steps: tuple[str, ...]) -> bool:
+        """Whether it is known what these steps do: to this search, or to the worker."""
+        if steps not in self._known and (found := self._memory.recall(self._seed, steps)) is not None:
+            self._known[steps] = found
+        return steps in self._known
 
     async def _from_nothing(self, new: Sequence[tuple[str, ...]]) -> list[list[StepResult]]:
         done: dict[tuple[str, ...], list[StepResult]] = {}
@@ -77,6 +86,7 @@ class Interpreter:
             for steps, result in zip(left, results, strict=True):
                 if result.status is not RunStatus.SANDBOX_ERROR:
                     done[steps] = result.steps
+                    self._memory.keep(self._seed, steps, result)
                     self._session_pays |= result.measured.wall_seconds > SESSION_PAYS_SECONDS
                 elif attempt == ATTEMPTS:
                     # Three times no room, or no process: it says nothing of the steps.

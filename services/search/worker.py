@@ -36,6 +36,7 @@ from ratchet.telemetry import configure_logging
 from services.search.consumer import Consumer
 from services.search.interpreter import Interpreter
 from services.search.run import Backends, Search, grow
+from services.search.step_memory import StepMemory
 from services.search.strategies import Node, Tree
 from services.search.verify import conclude
 
@@ -195,6 +196,7 @@ class Worker:
     store: SearchStore
     events: Events
     backends: Backends
+    memory: StepMemory = field(default_factory=StepMemory)
 
     async def run_search(self, search_id: UUID, cancelled: asyncio.Event) -> None:
         """Work on one search until it is over or another's; does nothing when it is not to be had."""
@@ -259,7 +261,7 @@ class Worker:
                 # Each worker before this one lost at most what it had in flight.
                 lost=(claim.fence - 1) * claim.request.parameters.in_flight,
             ),
-            interpreter=Interpreter(self.backends.sandbox, claim.request.seed),
+            interpreter=Interpreter(self.backends.sandbox, claim.request.seed, self.memory),
             usage=claim.usage.model_copy(deep=True),
             stop=cancelled,
         )

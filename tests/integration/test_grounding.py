@@ -17,6 +17,7 @@ from ratchet.states import SearchState
 from ratchet.store.search_results import SearchOutcome
 from services.search.interpreter import Interpreter
 from services.search.run import Search
+from services.search.step_memory import StepMemory
 from services.search.strategies import ExecutedStep, Rollout, Tree
 from services.search.verify import conclude
 from tests.sandbox_server import Sandbox, sandbox
@@ -67,7 +68,7 @@ async def concluded(
 ) -> tuple[SearchState, SearchOutcome]:
     """The end of a search that drew these programs, each with its answer, from the root."""
     request = SearchRequest(problem=problem, strategy="majority", **asked)
-    search = Search(request, request.reference_answer, Tree(), Interpreter(client, 0))
+    search = Search(request, request.reference_answer, Tree(), Interpreter(client, 0, StepMemory()))
     strategy = search.strategy()
     for steps, answer in found:
         task = strategy.ask(search.tree)

@@ -8,6 +8,7 @@ import pytest
 from ratchet.clients import SandboxClient, ServiceError
 from ratchet.contracts.sandbox import StepStatus
 from services.search.interpreter import SESSION_PAYS_SECONDS, Interpreter
+from services.search.step_memory import StepMemory
 from tests.sandbox_server import Sandbox, sandbox
 
 __all__ = ["sandbox"]
@@ -43,7 +44,7 @@ async def test_quick_trajectories_open_no_session_and_are_run_once(
     monkeypatch.setattr("services.search.interpreter.SESSION_PAYS_SECONDS", 5.0)
     before = sessions(sandbox)
     steps = ["import random", "print(random.random())"]
-    async with Interpreter(client, seed=5) as interpreter:
+    async with Interpreter(client, 5, StepMemory()) as interpreter:
         found = await asyncio.gather(*(interpreter.run(steps) for _ in range(3)))
         assert found[0] == found[1] == found[2]
         assert await interpreter.run(["x = 1", "print(x +)", "print(x)"]) != found[0]
@@ -62,7 +63,7 @@ async def test_rollouts_that_begin_one_after_another_share_one_session(
         assert [step.status for step in done] == [StepStatus.OK] * 2
         return done[-1].stdout
 
-    async with Interpreter(client, seed=1) as interpreter:
+    async with Interpreter(client, 1, StepMemory()) as interpreter:
         await make_a_session_pay(interpreter)
         assert await asyncio.gather(*map(rollout, range(6))) == [f"{40 + n}\n" for n in range(6)]
         assert sessions(sandbox) == before + 1
@@ -75,7 +76,7 @@ async def test_a_session_that_was_lost_is_made_anew_once_for_all(
     sandbox: Sandbox, client: SandboxClient
 ) -> None:
     before = sessions(sandbox)
-    async with Interpreter(client, seed=2) as interpreter:
+    async with Interpreter(client, 2, StepMemory()) as interpreter:
         await make_a_session_pay(interpreter)
         await interpreter.run(["x = 1"])
         assert interpreter._session is not None
@@ -91,7 +92,7 @@ async def test_a_session_that_was_lost_is_made_anew_once_for_all(
 
 
 async def test_a_rollout_that_is_cancelled_harms_no_other_of_its_search(client: SandboxClient) -> None:
-    async with Interpreter(client, seed=3) as interpreter:
+    async with Interpreter(client, 3, StepMemory()) as interpreter:
         await make_a_session_pay(interpreter)
         first = asyncio.create_task(interpreter.run(["x = 1"]))
         await turns()
@@ -106,7 +107,30 @@ async def test_a_rollout_that_is_cancelled_harms_no_other_of_its_search(client: 
 async def test_a_sandbox_that_is_away_is_an_error_for_each_rollout(free_port: int) -> None:
     async with (
         SandboxClient(f"http://127.0.0.1:{free_port}", retry_seconds=0) as away,
-        Interpreter(away, seed=4) as interpreter,
+        Interpreter(away, 4, StepMemory()) as interpreter,
     ):
         found = await asyncio.gather(*(interpreter.run(["x = 1"]) for _ in range(3)), return_exceptions=True)
     assert [type(each) for each in found] == [ServiceError] * 3
+
+
+async def test_searches_of_a_worker_run_the_same_steps_once(
+    client: SandboxClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.search.interpreter.SESSION_PAYS_SECONDS", 5.0)
+    memory = StepMemory()
+    # Two runs of this would hardly print the same.
+    steps = ["import time", "print(time.perf_counter_ns())"]
+    printed: list[str] = []
+    for seed in (1, 1, 2):
+        async with Interpreter(client, seed, memory) as interpreter:
+            printed.append((await interpreter.run(steps))[-1].stdout)
+    assert printed[0] == printed[1] != printed[2]
+
+
+async def test_what_a_session_has_run_is_no_other_searchs(client: SandboxClient) -> None:
+    memory = StepMemory()
+    async with Interpreter(client, 1, memory) as interpreter:
+        await make_a_session_pay(interpreter)
+        await interpreter.run(["x = 1"])
+        assert interpreter._session is not None
+    assert memory.recall(1, ["x = 1"]) is None

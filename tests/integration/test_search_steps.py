@@ -11,6 +11,7 @@ from ratchet.contracts.sandbox import StepStatus
 from ratchet.contracts.search import SearchRequest
 from services.search.interpreter import Interpreter
 from services.search.run import Search, execute_steps
+from services.search.step_memory import StepMemory
 from services.search.strategies import Tree
 from tests.sandbox_server import running_sandbox
 
@@ -33,7 +34,7 @@ async def outcomes(sandbox: SandboxClient, *steps: str) -> list[tuple[StepStatus
         step_logprobs=[-0.1] * len(steps),
         finish_reason=FinishReason.END,
     )
-    async with Interpreter(sandbox, 0) as interpreter:
+    async with Interpreter(sandbox, 0, StepMemory()) as interpreter:
         search = Search(SearchRequest(problem="1 + 1"), None, Tree(), interpreter)
         return [
             (step.status, step.answer)
