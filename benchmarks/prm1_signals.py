@@ -32,7 +32,7 @@ from ratchet.contracts.sandbox import GradeRequest, RunStepsRequest, StepStatus
 from ratchet.models.sources import resolve
 from ratchet.problems import Problem, read_problems, sample
 from ratchet.settings import PolicySettings
-from ratchet.solutions.proof import final_answer
+from ratchet.solutions.answers import answer_of
 from ratchet.solutions.step_formats import few_shot
 from services.policy.candidates import step_means, step_starts
 
@@ -105,11 +105,11 @@ async def judge_by_running(solutions: Sequence[Solution], problems: Sequence[Pro
             if not solution.steps:
                 return
             ran = await sandbox.run_steps(RunStepsRequest(steps=solution.steps))
-            answer = final_answer([step.stdout for step in ran.steps])
+            answer = answer_of(ran.steps[-1])
             if answer is None or any(step.status is not StepStatus.OK for step in ran.steps):
                 return
             reference = problems[solution.problem].answer
-            grade = await sandbox.grade(GradeRequest(candidate=answer[:2000], reference=reference))
+            grade = await sandbox.grade(GradeRequest(candidate=answer, reference=reference))
             solution.right = grade.equal
 
         await asyncio.gather(*map(one, solutions))

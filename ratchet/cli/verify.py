@@ -21,6 +21,7 @@ from ratchet.cli.session import Interrupts, local_sandbox, run
 from ratchet.clients import SandboxClient, SandboxFailedError
 from ratchet.contracts.sandbox import GradeRequest, RunStatus, RunStepsRequest
 from ratchet.contracts.search import Proof, ProofProgram
+from ratchet.solutions.answers import answer_of
 from ratchet.solutions.behaviour import REEXECUTION_SEED, ask_variants
 from ratchet.solutions.proof import (
     Check,
@@ -30,7 +31,6 @@ from ratchet.solutions.proof import (
     check_bundle,
     check_level,
     check_outputs,
-    final_answer,
 )
 
 MAX_BUNDLE_BYTES = 64 * 2**20
@@ -140,9 +140,9 @@ async def _run_again(
         return
     yield check_outputs(number, program, ran)
     name = f"program {number} answer"
-    printed = final_answer([step.stdout for step in ran.steps])
+    printed = answer_of(ran.steps[-1])
     if printed is None:
-        yield Check(name, False, "its last step prints nothing")
+        yield Check(name, False, "its last step prints no answer")
         return
     answer = proof.answer
     try:

@@ -1,9 +1,9 @@
 """Sandbox service: what does this code do? Field names of `/run_code` follow ByteDance's SandboxFusion."""
 
 from enum import StrEnum
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from ratchet.contracts.base import MAX_CODE_CHARS, Contract, StepText, Text
 
@@ -41,7 +41,9 @@ class Measured(Contract):
 
     signal: int | None = Field(default=None, description="Signal that ended the process, if one did.")
     limit: Limit | None = Field(default=None, description="The limit that ended the run, if one did.")
-    stdout_truncated: bool = False
+    stdout_truncated: bool = Field(
+        default=False, description="More was printed than is kept: its beginning and its end are."
+    )
     stderr_truncated: bool = False
     wall_seconds: float = Field(ge=0)
     cpu_seconds: float = Field(
@@ -50,21 +52,43 @@ class Measured(Contract):
     peak_memory_mb: float = Field(ge=0, description="Peak resident set size, MiB.")
 
 
+DEFAULT_MEMORY_MB = 512
+
+
 class RunLimits(Contract):
     """What a run may use."""
 
     run_timeout: float = Field(default=10.0, gt=0, le=120, description="Wall-clock seconds.")
     memory_limit_MB: int = Field(  # noqa: N815 - SandboxFusion's name
-        default=512, ge=64, le=8192, description="Memory beyond the preloaded libraries, MiB."
+        default=DEFAULT_MEMORY_MB, ge=64, le=8192, description="Memory beyond the preloaded libraries, MiB."
     )
 
 
+def _none_given(value: Any) -> Any:
+    return DEFAULT_MEMORY_MB if type(value) is int and value == -1 else value
+
+
 class RunCodeRequest(RunLimits):
-    """Run one Python program from nothing in a fresh jail."""
+    """Run one Python program from nothing in a fresh jail. Clients of SandboxFusion send every field of it."""
 
     code: Text = Field(max_length=MAX_CODE_CHARS, examples=["print(48 + 48 / 2)"])
     language: Literal["python"] = "python"
     stdin: Text | None = Field(default=None, max_length=MAX_CODE_CHARS)
+    memory_limit_MB: Annotated[int, BeforeValidator(_none_given)] = Field(  # noqa: N815
+        default=DEFAULT_MEMORY_MB,
+        ge=64,
+        le=8192,
+        description="Memory beyond the preloaded libraries, MiB; -1 is the default.",
+    )
+    compile_timeout: float = Field(
+        default=10.0, gt=0, le=3600, description="Has no effect: Python has nothing to compile."
+    )
+    files: dict[str, str | None] | None = Field(
+        default=None, max_length=0, description="Must be empty: a program gets its input from stdin."
+    )
+    fetch_files: list[str] | None = Field(
+        default=None, max_length=0, description="Must be empty: what a program writes goes with its jail."
+    )
 
 
 class RunResult(Contract):
@@ -135,6 +159,9 @@ class StepResult(Contract):
 
     status: StepStatus
     stdout: str = ""
+    stdout_truncated: bool = Field(
+        default=False, description="It printed more than is kept: its beginning and its end are."
+    )
     stderr: str = Field(default="", description="The last line is the error, as Python prints it.")
 
 
@@ -248,11 +275,14 @@ class SessionBatchResponse(Contract):
     chains: list[ChainResult]
 
 
+MAX_ANSWER_CHARS = 2000
+
+
 class GradeRequest(Contract):
     """Are these two answers equal? Neither side is evaluated as code: both are read as data."""
 
-    candidate: Text = Field(max_length=2000, examples=["72.0"])
-    reference: Text = Field(max_length=2000, examples=["72"])
+    candidate: Text = Field(max_length=MAX_ANSWER_CHARS, examples=["72.0"])
+    reference: Text = Field(max_length=MAX_ANSWER_CHARS, examples=["72"])
 
 
 class GradeRule(StrEnum):

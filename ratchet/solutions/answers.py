@@ -1,14 +1,16 @@
-"""Answers: which ones are the same?
+"""Answers: what does a step answer, and which answers are the same?
 
 How an answer is written is read in one place, `ratchet.notation`, for votes, problem files and the grader alike. Numbers
-are compared here, everything else by the sandbox's grader.
+are compared here, everything else by the sandbox's grader. Programs print anything: no text makes a function here raise.
 """
 
 from fractions import Fraction
 from functools import lru_cache
 
+from pydantic import ValidationError
+
 from ratchet.clients import SandboxClient
-from ratchet.contracts.sandbox import GradeRequest
+from ratchet.contracts.sandbox import GradeRequest, StepResult
 from ratchet.notation.keys import key_of
 from ratchet.notation.numbers import is_same_number
 from ratchet.notation.reading import read, read_number
@@ -32,11 +34,31 @@ def last_line(stdout: str) -> str | None:
     return next((line for line in reversed(lines) if line), None)
 
 
+def answer_of(step: StepResult) -> str | None:
+    """What a step that ran answers: the last line that it printed, if that is one that the grader reads.
+
+    None where it printed nothing, a line of more than MAX_ANSWER_CHARS, or more than is kept: a flood of numbers says nothing.
+    """
+    line = None if step.stdout_truncated else last_line(step.stdout)
+    return line if line is not None and _gradable(line, line) else None
+
+
+def _gradable(answer: str, other: str) -> GradeRequest | None:
+    try:
+        return GradeRequest(candidate=answer, reference=other)
+    except ValidationError:
+        return None
+
+
 async def same_answer(sandbox: SandboxClient, answer: str, other: str) -> bool:
-    """Whether two answers are equal: numbers and equal texts here, all else by the sandbox's grader."""
+    """Whether two answers are equal: numbers and equal texts here, all else by the sandbox's grader.
+
+    What the grader does not take (too long, no text) equals nothing but itself. Raises ServiceError.
+    """
     ours, theirs = read_number(answer), read_number(other)
     if ours is not None and theirs is not None:
         return is_same_number(ours, theirs)
     if answer.strip() == other.strip():
         return True
-    return (await sandbox.grade(GradeRequest(candidate=answer, reference=other))).equal
+    request = _gradable(answer, other)
+    return request is not None and (await sandbox.grade(request)).equal

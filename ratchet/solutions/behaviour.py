@@ -17,7 +17,7 @@ from ratchet.contracts.sandbox import (
     RunStepsResponse,
     StepStatus,
 )
-from ratchet.solutions.answers import answer_key, last_line
+from ratchet.solutions.answers import answer_key, answer_of
 from ratchet.solutions.canonical import canonical_form
 from ratchet.solutions.counterfactual import Variant, apply_variant
 from ratchet.solutions.programs import program_of
@@ -30,7 +30,7 @@ VARIANT_MEMORY_MB = 512
 FAILED = "error"
 """Answer of a variant that does not run to its end."""
 SILENT = "none"
-"""Answer of a variant that prints nothing in its last step."""
+"""Answer of a variant whose last step gives none."""
 _BATCH = 256
 _ATTEMPTS = 3
 _LONGEST_KEY = 200
@@ -134,4 +134,4 @@ async def _run_all(
 def _answer_of_run(ran: RunStepsResponse) -> str:
     if not ran.steps or any(step.status is not StepStatus.OK for step in ran.steps):
         return FAILED
-    return answer_key_of(last_line(ran.steps[-1].stdout))
+    return answer_key_of(answer_of(ran.steps[-1]))

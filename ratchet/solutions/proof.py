@@ -14,6 +14,7 @@ import orjson
 
 from ratchet.contracts.sandbox import RunStepsResponse, StepStatus
 from ratchet.contracts.search import Proof, ProofProgram, StatedQuantity, VerificationLevel
+from ratchet.solutions.answers import last_line
 from ratchet.solutions.behaviour import Behaviour, behaviour_of
 from ratchet.solutions.canonical import count_forms
 from ratchet.solutions.counterfactual import Variant, make_variants, telling_variants
@@ -73,12 +74,6 @@ def proof_variants(variants: Sequence[Variant]) -> list[dict[str, str]]:
 def sealed(proof: Proof) -> Proof:
     """The same bundle with its own hash filled in."""
     return proof.model_copy(update={"sha256": canonical_sha256(proof.model_dump(mode="json"))})
-
-
-def final_answer(stdout: Sequence[str]) -> str | None:
-    """The last non-empty line that the last step printed, or None."""
-    lines = [line.strip() for line in stdout[-1].splitlines()] if stdout else []
-    return next((line for line in reversed(lines) if line), None)
 
 
 def check_bundle(document: Mapping[str, Any], proof: Proof) -> Iterator[Check]:
@@ -207,7 +202,8 @@ def _independent_programs(good: Sequence[ProofProgram]) -> int:
 
 
 def _behaviour(program: ProofProgram) -> Behaviour:
-    return behaviour_of(program.steps, final_answer(program.stdout) or "", program.answers)
+    printed = last_line(program.stdout[-1]) if program.stdout else None
+    return behaviour_of(program.steps, printed or "", program.answers)
 
 
 def _count(number: int, noun: str) -> str:

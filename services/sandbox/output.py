@@ -1,23 +1,34 @@
 """What a program prints, read outside the jail with a bound on what is kept.
 
-Too much output is cut, not punished; only a flood, `FLOOD_FACTOR` times the bound, ends the program.
+Too much output is cut in its middle, not punished: its beginning and its end, where results and errors stand, are kept. Only a
+flood, `FLOOD_FACTOR` times the bound, ends the program.
 """
 
 import asyncio
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 
 FLOOD_FACTOR = 64
 CHUNK = 65536
 _CUT = b"\n[... cut ...]\n"
 
 
+@dataclass(frozen=True, slots=True)
+class Printed:
+    """What was kept of a part of a stream."""
+
+    text: str
+    truncated: bool
+    """There was more than is kept. `text` is then its beginning, a line that says so, and its end."""
+
+
 class Capture:
     """One stream. `take` gives what came since the last `take`, so that steps can be told apart."""
 
-    def __init__(self, limit: int, *, keep_end: bool, on_flood: Callable[[], None]) -> None:
-        """`limit`: bytes kept of each part; `keep_end`: keep both ends (a traceback's last line matters most)."""
-        self._head_limit = limit // 2 if keep_end else limit
+    def __init__(self, limit: int, on_flood: Callable[[], None]) -> None:
+        """`limit`: bytes kept of each part, half of them from its beginning and half from its end."""
+        self._head_limit = limit // 2
         self._tail_limit = limit - self._head_limit
         self._flood = FLOOD_FACTOR * limit
         self._on_flood = on_flood
@@ -26,6 +37,7 @@ class Capture:
         self._dropped = False
         self._total = 0
         self.truncated = False
+        """Whether any part was cut."""
         self._loop = asyncio.get_running_loop()
         self._fd, self.write_end = os.pipe2(os.O_CLOEXEC)
         self.inode = os.fstat(self._fd).st_ino
@@ -60,14 +72,15 @@ class Capture:
                 self._dropped = self.truncated = True
                 del self._tail[: len(self._tail) - self._tail_limit]
 
-    def take(self) -> str:
+    def take(self) -> Printed:
         """What was kept since the last call, as text. NUL, which stores refuse, becomes U+FFFD."""
         self.drain()
-        kept = bytes(self._head) + (_CUT if self._dropped and self._tail_limit else b"") + bytes(self._tail)
+        kept = bytes(self._head) + (_CUT if self._dropped else b"") + bytes(self._tail)
+        printed = Printed(kept.decode(errors="replace").replace("\x00", "\ufffd"), self._dropped)
         self._head.clear()
         self._tail.clear()
         self._dropped = False
-        return kept.decode(errors="replace").replace("\x00", "\ufffd")
+        return printed
 
     def handed_over(self) -> None:
         """The program has its end now: close ours, so that the pipe ends with the program."""

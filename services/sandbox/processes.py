@@ -259,7 +259,6 @@ class Processes:
         if process.output is None:
             raise ZygoteDiedError("the session's processes ended")
         stdout, stderr = process.output
-        stdout.truncated = stderr.truncated = False
         oom_kills = self.cgroup.oom_kills() if self.cgroup else 0
         cpu_before = cpu_seconds_of(process.pid)
         began = time.perf_counter()
@@ -288,16 +287,17 @@ class Processes:
             peak, cpu = int(usage["peak_kb"]) / 1024, float(usage["user"]) + float(usage["system"])
             limit, ended_by = self._limit_hit(process, usage, oom_kills), signal_of(usage)
             status = StepStatus.KILLED if limit is None else StepStatus.LIMIT
+        out, err = stdout.take(), stderr.take()
         measured = Measured(
             signal=ended_by,
             limit=limit,
-            stdout_truncated=stdout.truncated,
-            stderr_truncated=stderr.truncated,
+            stdout_truncated=out.truncated,
+            stderr_truncated=err.truncated,
             wall_seconds=wall,
             cpu_seconds=max(0.0, cpu),
             peak_memory_mb=max(0.0, peak),
         )
-        return Step(status, stdout.take(), stderr.take(), measured)
+        return Step(status, out.text, err.text, measured)
 
     def _limit_hit(self, process: Process, usage: Message, oom_kills: int) -> Limit | None:
         """Which limit made a step fail, after so many kills for want of memory before it."""

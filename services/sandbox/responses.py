@@ -57,7 +57,12 @@ def no_code_response(message: str) -> RunCodeResponse:
 def steps_response(outcome: RunOutcome, asked: int) -> RunStepsResponse:
     """The answer of `/run_steps` for so many steps: what each one did, and which were not run."""
     steps = [
-        StepResult(status=unit_status(unit, outcome), stdout=unit.stdout, stderr=unit.stderr)
+        StepResult(
+            status=unit_status(unit, outcome),
+            stdout=unit.stdout,
+            stdout_truncated=unit.stdout_truncated,
+            stderr=unit.stderr,
+        )
         for unit in outcome.units
     ]
     steps += _not_run(asked - len(steps))

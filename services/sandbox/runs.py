@@ -71,6 +71,7 @@ class Unit:
     """What one unit did."""
 
     stdout: str = ""
+    stdout_truncated: bool = False
     stderr: str = ""
     reply: bytes = b""
     """What it answered, or empty where the process ended first."""
@@ -79,6 +80,12 @@ class Unit:
     def ran(self) -> bool:
         """Whether it says that it ran to its end."""
         return self.reply in (interpret.RAN, interpret.RAN_UNFORKABLE)
+
+    def take(self, stdout: Capture, stderr: Capture) -> None:
+        """Keep what it printed: all that came since another unit took its own."""
+        printed = stdout.take()
+        self.stdout, self.stdout_truncated = printed.text, printed.truncated
+        self.stderr = stderr.take().text
 
 
 @dataclass
@@ -161,10 +168,7 @@ def captures(level: Level, max_output_bytes: int, child: Killable) -> tuple[Capt
     def flood() -> None:
         child.kill(Limit.OUTPUT)
 
-    return (
-        Capture(max_output_bytes, keep_end=False, on_flood=flood),
-        Capture(max_output_bytes, keep_end=True, on_flood=flood),
-    )
+    return Capture(max_output_bytes, flood), Capture(max_output_bytes, flood)
 
 
 def signal_of(usage: Message) -> int | None:
@@ -230,13 +234,14 @@ async def run_in_zygote(zygote: Zygote, level: Level, run: Run, max_output_bytes
         wall = time.perf_counter() - began
         await _settle(zygote, child, ended)
         control.close()
-        last_stdout, last_stderr = stdout.take(), stderr.take()
+        last = Unit()
+        last.take(stdout, stderr)
         for capture in (stdout, stderr):
             capture.close()
     if units and not units[-1].reply:
-        units[-1].stdout, units[-1].stderr = last_stdout, last_stderr
+        units[-1] = last
     if not confined and child.limit is None:
-        raise _why_not_begun(usage, last_stderr)
+        raise _why_not_begun(usage, last.stderr)
     status = int(usage["status"])
     return RunOutcome(
         units=units,
@@ -348,7 +353,7 @@ async def _converse(
                 # The end of the process, or nonsense: what remains is to see how it ends.
                 return True
             unit.reply = reply
-            unit.stdout, unit.stderr = stdout.take(), stderr.take()
+            unit.take(stdout, stderr)
             if not unit.ran:
                 return True
     except OSError:

@@ -364,7 +364,9 @@ class Sessions:
         unit = outcome.units[-1]
         node.step = _DIVERGED
         if len(outcome.units) == len(path):
-            node.step = Step(unit_status(unit, outcome), unit.stdout, unit.stderr, measured_of(outcome))
+            # Of the steps before it the run has printed as well; what is said of this node is its own.
+            measured = measured_of(outcome).model_copy(update={"stdout_truncated": unit.stdout_truncated})
+            node.step = Step(unit_status(unit, outcome), unit.stdout, unit.stderr, measured)
         node.seconds = outcome.wall_seconds
 
     async def _running_processes(self, tree: Tree) -> Processes:
@@ -422,7 +424,12 @@ class Sessions:
 
 def _result(node: Node, step: Step) -> NodeResult:
     return NodeResult(
-        node=node.id, status=step.status, stdout=step.stdout, stderr=step.stderr, measured=step.measured
+        node=node.id,
+        status=step.status,
+        stdout=step.stdout,
+        stdout_truncated=step.measured.stdout_truncated,
+        stderr=step.stderr,
+        measured=step.measured,
     )
 
 

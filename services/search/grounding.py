@@ -11,12 +11,11 @@ from dataclasses import dataclass, replace
 
 from ratchet.clients import SandboxClient, SandboxFailedError
 from ratchet.contracts.sandbox import RunStatus, RunStepsRequest, StepStatus
-from ratchet.solutions.answers import same_answer
+from ratchet.solutions.answers import answer_of, same_answer
 from ratchet.solutions.behaviour import REEXECUTION_SEED, Behaviour, ask_variants, behaviour_of
 from ratchet.solutions.canonical import count_forms
 from ratchet.solutions.counterfactual import Variant, telling_variants
 from ratchet.solutions.programs import fingerprint, program_of
-from ratchet.solutions.proof import final_answer
 from services.search.interpreter import STEP_MEMORY_MB, STEP_SECONDS
 from services.search.votes import Group, Independence, Trajectory
 
@@ -102,10 +101,9 @@ async def _confirm(
     """Those of the programs, each given by its trajectories, that give the answer again; with their behaviour."""
     outputs = await asyncio.gather(*(_reexecute(found[0], sandbox) for found in programs))
     standing: list[tuple[Sequence[Trajectory], tuple[str, ...], str]] = []
-    for found, stdout in zip(programs, outputs, strict=True):
-        printed = final_answer(stdout) if stdout is not None else None
-        if stdout is not None and printed is not None and await same_answer(sandbox, printed, answer):
-            standing.append((found, stdout, printed))
+    for found, ran in zip(programs, outputs, strict=True):
+        if ran is not None and await same_answer(sandbox, ran[1], answer):
+            standing.append((found, *ran))
     answers = await ask_variants(
         [found[0].texts for found, _, _ in standing], [printed for *_, printed in standing], variants, sandbox
     )
@@ -115,8 +113,8 @@ async def _confirm(
     ]
 
 
-async def _reexecute(trajectory: Trajectory, sandbox: SandboxClient) -> tuple[str, ...] | None:
-    """What each step prints when the program runs from nothing; None when a step does not run."""
+async def _reexecute(trajectory: Trajectory, sandbox: SandboxClient) -> tuple[tuple[str, ...], str] | None:
+    """What each step prints when the program runs from nothing, and its answer; None when it gives none."""
     response = await sandbox.run_steps(
         RunStepsRequest(
             steps=trajectory.texts,
@@ -129,7 +127,8 @@ async def _reexecute(trajectory: Trajectory, sandbox: SandboxClient) -> tuple[st
         raise SandboxFailedError(response.message)
     if any(step.status is not StepStatus.OK for step in response.steps):
         return None
-    return tuple(step.stdout for step in response.steps)
+    answer = answer_of(response.steps[-1])
+    return None if answer is None else (tuple(step.stdout for step in response.steps), answer)
 
 
 def _strongest(confirmed: Sequence[ConfirmedProgram], draws: Mapping[str, int]) -> Evidence:

@@ -55,6 +55,36 @@ def test_numbers_are_left_as_python_prints_them(sandbox: Sandbox) -> None:
     assert sandbox.stdout("print(0.1 + 0.2, 1e-7, 1e22, 10**30)") == f"{0.1 + 0.2} 1e-07 1e+22 {10**30}\n"
 
 
+def test_the_clients_of_sandboxfusion_send_all_its_fields(sandbox: Sandbox) -> None:
+    code = "import sys\nprint(len(sys.stdin.read()))"
+    sent = {"compile_timeout": 10, "memory_limit_MB": -1, "files": {}, "fetch_files": [], "stdin": "four"}
+    assert sandbox.stdout(code, language="python", run_timeout=10, **sent) == "4\n"
+    assert sandbox.stdout(code, files=None, fetch_files=None, stdin=None) == "0\n"
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("files", {"a.txt": "aGk="}),
+        ("fetch_files", ["a.txt"]),
+        ("memory_limit_MB", -2),
+        ("compile_timeout", 0),
+    ],
+)
+def test_what_cannot_be_done_for_such_a_client_is_refused_by_its_name(
+    sandbox: Sandbox, field: str, value: object
+) -> None:
+    response = sandbox.http.post("/run_code", json={"code": "print(1)", field: value})
+    assert response.status_code == 422
+    assert [error["field"] for error in response.json()["errors"]] == [field]
+
+
+def test_a_byte_order_mark_is_no_part_of_a_program(sandbox: Sandbox) -> None:
+    assert sandbox.stdout("\ufeffprint(2 + 3)") == "5\n"
+    answer = sandbox.steps("\ufeffx = 4", "\ufeffprint(x)")
+    assert [step["stdout"] for step in answer["steps"]] == ["", "4\n"]
+
+
 def test_an_exception_is_a_failure_with_its_traceback(sandbox: Sandbox) -> None:
     answer = sandbox.code("def f():\n    return 1 / 0\nprint('before')\nf()")
     result = answer["run_result"]
@@ -118,10 +148,13 @@ def test_memory_beyond_the_limit_ends_a_program(sandbox: Sandbox) -> None:
     )
 
 
-def test_much_output_is_cut_and_a_flood_ends_the_program(sandbox: Sandbox) -> None:
+CUT = "\n[... cut ...]\n"
+
+
+def test_much_output_is_cut_in_its_middle_and_a_flood_ends_the_program(sandbox: Sandbox) -> None:
     result = sandbox.code("print('x' * 200_000)\nprint('end')")["run_result"]
     assert result["return_code"] == 0
-    assert result["stdout"] == "x" * 65536
+    assert result["stdout"] == "x" * 32768 + CUT + "x" * 32763 + "\nend\n"
     assert result["measured"]["stdout_truncated"]
     assert not result["measured"]["stderr_truncated"]
     result = sandbox.code("while True: print('x' * 10_000)")["run_result"]
@@ -187,7 +220,9 @@ def test_a_limit_ends_the_step_under_way(sandbox: Sandbox) -> None:
 def test_each_step_has_its_own_share_of_output(sandbox: Sandbox) -> None:
     answer = sandbox.steps("print('a' * 100_000)", "print('b')")
     assert [step["status"] for step in answer["steps"]] == ["ok", "ok"]
-    assert [len(step["stdout"]) for step in answer["steps"]] == [65536, 2]
+    assert [len(step["stdout"]) for step in answer["steps"]] == [65536 + len(CUT), 2]
+    assert [step["stdout_truncated"] for step in answer["steps"]] == [True, False]
+    assert answer["measured"]["stdout_truncated"]
 
 
 def test_a_seed_repeats_a_run_and_programs_without_one_differ(sandbox: Sandbox) -> None:

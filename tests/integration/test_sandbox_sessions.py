@@ -90,6 +90,16 @@ def test_a_step_that_is_known_is_answered_from_memory(sandbox: Sandbox) -> None:
     assert session.view()["executed"] == 2
 
 
+def test_each_step_says_whether_its_own_output_was_cut(sandbox: Sandbox) -> None:
+    session = Session(sandbox)
+    found = session.chain("\ufeffx = 5", "print('a' * 100_000)\nprint(x)", "print(x)")
+    assert [step["stdout_truncated"] for step in found] == [False, True, False]
+    assert [step["measured"]["stdout_truncated"] for step in found] == [False, True, False]
+    assert found[1]["stdout"].endswith("aa\n5\n")
+    assert found[2]["stdout"] == "5\n"
+    session.close()
+
+
 def test_the_same_chain_asked_for_at_once_is_run_once(sandbox: Sandbox) -> None:
     session = Session(sandbox)
     steps = ["import time\ntime.sleep(0.2)\na = time.time_ns()", "print(a)"]

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ratchet.solutions.answers import answer_key, last_line, numeric_value
+from ratchet.contracts.sandbox import MAX_ANSWER_CHARS, StepResult, StepStatus
+from ratchet.solutions.answers import answer_key, answer_of, last_line, numeric_value
 
 rationals = st.fractions(max_denominator=10**12)
 spaces = st.text(" \t\n", max_size=3)
@@ -133,3 +134,22 @@ def test_the_answer_is_the_last_line_that_says_something(lines: list[str]) -> No
     found = last_line("\n".join(lines))
     said = [line.strip() for line in "\n".join(lines).splitlines() if line.strip()]
     assert found == (said[-1] if said else None)
+
+
+@pytest.mark.parametrize(
+    ("stdout", "truncated", "answer"),
+    [
+        ("so\n 42 \n\n", False, "42"),
+        ("so\n 42 \n\n", True, None),
+        (" \n", False, None),
+        ("", False, None),
+        ("7" * MAX_ANSWER_CHARS, False, "7" * MAX_ANSWER_CHARS),
+        ("7" * (MAX_ANSWER_CHARS + 1), False, None),
+        ("1\n" + " " * 9000 + "2", False, "2"),
+    ],
+)
+def test_an_answer_is_a_line_that_is_known_and_that_a_grader_reads(
+    stdout: str, truncated: bool, answer: str | None
+) -> None:
+    step = StepResult(status=StepStatus.OK, stdout=stdout, stdout_truncated=truncated)
+    assert answer_of(step) == answer

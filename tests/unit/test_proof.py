@@ -16,7 +16,6 @@ from ratchet.solutions.proof import (
     check_bundle,
     check_level,
     check_outputs,
-    final_answer,
     proof_program,
     proof_quantities,
     proof_variants,
@@ -174,9 +173,3 @@ def test_one_program_earns_execution(level: str, holds: bool) -> None:
 def test_what_was_written_down_earns_no_execution_but_can_equal_the_reference() -> None:
     assert not check_level(verified("execution", grounded=False), [WRITTEN]).holds
     assert check_level(verified("reference", grounded=False), [WRITTEN]).holds
-
-
-def test_the_answer_is_the_last_line_that_the_last_step_prints() -> None:
-    assert final_answer(["1\n", "so\n 42 \n\n"]) == "42"
-    assert final_answer(["42\n", " \n"]) is None
-    assert final_answer([]) is None

@@ -3,31 +3,32 @@
 import asyncio
 import os
 
-from services.sandbox.output import FLOOD_FACTOR, Capture
+from services.sandbox.output import FLOOD_FACTOR, Capture, Printed
 
 
 async def test_short_output_is_kept_as_it_is_and_parts_are_told_apart() -> None:
-    capture = Capture(100, keep_end=False, on_flood=lambda: None)
-    os.write(capture.write_end, b"one\n")
-    assert capture.take() == "one\n"
+    capture = Capture(100, lambda: None)
+    os.write(capture.write_end, b"one\n" + b"-" * 96)
+    assert capture.take() == Printed("one\n" + "-" * 96, truncated=False)
     os.write(capture.write_end, "zwölf".encode())
-    assert capture.take() == "zwölf"
+    assert capture.take() == Printed("zwölf", truncated=False)
     assert not capture.truncated
     capture.close()
 
 
-async def test_long_output_is_cut_at_its_end_or_in_its_middle() -> None:
-    for keep_end, kept in ((False, "a" * 100), (True, "a" * 50 + "\n[... cut ...]\n" + "b" * 50)):
-        capture = Capture(100, keep_end=keep_end, on_flood=lambda: None)
-        os.write(capture.write_end, b"a" * 200 + b"b" * 200)
-        assert capture.take() == kept
-        assert capture.truncated
-        capture.close()
+async def test_long_output_is_cut_in_its_middle_and_the_part_after_it_is_whole() -> None:
+    capture = Capture(100, lambda: None)
+    os.write(capture.write_end, b"a" * 200 + b"b" * 200)
+    assert capture.take() == Printed("a" * 50 + "\n[... cut ...]\n" + "b" * 50, truncated=True)
+    os.write(capture.write_end, b"7\n")
+    assert capture.take() == Printed("7\n", truncated=False)
+    assert capture.truncated
+    capture.close()
 
 
 async def test_a_flood_is_reported_while_less_is_not() -> None:
     floods: list[int] = []
-    capture = Capture(1000, keep_end=False, on_flood=lambda: floods.append(1))
+    capture = Capture(1000, lambda: floods.append(1))
     for _ in range(FLOOD_FACTOR):
         os.write(capture.write_end, b"x" * 1000)
         await asyncio.sleep(0)
@@ -40,7 +41,7 @@ async def test_a_flood_is_reported_while_less_is_not() -> None:
 
 
 async def test_bytes_that_are_no_text_and_nul_become_replacement_characters() -> None:
-    capture = Capture(100, keep_end=False, on_flood=lambda: None)
+    capture = Capture(100, lambda: None)
     os.write(capture.write_end, b"a\xff\x00b")
-    assert capture.take() == "a\ufffd\ufffdb"
+    assert capture.take() == Printed("a\ufffd\ufffdb", truncated=False)
     capture.close()

@@ -68,6 +68,8 @@ def new_main() -> dict[str, Any]:
 
 def execute(source: str, name: str, namespace: dict[str, Any]) -> BaseException | None:
     """Run the source in the namespace. What it raises is returned, SystemExit and KeyboardInterrupt included."""
+    # Python reads a file with a byte order mark, which some editors write, but not such a string.
+    source = source.removeprefix("\ufeff")
     linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)
     try:
         exec(compile(source, name, "exec", dont_inherit=True), namespace)  # noqa: S102 - what this process is for
