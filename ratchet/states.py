@@ -34,6 +34,8 @@ class NodeState(StrEnum):
     """Its step ran and ended the solution with an answer."""
     EXHAUSTED = "exhausted"
     """Nothing more can come from here: the depth limit, or a subtree with no way on."""
+    ABANDONED = "abandoned"
+    """Its step ran and its score collapsed: it was left, and is not selected unless another rollout takes it up."""
     FAILED = "failed"
     """Its step did not run; it is kept for the record and never selected."""
 
@@ -89,6 +91,7 @@ NODE_TRANSITIONS: Transitions[NodeState] = {
     NodeState.OPEN: frozenset({NodeState.EXHAUSTED}),
     NodeState.TERMINAL: frozenset({NodeState.EXHAUSTED}),
     NodeState.EXHAUSTED: frozenset(),
+    NodeState.ABANDONED: frozenset({NodeState.OPEN, NodeState.TERMINAL, NodeState.EXHAUSTED}),
     NodeState.FAILED: frozenset(),
 }
 

@@ -25,7 +25,7 @@ from ratchet.states import SearchState
 from ratchet.store.search_results import SearchOutcome
 from services.search.confidence import confidence
 from services.search.grounding import Evidence, gather_evidence
-from services.search.run import Search, is_sampled
+from services.search.search import Search, is_sampled
 from services.search.votes import Group, free_draws, has_half, tally
 
 MAX_GROUPS = 4

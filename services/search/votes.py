@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from ratchet.solutions.votes import count_votes
 from ratchet.statistics import binomial_tail
 from services.search.strategies import Node, Strategy, Tree
-from services.search.strategies.mcts import trajectory_score
+from services.search.strategies.base import trajectory_score
 
 CERTAIN_ENOUGH = 0.95
 

@@ -25,9 +25,9 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, w
 
 from ratchet.clients import PolicyClient, PrmClient, SandboxClient, SandboxFailedError, ServiceError
 from ratchet.contracts.search import EventKind, Priority
-from ratchet.events import Event, Events
+from ratchet.events import Event, Events, answer_event, end_event, node_event
 from ratchet.settings import SearchSettings, load
-from ratchet.states import SearchState
+from ratchet.states import SEARCH_TRANSITIONS, SearchState, is_end
 from ratchet.store.engine import StoreUnavailableError, make_engine
 from ratchet.store.nodes import NodeRecord
 from ratchet.store.search_results import SearchOutcome
@@ -35,7 +35,8 @@ from ratchet.store.searches import Claim, LeaseLostError, SearchStore
 from ratchet.telemetry import configure_logging
 from services.search.consumer import Consumer
 from services.search.interpreter import Interpreter
-from services.search.run import Backends, Search, grow
+from services.search.run import grow
+from services.search.search import Backends, Search
 from services.search.step_memory import StepMemory
 from services.search.strategies import Node, Tree
 from services.search.verify import conclude
@@ -61,8 +62,15 @@ class _TreeJournal:
     store: SearchStore
     events: Events
     _changed: dict[str, Node] = field(default_factory=dict)
+    _untold: dict[str, NodeRecord] = field(default_factory=dict)
+    """Written, and not yet told to readers."""
     _answered: set[str] = field(default_factory=set)
     _flushing: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    def __post_init__(self) -> None:
+        if self.claim.request.priority is Priority.LOW:
+            # What an earlier worker wrote, it may have told nobody.
+            self._untold = {node.id: record_of(node) for node in self.search.tree.nodes.values()}
 
     def note(self, nodes: Sequence[Node]) -> None:
         """These nodes are new or changed; the next flush writes them."""
@@ -98,22 +106,21 @@ class _TreeJournal:
         await self._publish(records)
 
     async def _publish(self, records: Sequence[NodeRecord]) -> None:
-        events = [Event(EventKind.NODE, record.view().model_dump(mode="json")) for record in records]
-        for record in records:
-            if record.answer is not None and record.id not in self._answered:
-                self._answered.add(record.id)
-                events.append(
-                    Event(
-                        EventKind.ANSWER,
-                        {
-                            "node": record.id,
-                            "answer": record.answer,
-                            "prm_score": record.prm_score,
-                            "votes": record.visits,
-                        },
-                    )
-                )
-        await _publish(self.events, self.claim.id, events)
+        """Tell readers what is new. Of a search of low priority they hear once they are there, and then all there is."""
+        self._untold.update((record.id, record) for record in records)
+        if self.claim.request.priority is Priority.LOW and not await self._is_watched():
+            return
+        untold, self._untold = self._untold, {}
+        views = [record.view() for record in sorted(untold.values(), key=lambda record: record.ordinal)]
+        answered = [view for view in views if view.answer is not None and view.id not in self._answered]
+        self._answered.update(view.id for view in answered)
+        await _publish(self.events, self.claim.id, [*map(node_event, views), *map(answer_event, answered)])
+
+    async def _is_watched(self) -> bool:
+        try:
+            return await self.events.is_watched(self.claim.id)
+        except RedisError:
+            return False
 
 
 async def _publish(events: Events, search_id: UUID, batch: Sequence[Event]) -> None:
@@ -182,8 +189,8 @@ def tree_of(records: Sequence[NodeRecord], lost: int = 0) -> Tree:
             tree.nodes[node.parent].children.append(node.id)
     for node in tree.nodes.values():
         node.ended = node.visits - sum(child.visits for child in tree.children(node))
-    # A task whose steps were all known before left no node with its number, only a visit.
-    tree.asked = max(tree.asked, tree.root.visits + lost)
+    # A task whose steps were all known before left no node with its number, but was counted where it began.
+    tree.asked = max(tree.asked, sum(node.expansions for node in tree.nodes.values()) + lost)
     return tree
 
 
@@ -299,9 +306,9 @@ class Worker:
                 log.warning("lease not renewed", error=str(error))
 
     async def _announce_end(self, search_id: UUID) -> None:
-        result = await self.store.result(search_id)
-        if result is not None and result.ended_at is not None:
-            await _publish(self.events, search_id, [Event(EventKind.END, result.model_dump(mode="json"))])
+        state = await self.store.state(search_id)
+        if state is not None and is_end(SEARCH_TRANSITIONS, state):
+            await _publish(self.events, search_id, [end_event()])
 
 
 async def _write_once_store_is_back(write: Callable[[], Awaitable[None]]) -> None:

@@ -16,7 +16,7 @@ from ratchet.solutions.proof import check_bundle
 from ratchet.states import SearchState
 from ratchet.store.search_results import SearchOutcome
 from services.search.interpreter import Interpreter
-from services.search.run import Search
+from services.search.search import Search
 from services.search.step_memory import StepMemory
 from services.search.strategies import ExecutedStep, Rollout, Tree
 from services.search.verify import conclude

@@ -10,7 +10,8 @@ from ratchet.contracts.policy import Candidate, FinishReason
 from ratchet.contracts.sandbox import StepStatus
 from ratchet.contracts.search import SearchRequest
 from services.search.interpreter import Interpreter
-from services.search.run import Search, execute_steps
+from services.search.rollouts import execute_steps
+from services.search.search import Search
 from services.search.step_memory import StepMemory
 from services.search.strategies import Tree
 from tests.sandbox_server import running_sandbox

@@ -35,7 +35,7 @@ MACHINES: list[tuple[type[StrEnum], Table, Set[StrEnum], Set[StrEnum]]] = [
     (
         NodeState,
         NODE_TRANSITIONS,
-        {NodeState.OPEN, NodeState.TERMINAL, NodeState.FAILED},
+        {NodeState.OPEN, NodeState.TERMINAL, NodeState.ABANDONED, NodeState.FAILED},
         {NodeState.EXHAUSTED, NodeState.FAILED},
     ),
     (

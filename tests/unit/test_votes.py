@@ -11,7 +11,8 @@ from ratchet.solutions.votes import count_votes
 from ratchet.states import NodeState
 from ratchet.store.nodes import NodeRecord
 from services.search.strategies import BestOfN, ExecutedStep, Majority, Rollout, Tree
-from services.search.strategies.mcts import start_rollout
+from services.search.strategies.base import Draw
+from services.search.strategies.recording import start_task
 from services.search.votes import (
     CERTAIN_ENOUGH,
     Group,
@@ -115,7 +116,7 @@ def test_independent_draws_of_one_beginning_count_each_and_branches_of_one_draw_
         strategy.tell(tree, Rollout(task, (path,)))
     [same, _] = tree.children(tree.root)
     for text in ("print(x + 0)", "print(x - 0)"):
-        task = start_rollout(tree, same, 0)
+        task = start_task(tree, same, Draw.TRAJECTORY)
         strategy.tell(tree, Rollout(task, ((step(text, answer="7", value=0.0),),)))
     [group] = tally(tree, strategy)
     assert group.votes == 5

@@ -4,14 +4,18 @@ A strategy holds configuration only. `ask(tree)` names the next piece of work, `
 of it. The caller owns the tree, does the I/O, may save the tree and go on later, and may tell rollouts in any order.
 """
 
-from services.search.strategies.base import ExecutedStep, Rollout, Strategy, Task
+from services.search.strategies.base import Draw, ExecutedStep, Rollout, Strategy, Task
+from services.search.strategies.choose import strategy_of
+from services.search.strategies.gate import Gate
 from services.search.strategies.independent import BestOfN, Greedy, Majority
 from services.search.strategies.mcts import Mcts
 from services.search.strategies.tree import Node, Tree
 
 __all__ = [
     "BestOfN",
+    "Draw",
     "ExecutedStep",
+    "Gate",
     "Greedy",
     "Majority",
     "Mcts",
@@ -20,4 +24,5 @@ __all__ = [
     "Strategy",
     "Task",
     "Tree",
+    "strategy_of",
 ]

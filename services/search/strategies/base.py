@@ -1,21 +1,37 @@
 """What a strategy and its caller say to one another."""
 
 from dataclasses import dataclass
+from enum import Enum, auto
 from typing import Protocol
 
 from ratchet.contracts.sandbox import StepStatus
+from services.search.strategies.gate import Gate
 from services.search.strategies.tree import Tree
+
+
+class Draw(Enum):
+    """What a task asks the policy for."""
+
+    TRAJECTORY = auto()
+    """All that is left of a solution, in one piece."""
+    STEPS = auto()
+    """All that is left of a solution, one step at a time: each is run, scored and gated before the next is drawn."""
+    STEP = auto()
+    """One step."""
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A rollout: complete a trajectory from `node` to its end; run and score its steps."""
+    """Draw what follows `node`; run and score its steps."""
 
     number: int
     """Counts the tasks of one search from 0; identifies the task and orders what it made."""
     node: str
-    retries: int
-    """How often to go on from the last good step after one that does not run."""
+    draw: Draw
+    retries: int = 0
+    """TRAJECTORY: how often to go on from the last good step after one that does not run."""
+    gate: Gate | None = None
+    """STEPS: which of them are left."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +51,16 @@ class ExecutedStep:
     """Set where this step ends the solution."""
     value: float | None = None
     """Set with `answer`: value of the trajectory that ends here, in [-1, 1]."""
+    abandoned: bool = False
+    """It ran, and the gate left it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
     """What came of a task: the paths below its node that were tried.
 
-    The last one is the trajectory that stands, those before it ended in a step that did not run. A trajectory without an
-    answer is a dead end, of value -1.
+    The last one is what stands, those before it ended in a step that did not run or was abandoned. A trajectory without
+    an answer is a dead end, of value -1.
     """
 
     task: Task
@@ -63,3 +81,8 @@ class Strategy(Protocol):
 
     def weight(self, prm_scores: list[float], visits: int) -> float:
         """What one trajectory adds to its answer's vote: `prm_scores` of its steps, `visits` of its end."""
+
+
+def trajectory_score(prm_scores: list[float]) -> float:
+    """The PRM's score of the last step, which has seen all of them; 0.5 where nothing was scored."""
+    return prm_scores[-1] if prm_scores else 0.5

@@ -5,8 +5,8 @@ They share one way to grow, and differ in how a trajectory's vote counts. A step
 
 from dataclasses import dataclass
 
-from services.search.strategies.base import Rollout, Task
-from services.search.strategies.mcts import record_rollout, start_rollout, trajectory_score
+from services.search.strategies.base import Draw, Rollout, Task, trajectory_score
+from services.search.strategies.recording import end_task, record_trajectory, start_task
 from services.search.strategies.tree import Tree
 
 
@@ -20,13 +20,13 @@ class _Independent:
     def ask(self, tree: Tree) -> Task | None:
         if tree.rollouts >= self.rollouts:
             return None
-        return start_rollout(tree, tree.root, retries=0)
+        return start_task(tree, tree.root, Draw.TRAJECTORY)
 
     def tell(self, tree: Tree, rollout: Rollout) -> list[str]:
-        if rollout.task.number not in tree.pending:
+        if not end_task(tree, rollout.task):
             return []
-        tree.pending.discard(rollout.task.number)
-        return record_rollout(tree, rollout, self.max_depth, self.rollouts)
+        _, changed = record_trajectory(tree, rollout, self.max_depth)
+        return changed
 
 
 class Majority(_Independent):

@@ -5,7 +5,7 @@ whichever task found it and in whatever order. Where two tasks found it, what is
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from ratchet.contracts.sandbox import StepStatus
@@ -39,12 +39,12 @@ class Node:
     ended: int = 0
     """Rollouts that ended here."""
     expansions: int = 0
-    """Rollouts that began here: each tried one child."""
+    """Tasks that began here: each took one child on its way."""
     expanding: int = 0
-    """Rollouts under way that began here."""
+    """Tasks under way that began here."""
     children: list[str] = field(default_factory=list)
     in_flight: int = 0
-    """Rollouts under way that go through here."""
+    """Tasks under way that go through here."""
 
     @property
     def q(self) -> float:
@@ -93,7 +93,10 @@ class Tree:
             current = node.parent
 
     def free_draws(self) -> dict[str, int]:
-        """For each first step, how often the policy began with it afresh: rollouts from the root, no others."""
+        """For each first step that leads to an end, how often the policy began with it afresh: rollouts from the root alone.
+
+        Where single steps are drawn for themselves (beam, dvts, rebase) it cannot be told, and once is counted.
+        """
         draws: dict[str, int] = {}
         for first in self.children(self.root):
             below, pending = 0, [first]
@@ -101,7 +104,7 @@ class Tree:
                 node = pending.pop()
                 below += node.expansions
                 pending.extend(self.children(node))
-            draws[first.id] = first.visits - below
+            draws[first.id] = max(1, first.visits - below) if first.visits else 0
         return draws
 
     def terminals(self) -> list[Node]:
@@ -119,6 +122,9 @@ class Tree:
             return step
         there.tokens += step.tokens
         there.seconds += step.seconds
+        if there.state is NodeState.ABANDONED and step.state is not NodeState.ABANDONED:
+            check_transition(NODE_TRANSITIONS, there.state, step.state)
+            there.state = step.state
         if step.ordinal < there.ordinal:
             there.ordinal, there.text = step.ordinal, step.text
             there.status, there.stdout, there.stderr = step.status, step.stdout, step.stderr
@@ -126,22 +132,25 @@ class Tree:
             parent.children.sort(key=lambda child: self.nodes[child].ordinal)
         return there
 
-    def settle(self, node: Node, branching_factor: int) -> None:
-        """Mark as exhausted each node from here up that has no way on left and nothing under way below it.
+    def settle(self, node: Node, limit: Callable[[Node], float]) -> list[str]:
+        """Mark as exhausted each node from here up that has no way on left and nothing under way below it; their ids.
 
-        A node with `branching_factor` expansions gets no more. The root stays open: the policy can always be asked for another
-        beginning.
+        A node gets no more expansions than `limit` says of it. The root stays open: the policy can always be asked for
+        another beginning.
         """
+        changed = []
         for current in self.ancestors(node.id):
             if (
                 current.id != ROOT
                 and current.state is NodeState.OPEN
                 and current.in_flight == 0
-                and current.expansions >= branching_factor
+                and current.expansions >= limit(current)
                 and all(child.state is not NodeState.OPEN for child in self.children(current))
             ):
                 check_transition(NODE_TRANSITIONS, current.state, NodeState.EXHAUSTED)
                 current.state = NodeState.EXHAUSTED
+                changed.append(current.id)
+        return changed
 
 
 def node_id(parent: str, text: str, status: StepStatus) -> str:

@@ -1,0 +1,289 @@
+"""A task of the strategy as work: the policy draws steps, the sandbox runs them, the PRM scores them."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import takewhile
+
+from pydantic import TypeAdapter, ValidationError
+
+from ratchet.contracts.base import StepText
+from ratchet.contracts.policy import Candidate, Until
+from ratchet.contracts.sandbox import StepResult, StepStatus
+from ratchet.contracts.search import PrmUse, UsagePart
+from ratchet.solutions.answers import answer_of, same_answer
+from services.search.search import Backends, PolicyQuestion, PrmQuestion, Search, ask_policy
+from services.search.strategies import Draw, ExecutedStep, Rollout, Task
+
+_STEP_TEXT: TypeAdapter[str] = TypeAdapter(StepText)
+DRAWS_PER_TASK = 1009
+"""More than a task draws: each draw has a seed of its own."""
+
+
+async def roll_out(search: Search, backends: Backends, task: Task) -> Rollout:
+    """Do what the task asks for."""
+    match task.draw:
+        case Draw.TRAJECTORY:
+            return await _draw_trajectory(search, backends, task)
+        case Draw.STEPS:
+            return await _draw_steps(search, backends, task)
+        case Draw.STEP:
+            drawn = await _Descent(search, backends, task).draw([])
+            return Rollout(task, ((drawn,),) if drawn is not None else ())
+
+
+async def _draw_trajectory(search: Search, backends: Backends, task: Task) -> Rollout:
+    """Complete a trajectory. After a step that does not run, go on from the last one that did."""
+    prefix = [node.text for node in search.tree.path(task.node)]
+    tried: list[tuple[ExecutedStep, ...]] = []
+    good: list[ExecutedStep] = []
+    for attempt in range(task.retries + 1):
+        room = search.request.parameters.max_depth - len(prefix) - len(good)
+        if room <= 0:
+            break
+        before = prefix + [step.text for step in good]
+        left = search.request.budget.tokens - search.usage.policy.tokens
+        candidate = await _generate(search, backends, before, Until.END, task.number, attempt, left)
+        steps = await execute_steps(search, before, candidate, candidate.steps[:room])
+        ran = [step for step in steps if step.status is StepStatus.OK]
+        if len(ran) < len(steps):
+            tried.append((*good, *steps))
+            good = [_paid(step) for step in good + ran]
+        else:
+            good += ran
+        if ran and ran[-1].answer is not None:
+            break
+        if len(ran) == len(steps):
+            # All of it ran and nothing was printed: the policy has no more to say, or no room to say it.
+            break
+    tried.append(tuple(good))
+    scored = await _score(search, backends, task.node, tried)
+    return Rollout(task, tuple(path for path in scored[:-1] if path) + scored[-1:])
+
+
+async def _draw_steps(search: Search, backends: Backends, task: Task) -> Rollout:
+    """Complete a trajectory step by step. A step that the gate leaves, or that does not run, is drawn again.
+
+    When none of the draws passes, the best of those that ran is taken: a node from which all go down is itself to blame.
+    """
+    gate = task.gate
+    assert gate is not None
+    descent = _Descent(search, backends, task)
+    start = search.tree.nodes[task.node]
+    before = gate.first if start.parent is None else start.prm_score
+    tried: list[tuple[ExecutedStep, ...]] = []
+    good: list[ExecutedStep] = []
+    while start.depth + len(good) < search.request.parameters.max_depth and descent.has_room:
+        drawn: list[ExecutedStep] = []
+        for _ in range(gate.redraws + 1):
+            step = await descent.draw(good)
+            if step is None:
+                break
+            drawn.append(step)
+            if step.status is StepStatus.OK and gate.passes(step.prm_score, before):
+                break
+            if not descent.has_room:
+                break
+        ran = [step for step in drawn if step.status is StepStatus.OK]
+        taken = max(ran, key=lambda step: step.prm_score or 0.0, default=None)
+        if ran and drawn[-1] is ran[-1] and gate.passes(ran[-1].prm_score, before):
+            taken = ran[-1]
+        paid = [_paid(step) for step in good]
+        tried += [
+            (*paid, replace(step, abandoned=step.status is StepStatus.OK))
+            for step in drawn
+            if step is not taken
+        ]
+        if taken is None:
+            break
+        good.append(taken)
+        before = taken.prm_score
+        if taken.answer is not None or descent.is_over:
+            break
+    tried.append(tuple(good))
+    return Rollout(task, tuple(tried))
+
+
+def _paid(step: ExecutedStep) -> ExecutedStep:
+    """The step as the beginning of one more path: what it cost is counted in the path that it was drawn for."""
+    return replace(step, tokens=0, seconds=0.0)
+
+
+class _Descent:
+    """Draws single steps below a node, each of them run and scored before the next."""
+
+    def __init__(self, search: Search, backends: Backends, task: Task) -> None:
+        self._search = search
+        self._backends = backends
+        self._task = task
+        self._path = search.tree.path(task.node)
+        self._draws = 0
+        # What others spend meanwhile is not taken from a trajectory that was begun.
+        left = search.request.budget.tokens - search.usage.policy.tokens
+        self._left = min(search.request.parameters.max_tokens, left)
+        self.is_over = False
+        """The policy says that the last step ends the solution, or has no more to say."""
+
+    @property
+    def has_room(self) -> bool:
+        """Whether tokens are left for another step."""
+        return self._left > 0
+
+    async def draw(self, good: Sequence[ExecutedStep]) -> ExecutedStep | None:
+        """The next step after those; None when the policy writes none."""
+        search, backends = self._search, self._backends
+        before = [node.text for node in self._path] + [step.text for step in good]
+        candidate = await _generate(
+            search, backends, before, Until.STEP, self._task.number, self._draws, self._left
+        )
+        self._draws += 1
+        self._left -= candidate.tokens
+        self.is_over = candidate.final or not candidate.steps
+        executed = await execute_steps(search, before, candidate, candidate.steps[:1])
+        if not executed:
+            return None
+        [step] = executed
+        if step.status is not StepStatus.OK:
+            return step
+        [scored] = await _score(search, backends, self._task.node, [(*good, step)])
+        return scored[-1]
+
+
+async def _end_value(search: Search, backends: Backends, answer: str, prm_score: float | None) -> float:
+    """Value of a trajectory with this answer: with a reference +1 or -1, otherwise the PRM's view of it, in [-1, 1]."""
+    if search.reference is not None:
+        return 1.0 if await same_answer(backends.sandbox, answer, search.reference) else -1.0
+    return 0.0 if prm_score is None else 2.0 * prm_score - 1.0
+
+
+async def _generate(
+    search: Search, backends: Backends, steps: list[str], until: Until, task: int, draw: int, left: int
+) -> Candidate:
+    """What follows after the steps, from one sequence of at most `left` tokens."""
+    parameters = search.request.parameters
+    question = PolicyQuestion(
+        steps=steps,
+        until=until,
+        max_tokens=max(1, min(parameters.max_tokens, left)),
+        # Every question of a search has a seed of its own, which depends only on the search's seed and the task.
+        seed=(search.request.seed * 1_000_003 + task * DRAWS_PER_TASK + draw) % 2**31,
+    )
+    began = time.monotonic()
+    if parameters.batch_rollouts:
+        candidate = await search.questions(backends).ask(question)
+    else:
+        [candidate] = await ask_policy(search, backends, [question])
+    _charge(search.usage.policy, began, candidate.tokens)
+    return candidate
+
+
+async def execute_steps(
+    search: Search, prefix: list[str], candidate: Candidate, steps: list[str]
+) -> list[ExecutedStep]:
+    """Run the candidate's steps after the prefix; up to the first that fails or that gives the answer."""
+    if not steps:
+        return []
+    began = time.monotonic()
+    # A hot or broken model writes what no program can hold (NUL, half a surrogate pair): such a step fails unrun.
+    runnable = list(takewhile(_is_text, steps))
+    done = await search.interpreter.run(prefix + runnable) if runnable else []
+    seconds = _charge(search.usage.sandbox, began, 0)
+    results: Sequence[StepResult] = done[len(prefix) :]
+    if len(runnable) < len(steps):
+        results = [*results, StepResult(status=StepStatus.ERROR, stderr="the step is no text")]
+    if any(result.status is not StepStatus.OK for result in done[: len(prefix)]):
+        # The prefix ran before and does not run now: whatever follows it cannot be trusted.
+        results = [StepResult(status=StepStatus.ERROR, stderr="an earlier step did not run again")]
+    shares = _token_shares(candidate.tokens, steps)
+    executed: list[ExecutedStep] = []
+    for text, result, tokens, prior in zip(steps, results, shares, candidate.step_logprobs, strict=False):
+        ok = result.status is StepStatus.OK
+        executed.append(
+            ExecutedStep(
+                text=text,
+                status=result.status,
+                stdout=result.stdout,
+                stderr=result.stderr,
+                prm_score=None,
+                prior=prior,
+                tokens=tokens,
+                seconds=seconds / len(steps),
+                # A step that gives an answer ends the solution.
+                answer=answer_of(result) if ok else None,
+            )
+        )
+        if not ok or executed[-1].answer is not None:
+            break
+    return executed
+
+
+def _is_text(step: str) -> bool:
+    try:
+        _STEP_TEXT.validate_python(step)
+    except ValidationError:
+        return False
+    return True
+
+
+async def _score(
+    search: Search, backends: Backends, start: str, paths: Sequence[tuple[ExecutedStep, ...]]
+) -> tuple[tuple[ExecutedStep, ...], ...]:
+    """The paths below the node `start`, with the PRM's scores for the steps that ran and the values of their ends."""
+    chains = [[step for step in path if step.status is StepStatus.OK] for path in paths]
+    scored: list[tuple[ExecutedStep, ...]] = []
+    for path, scores in zip(paths, await _prm_scores(search, backends, start, chains), strict=True):
+        left = iter(scores)
+        steps = [
+            await _with_score(search, backends, step, next(left)) if step.status is StepStatus.OK else step
+            for step in path
+        ]
+        scored.append(tuple(steps))
+    return tuple(scored)
+
+
+async def _prm_scores(
+    search: Search, backends: Backends, start: str, chains: Sequence[Sequence[ExecutedStep]]
+) -> Sequence[Sequence[float | None]]:
+    """The PRM's scores for the steps of each chain below the node `start`; None each where the search uses no PRM."""
+    if not any(chains) or search.request.parameters.prm is PrmUse.NONE:
+        return [[None] * len(chain) for chain in chains]
+    prefix = search.tree.path(start)
+    texts, priors = [node.text for node in prefix], [node.prior for node in prefix]
+    questions = [
+        PrmQuestion(texts + [step.text for step in chain], priors + [step.prior for step in chain])
+        for chain in chains
+        if chain
+    ]
+    began = time.monotonic()
+    found = iter(await asyncio.gather(*map(search.scores(backends).ask, questions)))
+    _charge(search.usage.prm, began, 0)
+    return [next(found)[len(prefix) :] if chain else [] for chain in chains]
+
+
+async def _with_score(
+    search: Search, backends: Backends, step: ExecutedStep, score: float | None
+) -> ExecutedStep:
+    """The step with its score and, where it gives an answer, the value of the trajectory."""
+    value = None if step.answer is None else await _end_value(search, backends, step.answer, score)
+    return replace(step, prm_score=score, value=value)
+
+
+def _charge(part: UsagePart, began: float, tokens: int) -> float:
+    """Add a call that began then to the usage; the seconds that it took."""
+    seconds = time.monotonic() - began
+    part.calls += 1
+    part.tokens += tokens
+    part.seconds += seconds
+    return seconds
+
+
+def _token_shares(tokens: int, steps: Sequence[str]) -> list[int]:
+    """A candidate's tokens divided among its steps by length; the engine counts only the whole."""
+    length = sum(len(step) for step in steps) or 1
+    shares: list[int] = []
+    passed = 0
+    for step in steps:
+        passed += len(step)
+        shares.append(tokens * passed // length - sum(shares))
+    return shares

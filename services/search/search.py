@@ -1,0 +1,147 @@
+"""One search under way: its state, and the questions that it asks of policy and PRM.
+
+Questions of one moment are one request.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import TypeVar
+
+from ratchet.batching import MicroBatcher
+from ratchet.clients import PolicyClient, PrmClient, SandboxClient, ServiceError
+from ratchet.contracts.policy import Candidate, GenerateRequest, Prefix, Until
+from ratchet.contracts.prm import ScoreRequest
+from ratchet.contracts.search import SearchRequest, StrategyName, Usage
+from services.search.interpreter import Interpreter
+from services.search.strategies import Strategy, Tree, strategy_of
+
+R = TypeVar("R")
+
+PINNED_SECONDS = 60.0
+"""How long a search waits for a service to hold the version that it is pinned to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Backends:
+    """The services that a search calls."""
+
+    policy: PolicyClient
+    prm: PrmClient
+    sandbox: SandboxClient
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyQuestion:
+    """What the policy is asked: what follows after these steps."""
+
+    steps: list[str]
+    until: Until
+    max_tokens: int
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class PrmQuestion:
+    """What the PRM is asked: the scores of these steps, with the policy's mean log-probability of each."""
+
+    steps: list[str]
+    logprobs: list[float]
+
+
+@dataclass(slots=True)
+class Search:
+    """All state of one search under way."""
+
+    request: SearchRequest
+    reference: str | None
+    tree: Tree
+    interpreter: Interpreter
+    usage: Usage = field(default_factory=Usage)
+    models: dict[str, str] = field(default_factory=dict)
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set from outside to end the search with what it has: a cancel, or a lost lease."""
+
+    _questions: MicroBatcher[PolicyQuestion, Candidate] | None = None
+    _scores: MicroBatcher[PrmQuestion, list[float]] | None = None
+
+    def questions(self, backends: Backends) -> MicroBatcher[PolicyQuestion, Candidate]:
+        """Where rollouts of one moment ask the policy with one request."""
+        if self._questions is None:
+            self._questions = MicroBatcher(lambda asked: ask_policy(self, backends, asked))
+        return self._questions
+
+    def scores(self, backends: Backends) -> MicroBatcher[PrmQuestion, list[float]]:
+        """Where rollouts of one moment ask the PRM with one request."""
+        if self._scores is None:
+            self._scores = MicroBatcher(lambda asked: _ask_prm(self, backends, asked))
+        return self._scores
+
+    def strategy(self) -> Strategy:
+        """The strategy that the request names."""
+        return strategy_of(self.request, self.models.get("prm") or self.request.models.prm)
+
+
+def is_sampled(request: SearchRequest) -> bool:
+    """Whether two rollouts from the root are two draws: at temperature 0 they are one and the same."""
+    return request.strategy is not StrategyName.GREEDY and request.parameters.temperature > 0
+
+
+async def ask_policy(
+    search: Search, backends: Backends, questions: Sequence[PolicyQuestion]
+) -> list[Candidate]:
+    """One candidate for each question. Those that differ in how far they go are requests of their own."""
+    kinds = dict.fromkeys((each.until, each.max_tokens) for each in questions)
+    groups = [[each for each in questions if (each.until, each.max_tokens) == kind] for kind in kinds]
+    answered = await asyncio.gather(*(_ask_policy_alike(search, backends, group) for group in groups))
+    found = dict(zip(kinds, map(iter, answered), strict=True))
+    return [next(found[each.until, each.max_tokens]) for each in questions]
+
+
+async def _ask_policy_alike(
+    search: Search, backends: Backends, questions: Sequence[PolicyQuestion]
+) -> list[Candidate]:
+    parameters = search.request.parameters
+    request = GenerateRequest(
+        prefixes=[Prefix(problem=search.request.problem, steps=each.steps) for each in questions],
+        seeds=[each.seed for each in questions],
+        temperature=0.0 if search.request.strategy is StrategyName.GREEDY else parameters.temperature,
+        top_p=parameters.top_p,
+        max_tokens=questions[0].max_tokens,
+        until=questions[0].until,
+        model=search.request.models.policy,
+    )
+    response = await _ask_until_held(lambda: backends.policy.generate(request), request.model)
+    search.models["policy"] = response.model
+    return [candidate for [candidate] in response.candidates]
+
+
+async def _ask_prm(search: Search, backends: Backends, questions: Sequence[PrmQuestion]) -> list[list[float]]:
+    request = ScoreRequest(
+        problem=search.request.problem,
+        steps=[each.steps for each in questions],
+        logprobs=[each.logprobs for each in questions],
+        model=search.request.models.prm,
+        policy=search.request.models.policy,
+    )
+    response = await _ask_until_held(lambda: backends.prm.score(request), request.model)
+    search.models["prm"] = response.model
+    return response.scores
+
+
+async def _ask_until_held(ask: Callable[[], Awaitable[R]], pinned: str | None) -> R:
+    """The answer of a service, asked again for PINNED_SECONDS while it does not hold the pinned version.
+
+    One that was just restarted holds its own model alone, until whoever pinned the search has it load the version again.
+    Raises ServiceError.
+    """
+    until = time.monotonic() + PINNED_SECONDS
+    while True:
+        try:
+            return await ask()
+        except ServiceError as error:
+            if pinned is None or error.status != HTTPStatus.NOT_FOUND or time.monotonic() > until:
+                raise
+        await asyncio.sleep(1.0)
