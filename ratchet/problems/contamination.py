@@ -9,12 +9,11 @@ a whole.
 """
 
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ratchet.problems.problem import Problem
+from ratchet.problems.problem import Problem, one_form
 
 TEMPLATE_PROBLEMS = 10
 """A run in more training problems than this is taken for a template's: duplicates have been dropped before."""
@@ -61,7 +60,7 @@ def find_overlaps(
 
 
 def _words(text: str) -> tuple[str, ...]:
-    return tuple(_WORD.findall(unicodedata.normalize("NFKC", text).casefold()))
+    return tuple(_WORD.findall(one_form(text).casefold()))
 
 
 def _grams(words: tuple[str, ...], n: int) -> set[int]:

@@ -3,15 +3,25 @@
 Limits: a file is read as a whole; compressed JSON Lines are not read. In Parquet only the columns that make a problem are.
 """
 
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from ratchet.problems.problem import COLUMNS, Problem, ProblemFileError, Refused, problem_of
 
 SUFFIXES = (".jsonl", ".parquet")
+_NO_LINES = {
+    b"version https://git-lfs": "a Git LFS pointer and not the data: fetch it with git lfs pull",
+    b"\x1f\x8b": "compressed: unpack it first",
+    b"PK\x03\x04": "compressed: unpack it first",
+    b"\xff\xfe": "UTF-16: save it as UTF-8",
+    b"\xfe\xff": "UTF-16: save it as UTF-8",
+    b"PAR1": "Parquet: name it *.parquet",
+    b"<": "a web page and not the data: download the raw file",
+    b"[": "a JSON array: expected JSON Lines, one JSON object a line. To convert it: jq -c '.[]' FILE > FILE.jsonl",
+}
+"""How files begin that are often taken for JSON Lines, and what to do."""
 
 
 def read_file(path: Path, name: str | None = None) -> Iterator[Problem | Refused]:
@@ -26,16 +36,28 @@ def _lines(path: Path) -> Iterator[tuple[str, int, Mapping[str, Any]]]:
         content = path.read_bytes()
     except OSError as error:
         raise ProblemFileError(f"{path}: cannot be read: {error.strerror}.") from error
-    for number, line in enumerate(content.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
+    content = content.removeprefix(b"\xef\xbb\xbf")
+    for beginning, what in _NO_LINES.items():
+        if content[:99].lstrip().startswith(beginning):
+            raise ProblemFileError(f"{path}, line 1: {what}.")
+    for number, line in enumerate(content.split(b"\n"), 1):
         if line.strip():
             yield "line", number, _object_of(line, f"{path}, line {number}")
 
 
 def _object_of(line: bytes, where: str) -> Mapping[str, Any]:
     try:
-        value = orjson.loads(line)
-    except orjson.JSONDecodeError as error:
-        raise ProblemFileError(f"{where}: not valid JSON: {error.msg} (column {error.colno}).") from error
+        # A faster parser would make floats of whole numbers beyond 64 bits.
+        value = json.loads(line.decode())
+    except UnicodeDecodeError as error:
+        raise ProblemFileError(f"{where}: not valid JSON: no UTF-8 text (byte {error.start + 1}).") from error
+    except json.JSONDecodeError as error:
+        raise ProblemFileError(
+            f"{where}: not valid JSON: {error.msg} (column {error.colno}). Expected one JSON object a line."
+        ) from error
+    except (ValueError, RecursionError) as error:
+        # A number of thousands of digits, or thousands of brackets.
+        raise ProblemFileError(f"{where}: not valid JSON: {error}.") from error
     if not isinstance(value, dict):
         raise ProblemFileError(f"{where}: expected a JSON object with the fields problem and answer.")
     return value

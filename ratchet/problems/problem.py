@@ -1,21 +1,26 @@
 """A problem with its reference answer, and how one record of a file (a JSON object, a Parquet row) becomes one.
 
-Four kinds of record are known, each by its fields: problem/answer, MATH's problem/solution (the answer is the last
+Four kinds of record are known, each by its fields: problem/answer, MATH's problem/solution (the answer is in
 `\\boxed{}`), GSM8K's question/answer (the answer follows `#### `) and SVAMP's Body+Question/Answer. Nothing is guessed:
 a record without these fields is an error that names file and line. A record that has them, but with values that cannot
-be used, is refused by itself, and the rest of the file goes on.
+be used, is refused by itself, and the rest of the file goes on. So is a solution with several boxes that differ: they may be
+parts of one answer, or a note beside it.
 """
 
 import hashlib
+import math
 import re
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from ratchet.contracts.base import ProblemText
+from ratchet.contracts.base import ProblemText, Text
+from ratchet.notation.keys import key_of
+from ratchet.notation.reading import read
 
 MAX_ANSWER_CHARS = 1000
 EXCERPT_CHARS = 200
@@ -39,6 +44,14 @@ COLUMNS = frozenset(
 """The fields that are looked at."""
 
 _PROBLEM_TEXT: TypeAdapter[str] = TypeAdapter(ProblemText)
+_ANSWER_TEXT: TypeAdapter[str] = TypeAdapter(Text)
+_BOX_OR_BRACE = re.compile(
+    r"\\(?:boxed|fbox)\s*(?:(?P<box>\{)|(?P<digit>\d)(?!\w|[.,/]\d))|\\.|(?P<brace>[{}])", re.DOTALL
+)
+"""A box opens with a brace, or holds the one digit after it, as TeX has it."""
+_LONGEST_LEVEL = 6
+_PICTURED = {"<super>": "^", "<sub>": "_", "<fraction>": " "}
+"""Kinds of compatibility characters that mean something else than the digits in them: 10² is not 102."""
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 
 
@@ -92,7 +105,8 @@ def problem_of(fields: Mapping[str, Any], where: str, source: str) -> Problem | 
             "GSM8K's question and answer, or SVAMP's Body, Question and Answer."
         )
     if answer_name not in fields:
-        raise ProblemFileError(f"{where}: {_no_answer(answer_name)}")
+        known = ", ".join(map(str, sorted(fields)))
+        raise ProblemFileError(f"{where}: {_no_answer(answer_name)} The fields are {known}.")
     try:
         parts = [_text(fields, name) for name in names]
         text = parts[0] if len(parts) == 1 else join_svamp(*parts)
@@ -107,7 +121,7 @@ def problem_of(fields: Mapping[str, Any], where: str, source: str) -> Problem | 
         return Refused(source, str(refusal), excerpt(shown))
     family = next((fields[name] for name in ("family", "subject", "type", "Type") if fields.get(name)), "")
     level = next((fields[name] for name in ("difficulty", "level") if fields.get(name) is not None), None)
-    return Problem(problem_id(text, answer), text, answer, source, str(family).strip(), level_of(level))
+    return Problem(problem_id(text, answer), text, answer, source, excerpt(str(family)), level_of(level))
 
 
 def problem_id(text: str, answer: str) -> str:
@@ -117,25 +131,34 @@ def problem_id(text: str, answer: str) -> str:
 
 def normal_form(text: str) -> str:
     """The text without what does not make another problem of it: case, white space, forms of the same letter."""
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+    return " ".join(one_form(text).casefold().split())
+
+
+def one_form(text: str) -> str:
+    """The text with one form for each letter (NFKC), exponents, indices and fractions apart from other digits."""
+    signs = (
+        _PICTURED.get(unicodedata.decomposition(letter).partition(" ")[0], "") + letter for letter in text
+    )
+    return unicodedata.normalize("NFKC", "".join(signs))
 
 
 def excerpt(text: str) -> str:
-    """The beginning of a text, on one line."""
-    line = " ".join(text[: 4 * EXCERPT_CHARS].split())
+    """The beginning of a text, on one line, without what no store holds."""
+    printable = text[: 4 * EXCERPT_CHARS].replace("\0", " ").encode(errors="replace").decode()
+    line = " ".join(printable.split())
     return line if len(line) <= EXCERPT_CHARS else line[: EXCERPT_CHARS - 1] + "…"
 
 
 def level_of(value: object) -> int | None:
-    """A difficulty as a number: 3, 3.0, "3" and MATH's "Level 3" are 3; anything else is none."""
+    """A difficulty as a number: 3, 3.0, "3" and MATH's "Level 3" are 3; anything else, or a long one, is none."""
     match value:
         case bool():
             return None
-        case int():
-            return value
-        case float() if value.is_integer():
+        case int() | float() if abs(value) < 10**_LONGEST_LEVEL and value == int(value):
             return int(value)
-        case str() if found := re.fullmatch(r"(?:level\s*)?(\d{1,6})", value.strip(), re.IGNORECASE):
+        case str() if found := re.fullmatch(
+            rf"(?:level\s*)?(\d{{1,{_LONGEST_LEVEL}}})", value.strip(), re.IGNORECASE
+        ):
             return int(found[1])
     return None
 
@@ -146,34 +169,45 @@ def join_svamp(body: str, question: str) -> str:
     return f"{body}{'' if body.endswith(('.', '!', '?', ',')) else '.'} {question.strip()}"
 
 
-def last_boxed(solution: str) -> str | None:
-    """What the last `\\boxed{…}` of a worked solution holds, None where there is none or its braces do not close."""
-    opened = max(solution.rfind("\\boxed{"), solution.rfind("\\fbox{"))
-    start = solution.find("{", opened)
-    if opened < 0:
-        return None
-    depth = 0
-    for end in range(start, len(solution)):
-        depth += {"{": 1, "}": -1}.get(solution[end], 0)
-        if depth == 0:
-            return solution[start + 1 : end].strip()
-    return None
+def boxed(solution: str) -> list[str]:
+    """What the boxes (`\\boxed{…}`) of a worked solution hold; one whose braces do not close is none."""
+    held: list[str] = []
+    # For each brace that is open, where it opened, and how many boxes were known then if it is a box's.
+    opened: list[tuple[int, int | None]] = []
+    for found in _BOX_OR_BRACE.finditer(solution):
+        if found["digit"]:
+            held.append(found["digit"])
+        elif found["box"]:
+            opened.append((found.end(), len(held)))
+        elif found["brace"] == "{":
+            opened.append((found.end(), None))
+        elif found["brace"] and opened:
+            start, before = opened.pop()
+            if before is not None:
+                # Of boxes in a box the outer one counts.
+                held[before:] = [solution[start : found.start()].strip()]
+    return held
 
 
 def _check(text: str, answer: str) -> None:
     if len(answer) > MAX_ANSWER_CHARS:
         raise _RefusalError(f"the answer has {len(answer)} characters, more than {MAX_ANSWER_CHARS}.")
-    try:
-        _PROBLEM_TEXT.validate_python(text)
-    except ValidationError as error:
-        raise _RefusalError(f"the problem is not usable: {error.errors()[0]['msg']}.") from error
+    for what, kind, value in (("problem", _PROBLEM_TEXT, text), ("answer", _ANSWER_TEXT, answer)):
+        try:
+            kind.validate_python(value)
+        except ValidationError as error:
+            raise _RefusalError(f"the {what} is not usable: {error.errors()[0]['msg']}.") from error
 
 
 def _boxed_answer(solution: str) -> str:
-    answer = last_boxed(solution)
-    if not answer:
+    answers = {key_of(read(answer)): answer for answer in boxed(solution) if answer}
+    if not answers:
         raise _RefusalError(r"no answer in \boxed{} in the solution.")
-    return answer
+    if len(answers) > 1:
+        raise _RefusalError(
+            rf"{len(answers)} different answers in \boxed{{}} in the solution: name the right one in the field answer."
+        )
+    return next(iter(answers.values()))
 
 
 def _gsm8k_answer(worked: str) -> str:
@@ -198,8 +232,12 @@ def _answer(fields: Mapping[str, Any], name: str) -> str:
             pass
         case float(value) if value.is_integer() and abs(value) < 2**53:
             return str(int(value))
-        case int() | float() as value:
+        case int(value):
+            return str(value)
+        case float(value) if math.isfinite(value):
             return repr(value)
+        case Decimal() as value if value.is_finite():
+            return f"{value:f}"
         case str(value) if value.strip():
             return value.strip()
     raise _RefusalError(_no_answer(name))

@@ -1,5 +1,6 @@
 """Problem files and sets: what is read, what is refused with which words, duplicates, samples and splits."""
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import pytest
 
 from ratchet.problems import ProblemFileError, load, read_problems, sample, split
-from ratchet.problems.problem import last_boxed
+from ratchet.problems.problem import boxed, normal_form
 from ratchet.problems.verifiable import refusals
 
 
@@ -28,7 +29,9 @@ def write(path: Path, *lines: dict[str, Any] | str) -> Path:
         ({"question": "How many?", "answer": "#### no, #### -3.5"}, "How many?", "-3.5"),
         ({"Body": "He has 2.", "Question": "How many?", "Answer": 145.0}, "He has 2. How many?", "145"),
         ({"Body": "He has 2", "Question": "How many?", "Answer": 1.5}, "He has 2. How many?", "1.5"),
-        ({"problem": "x?", "solution": r"\boxed{1}, so \boxed{\frac{1}{2}}."}, "x?", r"\frac{1}{2}"),
+        ({"problem": "x?", "solution": r"\boxed{0.5}, so \boxed{\frac{1}{2}}."}, "x?", r"\frac{1}{2}"),
+        ({"problem": "x?", "answer": 2**90 + 1}, "x?", str(2**90 + 1)),
+        ({"problem": "x?", "answer": 3, "level": float("nan")}, "x?", "3"),
         ({"problem": "x?", "solution": "long", "answer": "7"}, "x?", "7"),
     ],
 )
@@ -54,6 +57,20 @@ def test_every_kind_of_line_is_read(tmp_path: Path, line: dict[str, Any], text: 
         ({"problem": "x", "answer": "1" * 2000}, "line 2: the answer has 2000 characters"),
         ({"question": "x", "answer": "20"}, "line 2: no answer after '####'"),
         ({"problem": "x", "solution": "so 3"}, r"line 2: no answer in .boxed"),
+        (
+            {"problem": "x", "solution": r"So $\boxed{-8}$. We also took \boxed{8} for right."},
+            "line 2: 2 different answers in .*name the right one in the field answer",
+        ),
+        ({"problem": "x", "answer": float("nan")}, "line 2: the field answer must be a number or a text"),
+        ({"problem": "x", "answer": float("inf")}, "line 2: the field answer must be a number or a text"),
+        ({"problem": "x", "answer": "\ud83d"}, "line 2: the answer is not usable: .*lone surrogate"),
+        ({"problem": "\ud83d", "answer": 1}, "line 2: the problem is not usable: .*unicode"),
+        ('{"problem": "x", "answer": ' + "7" * 5000 + "}", "line 2: not valid JSON: Exceeds the limit"),
+        ("[" * 100_000, "line 2: not valid JSON"),
+        (
+            {"question": "x", "final": "2"},
+            "line 2: the field answer must be .* The fields are final, question",
+        ),
         ({"problem": "x", "answer": "see proof"}, "line 2: the answer is free text"),
     ],
 )
@@ -67,8 +84,26 @@ def test_a_bad_line_is_named(tmp_path: Path, line: dict[str, Any] | str, words: 
 def test_bytes_that_are_no_utf8_are_named(tmp_path: Path) -> None:
     path = tmp_path / "p.jsonl"
     path.write_bytes(b'\n{"problem": "\xff", "answer": 1}\n')
-    with pytest.raises(ProblemFileError, match="line 2: not valid JSON"):
+    with pytest.raises(ProblemFileError, match=r"line 2: not valid JSON: no UTF-8 text \(byte 14\)"):
         read_problems(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b'[\n {"problem": "x", "answer": 1}\n]', r"a JSON array: .* jq -c '\.\[\]'"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 7\n", "Git LFS pointer"),
+        (gzip.compress(b'{"problem": "x", "answer": 1}'), "compressed"),
+        ('{"problem": "x", "answer": 1}'.encode("utf-16"), "UTF-16: save it as UTF-8"),
+        (b"\n<!DOCTYPE html>\n<html>", "a web page"),
+    ],
+)
+def test_what_is_often_taken_for_json_lines_is_named(tmp_path: Path, content: bytes, words: str) -> None:
+    path = tmp_path / "data.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(ProblemFileError, match=words) as caught:
+        read_problems(path)
+    assert str(caught.value).startswith(f"{path}, line 1: ")
 
 
 def test_a_file_that_cannot_be_used_is_refused(tmp_path: Path) -> None:
@@ -136,6 +171,8 @@ def test_samples_are_repeatable_and_disjoint(tmp_path: Path) -> None:
         ({"subject": "Geometry", "level": 2.0}, "Geometry", 2),
         ({"type": None, "level": "Level ?"}, "", None),
         ({"difficulty": True}, "", None),
+        ({"difficulty": 10**30, "family": "a\0b\ud83d"}, "a b?", None),
+        ({"level": float("inf"), "family": ["a", 1]}, "['a', 1]", None),
     ],
 )
 def test_family_and_difficulty_are_read(
@@ -146,16 +183,29 @@ def test_family_and_difficulty_are_read(
 
 
 @pytest.mark.parametrize(
-    ("solution", "answer"),
+    ("solution", "held"),
     [
-        (r"\boxed{1}", "1"),
-        (r"\boxed{\frac{a}{b}} text {", r"\frac{a}{b}"),
-        (r"\boxed{1", None),
-        ("none", None),
+        (r"\boxed{1}", ["1"]),
+        (r"\boxed{\frac{a}{b}} text {", [r"\frac{a}{b}"]),
+        (r"\boxed{1", []),
+        (r"\boxed{1, \boxed{2}", ["2"]),
+        (r"\boxed{\left\{ 1 \right.} and } \boxed {2}", [r"\left\{ 1 \right.", "2"]),
+        (r"\boxed{a \fbox{b}} \fbox{c}", [r"a \fbox{b}", "c"]),
+        (r"\boxed 7$. \boxed3", ["7", "3"]),
+        (r"\boxed 71, \boxed 7.5, \boxedx", []),
+        ("none", []),
+        (r"\boxed{" * 50_000, []),
     ],
 )
-def test_the_last_box_is_the_answer(solution: str, answer: str | None) -> None:
-    assert last_boxed(solution) == answer
+def test_what_stands_in_a_box(solution: str, held: list[str]) -> None:
+    assert boxed(solution) == held
+
+
+def test_an_exponent_an_index_and_a_fraction_are_no_other_digits() -> None:
+    for one, other in (("10²", "102"), ("x₁", "x1"), ("2½", "21⁄2"), ("10³", "10²")):
+        assert normal_form(one) != normal_form(other)
+    for one, other in (("１２ Ａ", "12 a"), ("10²", "10^2"), ("ﬁve", "five")):
+        assert normal_form(one) == normal_form(other)
 
 
 # --- answers ---------------------------------------------------------------------------------------------------------
