@@ -1,85 +1,42 @@
 """`ratchet eval`: accuracy on a problem set, through the same services that answer people.
 
-Each problem is one `POST /search`; its answer is graded afterwards by the sandbox. Reference answers are not sent with
-the searches unless asked for. One line per problem is appended and fsync-ed to a result file that is named after data,
-strategy, model, seed and settings: a run that was broken off goes on where it was.
+Each problem is one `POST /search`; its answer and the ends of its tree are graded afterwards by the sandbox. Reference answers
+are not sent with the searches unless asked for. One line per problem is appended and fsync-ed to a result file that is named
+after data, strategy, model, seed and settings: a run that was broken off goes on where it was. `--compare` does the same for
+several strategies and budgets, whose result files are those of single runs, and tests the strategies against a baseline.
 
 Limit: the result file knows the version of Ratchet and of the model, not every setting of the services.
 """
 
-import asyncio
 import contextlib
-import fcntl
-import hashlib
-import os
-import re
-import uuid
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Annotated, Any
+from typing import Annotated, Any
 
 import orjson
 import typer
-from pydantic import ValidationError
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.table import Table
 
-from ratchet import __version__
 from ratchet.cli.display import clean
-from ratchet.cli.outcomes import GradedProblem, Summary, graded_problem, summarise
-from ratchet.cli.session import (
-    EXIT_INTERRUPTED,
-    EXIT_SYSTEM,
-    Interrupts,
-    complain,
-    connected,
-    local_sandbox,
-    run,
-)
-from ratchet.cli.solve import GRACE_SECONDS, search_request
-from ratchet.clients import SandboxClient, SearchClient, ServiceError
-from ratchet.contracts.sandbox import GradeRequest, GradeRule
-from ratchet.contracts.search import SearchRequest, SearchResult, StrategyName, VerificationLevel
-from ratchet.problems import Problem, ProblemFileError, ProblemSet, load, sample
-from ratchet.states import SEARCH_TRANSITIONS, SearchState, is_end
+from ratchet.cli.evaluation.comparison import ArmOutcomes, Measured, compare, measured
+from ratchet.cli.evaluation.options import comparison_of, one_budget
+from ratchet.cli.evaluation.plan import Arm, Comparison, Plan, comparison_stem, result_name
+from ratchet.cli.evaluation.results import open_results
+from ratchet.cli.evaluation.searching import Run, Services, Way, reach_services, search_all
+from ratchet.cli.evaluation.tables import arms_table, pairs_table, summary_table
+from ratchet.cli.outcomes import GradedProblem, summarise
+from ratchet.cli.session import EXIT_INTERRUPTED, EXIT_SYSTEM, Interrupts, complain, run
+from ratchet.cli.solve import search_request
+from ratchet.contracts.search import SearchRequest, StrategyName, VerificationLevel
+from ratchet.problems import ProblemFileError, ProblemSet, load, sample
+from ratchet.states import SearchState
 
-POLL_SECONDS = 1.0
-CANCEL_SECONDS = 10.0
 MAX_NOTES = 20
 """Lines about problems that are left out."""
-MAX_GRADED_CHARS = 2000
-"""Longest answer that the sandbox grades; a longer one is no answer to a problem with a short reference."""
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """What is to be done: these problems of the set, each with the request, whose text and answer are the problem's."""
-
-    held: ProblemSet
-    problems: Sequence[Problem]
-    request: SearchRequest
-    with_reference: bool
-    concurrency: int
-    offset: int
-
-
-@dataclass(frozen=True)
-class _Services:
-    """What answers and grades."""
-
-    search: SearchClient
-    sandbox: SandboxClient
-    model: str | None
-    """Version of the policy's model, where it is known."""
+RESULTS = Path("results")
+ALL_ROLLOUTS = 4096
+"""Of a comparison at equal tokens: the budget ends a search, not the number of its rollouts."""
 
 
 def evaluate(
@@ -93,10 +50,39 @@ def evaluate(
     model: Annotated[
         str | None, typer.Option(help="Model for a stack that is started here: small, a folder, or a hub id.")
     ] = None,
-    strategy: Annotated[StrategyName, typer.Option(help="How the tree is grown.")] = StrategyName.MCTS,
-    tokens: Annotated[int | None, typer.Option(help="Budget per problem: generated tokens.")] = None,
+    strategy: Annotated[
+        StrategyName | None, typer.Option(help="How the tree is grown; default mcts.", show_default=False)
+    ] = None,
+    compared: Annotated[
+        str | None,
+        typer.Option(
+            "--compare",
+            metavar="NAMES",
+            help="Compare strategies: greedy,majority,best_of_n,mcts and others.",
+        ),
+    ] = None,
+    tokens: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N[,N…]",
+            help="Budget per problem: generated tokens; several with --compare: 300,600,1200.",
+        ),
+    ] = None,
+    baseline: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="What the others are compared with; default best_of_n, else the first named."
+        ),
+    ] = None,
+    seeds: Annotated[
+        str | None,
+        typer.Option(metavar="N[,N…]", help="With --compare: a search of each problem for each of these."),
+    ] = None,
     seconds: Annotated[float | None, typer.Option(help="Budget per problem: seconds.")] = None,
-    rollouts: Annotated[int | None, typer.Option(help="Most solutions that are completed.")] = None,
+    rollouts: Annotated[
+        int | None,
+        typer.Option(help="Most solutions that are completed; with --compare only the budget counts."),
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="How many problems; default all.")] = None,
     offset: Annotated[int, typer.Option(min=0, help="Problems of the shuffled set to pass over.")] = 0,
     seed: Annotated[
@@ -115,7 +101,10 @@ def evaluate(
     level: Annotated[
         VerificationLevel | None, typer.Option(help="Weakest verification that counts as verified.")
     ] = None,
-    output: Annotated[Path | None, typer.Option(help="Result file; default results/….jsonl.")] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(help="Result file; default results/….jsonl. With --compare: the JSON, plots beside it."),
+    ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start over, even if there are results.")] = False,
     url: Annotated[str | None, typer.Option(help="A search service; otherwise the local stack.")] = None,
     data: Annotated[
@@ -124,73 +113,166 @@ def evaluate(
 ) -> None:
     """Accuracy on a problem set. The last line on stdout is one JSON object."""
     console = Console(stderr=True)
+    comparison = comparison_of(compared, strategy, tokens, seeds, baseline, seed)
+    budget = None if comparison else one_budget(tokens)
     held = _read(spec, console)
     problems = sample(held.problems, seed=seed, offset=offset, limit=limit)
     if not problems:
         raise typer.BadParameter(f"{spec} has {len(held.problems)} problems.", param_hint="--offset")
     request = search_request(
         {"problem": problems[0].text, "strategy": strategy, "seed": seed, "require": level},
-        parameters={"rollouts": rollouts, "early_stop": early_stop},
-        budget={"tokens": tokens, "seconds": seconds},
+        parameters={
+            "rollouts": ALL_ROLLOUTS if comparison and rollouts is None else rollouts,
+            "early_stop": early_stop,
+        },
+        budget={"tokens": budget, "seconds": seconds},
     )
-    plan = _Plan(held, problems, request, reference, concurrency, offset)
+    plan = Plan(held, problems, request, reference, offset)
 
     async def command(interrupts: Interrupts) -> int:
-        async with _services(url, data, model, console) as services:
-            path = output or Path("results") / result_name(held, plan, services.model or "served")
-            return await _evaluate(plan, services, path, fresh, console, interrupts)
+        async with reach_services(url, data, model, console) as services:
+            session = _Session(plan, services, concurrency, fresh, console, interrupts)
+            if comparison is None:
+                return await session.evaluate(output)
+            return await session.compare(comparison, output)
 
     run(command)
 
 
-@contextlib.asynccontextmanager
-async def _services(
-    url: str | None, data: Path | None, model: str | None, console: Console
-) -> AsyncIterator[_Services]:
-    """Those of this session; for a search service at `url` a sandbox of our own grades."""
-    async with contextlib.AsyncExitStack() as stack:
-        endpoint = await stack.enter_async_context(
-            connected(url=url, data=data, model=model, console=console)
-        )
-        sandbox_url = endpoint.sandbox
-        if sandbox_url is None:
-            sandbox_url = await stack.enter_async_context(local_sandbox())
-        search = await stack.enter_async_context(SearchClient(endpoint.search))
-        sandbox = await stack.enter_async_context(SandboxClient(sandbox_url))
-        yield _Services(search, sandbox, endpoint.model)
+@dataclass(frozen=True)
+class _Session:
+    """What is to be done, and with what."""
 
+    plan: Plan
+    services: Services
+    concurrency: int
+    fresh: bool
+    console: Console
+    interrupts: Interrupts
 
-async def _evaluate(
-    plan: _Plan, services: _Services, path: Path, fresh: bool, console: Console, interrupts: Interrupts
-) -> int:
-    """Run what has no result in the file `path` yet, and print the summary of all; gives the exit code."""
-    total, seed = len(plan.problems), plan.request.seed
-    with _results(path, fresh=fresh) as (known, append):
-        console.print(
-            f"{total} of {len(plan.held.problems)} problems: the set shuffled with seed {seed}, from {plan.offset} on. "
-            f"{sum(p.id in known for p in plan.problems)} have results in {path}.",
+    async def evaluate(self, output: Path | None) -> int:
+        """One strategy at one budget; gives the exit code."""
+        path = output or RESULTS / self._result_name(self.plan.request)
+        with open_results(path, fresh=self.fresh) as results:
+            way = Way(self.plan.request, results)
+            work = self._run([way])
+            self._announce(work, str(path))
+            if not await search_all(work, self.services, self.console, self.interrupts):
+                return self._interrupted(work)
+            done = work.done(way)
+        summary = summarise(done)
+        self.console.print(summary_table(summary))
+        facts = {"strategy": self.plan.request.strategy.value, "results": str(path), **self._facts(done)}
+        _print_object(summary.model_dump(mode="json") | facts)
+        return EXIT_SYSTEM if summary.failed == summary.n else 0
+
+    async def compare(self, comparison: Comparison, output: Path | None) -> int:
+        """Several strategies and budgets; gives the exit code."""
+        stem = comparison_stem(self.plan, comparison, self._model_name())
+        path = output or RESULTS / f"{stem}.json"
+        with contextlib.ExitStack() as files:
+            arms = [
+                (arm, [self._way(each, arm, files) for each in arm.requests(self.plan.request)])
+                for arm in comparison.arms()
+            ]
+            work = self._run([way for _, ways in arms for way in ways])
+            self._announce(work, f"{RESULTS}/")
+            if not await search_all(work, self.services, self.console, self.interrupts):
+                return self._interrupted(work)
+            outcomes = [
+                ArmOutcomes(arm.strategy, arm.tokens, [work.done(way) for way in ways]) for arm, ways in arms
+            ]
+        figures, pairs = [measured(arm) for arm in outcomes], compare(outcomes, comparison.baseline)
+        self.console.print(arms_table(figures))
+        if pairs:
+            self.console.print(pairs_table(pairs))
+        done = [line for arm in outcomes for line in arm.all]
+        facts = {
+            "n": len(self.plan.problems),
+            "seeds": comparison.seeds,
+            "baseline": comparison.baseline,
+            "arms": [arm.model_dump(mode="json") for arm in figures],
+            "comparisons": [pair.model_dump(mode="json") for pair in pairs],
+            **self._facts(done),
+        }
+        facts["plots"] = self._plot(figures, path)
+        facts["results"] = [str(way.results.path) for _, ways in arms for way in ways]
+        _write(path, facts)
+        _print_object(facts)
+        return EXIT_SYSTEM if all(line.state is SearchState.FAILED for line in done) else 0
+
+    def _way(self, request: SearchRequest, arm: Arm, files: contextlib.ExitStack) -> Way:
+        path = RESULTS / self._result_name(request)
+        results = files.enter_context(open_results(path, fresh=self.fresh))
+        return Way(request, results, f"{arm.strategy} at {arm.tokens}, seed {request.seed}")
+
+    def _run(self, ways: Sequence[Way]) -> Run:
+        return Run(self.plan.problems, ways, self.plan.with_reference, self.concurrency)
+
+    def _result_name(self, request: SearchRequest) -> str:
+        return result_name(self.plan.held, request, self.plan.with_reference, self._model_name())
+
+    def _model_name(self) -> str:
+        return self.services.model or "served"
+
+    def _announce(self, work: Run, where: str) -> None:
+        plan, known = self.plan, sum(len(work.done(way)) for way in work.ways)
+        searches = f", {work.total} searches" if len(work.ways) > 1 else ""
+        self.console.print(
+            f"{len(plan.problems)} of {len(plan.held.problems)} problems{searches}: the set shuffled with seed "
+            f"{plan.request.seed}, from {plan.offset} on. {known} have results in {where}.",
             markup=False,
             highlight=False,
             soft_wrap=True,
         )
-        done = await _run_all(plan, known, append, services, console, interrupts)
-    if len(done) < total:
-        complain(f"interrupted with {len(done)} of {total} done; the same command goes on from there.")
+
+    def _interrupted(self, work: Run) -> int:
+        done = sum(len(work.done(way)) for way in work.ways)
+        complain(f"interrupted with {done} of {work.total} done; the same command goes on from there.")
         return EXIT_INTERRUPTED
-    summary = summarise(done)
-    console.print(_table(summary))
-    facts = {
-        "strategy": plan.request.strategy.value,
-        "model": _model(summary, services),
-        "seed": seed,
-        "data": plan.held.name,
-        "data_sha256": plan.held.sha256,
-        "offset": plan.offset,
-        "with_reference": plan.with_reference,
-        "results": str(path),
-    }
-    print(orjson.dumps(summary.model_dump(mode="json") | facts).decode(), flush=True)
-    return EXIT_SYSTEM if summary.failed == summary.n else 0
+
+    def _facts(self, done: Sequence[GradedProblem]) -> dict[str, Any]:
+        """What the figures are of."""
+        policies = sorted({line.models["policy"] for line in done if "policy" in line.models})
+        return {
+            "model": ", ".join(policies) or self.services.model or "unknown",
+            "seed": self.plan.request.seed,
+            "data": self.plan.held.name,
+            "data_sha256": self.plan.held.sha256,
+            "offset": self.plan.offset,
+            "with_reference": self.plan.with_reference,
+        }
+
+    def _plot(self, figures: Sequence[Measured], path: Path) -> list[str]:
+        """Files of the plot; none where matplotlib is not installed."""
+        try:
+            from ratchet.cli.evaluation.plot import write_plots
+        except ImportError as error:
+            complain(f"no plot was made: {error}. The extra `local` brings what it needs.")
+            return []
+        model, data = self._model_name(), self.plan.held.name
+        title = f"{clean(data)}, {len(self.plan.problems)} problems, {clean(model)}"
+        with _writing(path):
+            return [str(each) for each in write_plots(figures, title, path.with_suffix(""))]
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Inside, a file that cannot be written is wrong use of --output."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        raise typer.BadParameter(f"{path}: {error.strerror}.", param_hint="--output") from None
+
+
+def _write(path: Path, facts: Mapping[str, Any]) -> None:
+    with _writing(path):
+        path.write_bytes(orjson.dumps(facts, option=orjson.OPT_INDENT_2) + b"\n")
+
+
+def _print_object(facts: Mapping[str, Any]) -> None:
+    print(orjson.dumps(facts).decode(), flush=True)
 
 
 def _read(spec: str, console: Console) -> ProblemSet:
@@ -209,192 +291,6 @@ def _read(spec: str, console: Console) -> ProblemSet:
     for line in shown:
         console.print(clean(line), markup=False, highlight=False, soft_wrap=True, style="yellow")
     return held
-
-
-def result_name(held: ProblemSet, plan: _Plan, model: str) -> str:
-    """File name of the results of these settings. Offset and limit are not among them: more problems go on with it."""
-    settings = {
-        "data": held.sha256,
-        "model": model,
-        "version": __version__,
-        "with_reference": plan.with_reference,
-        "request": plan.request.model_dump(mode="json", exclude={"problem", "reference_answer", "wait"}),
-    }
-    digest = hashlib.sha256(orjson.dumps(settings, option=orjson.OPT_SORT_KEYS)).hexdigest()[:8]
-    stem = held.name.removesuffix(".jsonl").removesuffix(".parquet")
-    parts = (stem, plan.request.strategy.value, model, f"s{plan.request.seed}", digest)
-    return "-".join(re.sub(r"[^\w.@]+", "_", part)[-60:] for part in parts) + ".jsonl"
-
-
-Append = Callable[[GradedProblem], None]
-
-
-@contextlib.contextmanager
-def _results(path: Path, *, fresh: bool) -> Iterator[tuple[Mapping[str, GradedProblem], Append]]:
-    """What a result file holds by problem, and a function that adds to it for good. One run at a time."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("ab+")
-    except OSError as error:
-        raise typer.BadParameter(f"{path}: {error.strerror}.", param_hint="--output") from None
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise typer.BadParameter(
-                f"{path} is being written by another run.", param_hint="--output"
-            ) from None
-        if fresh:
-            file.truncate(0)
-        known = _read_results(file, path)
-
-        def append(line: GradedProblem) -> None:
-            file.write(line.model_dump_json().encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-
-        yield known, append
-
-
-def _read_results(file: IO[bytes], path: Path) -> dict[str, GradedProblem]:
-    """By problem. Raises typer.BadParameter for a line that is no result."""
-    file.seek(0)
-    content = file.read()
-    whole = content[: content.rfind(b"\n") + 1]
-    # A run that was killed while it wrote leaves half a line.
-    file.truncate(len(whole))
-    known: dict[str, GradedProblem] = {}
-    for number, line in enumerate(whole.splitlines(), 1):
-        try:
-            entry = GradedProblem.model_validate_json(line)
-        except ValidationError:
-            raise typer.BadParameter(
-                f"{path}, line {number}: not a result. Use --fresh to start over.", param_hint="--output"
-            ) from None
-        known[entry.id] = entry
-    return known
-
-
-async def _run_all(
-    plan: _Plan,
-    known: Mapping[str, GradedProblem],
-    append: Append,
-    services: _Services,
-    console: Console,
-    interrupts: Interrupts,
-) -> list[GradedProblem]:
-    """Outcomes of all problems, or of those that were done when the person stopped it."""
-    done = {problem.id: known[problem.id] for problem in plan.problems if problem.id in known}
-    waiting = iter([problem for problem in plan.problems if problem.id not in known])
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task("", total=len(plan.problems))
-
-        def show() -> None:
-            right = sum(o.correct for o in done.values())
-            share = f"accuracy {right / len(done):.1%}" if done else "accuracy –"
-            bar.update(task, completed=len(done), description=share)
-
-        async def work() -> None:
-            for problem in waiting:
-                line = await _solve_and_grade(problem, plan, services)
-                append(line)
-                done[problem.id] = line
-                show()
-                if not console.is_terminal:
-                    right = sum(o.correct for o in done.values())
-                    console.print(
-                        f"{len(done)}/{len(plan.problems)}  right {right}  {line.source}  answer {line.answer} "
-                        f"reference {line.reference}  {line.state.value}",
-                        markup=False,
-                        highlight=False,
-                        soft_wrap=True,
-                    )
-
-        show()
-        with interrupts.caught() as interrupted:
-            stopping = asyncio.create_task(interrupted.wait())
-            workers = asyncio.gather(*(work() for _ in range(plan.concurrency)))
-            either: set[asyncio.Future[Any]] = {stopping, workers}
-            try:
-                await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-                if workers.done():
-                    await workers
-            finally:
-                stopping.cancel()
-                workers.cancel()
-                with contextlib.suppress(asyncio.CancelledError, ServiceError):
-                    await workers
-    return [done[problem.id] for problem in plan.problems if problem.id in done]
-
-
-async def _solve_and_grade(problem: Problem, plan: _Plan, services: _Services) -> GradedProblem:
-    request = plan.request.model_copy(
-        update={"problem": problem.text, "reference_answer": problem.answer if plan.with_reference else None}
-    )
-    result = await _to_the_end(request, services.search)
-    answer = result.answer
-    if answer is None or result.state is SearchState.FAILED:
-        return graded_problem(problem, result, correct=False, rule=None)
-    if len(answer) > MAX_GRADED_CHARS:
-        return graded_problem(problem, result, correct=False, rule=GradeRule.UNPARSED)
-    grade = await services.sandbox.grade(GradeRequest(candidate=answer, reference=problem.answer))
-    return graded_problem(problem, result, correct=grade.equal, rule=grade.rule)
-
-
-async def _to_the_end(request: SearchRequest, client: SearchClient) -> SearchResult:
-    """Create a search and wait for its end; whoever stops waiting cancels it."""
-    result = await client.create(request, idempotency_key=f"eval-{uuid.uuid4().hex}")
-    try:
-        async with asyncio.timeout(request.budget.seconds + GRACE_SECONDS):
-            while not is_end(SEARCH_TRANSITIONS, result.state):
-                await asyncio.sleep(POLL_SECONDS)
-                result = await client.get(result.id)
-    except (asyncio.CancelledError, TimeoutError) as error:
-        with contextlib.suppress(ServiceError, TimeoutError):
-            async with asyncio.timeout(CANCEL_SECONDS):
-                await client.cancel(result.id)
-        if isinstance(error, asyncio.CancelledError):
-            raise
-        return result.model_copy(update={"state": SearchState.FAILED, "reason": "no end in time"})
-    return result
-
-
-def _model(summary: Summary, services: _Services) -> str:
-    """Versions of the policy that gave the answers; normally one."""
-    return (
-        ", ".join(sorted({m["policy"] for m in summary.models if "policy" in m}))
-        or services.model
-        or "unknown"
-    )
-
-
-def _table(summary: Summary) -> Table:
-    table = Table(title="Evaluation", title_justify="left", show_header=False)
-    low, high = summary.ci95
-    rows = {
-        "accuracy": f"{summary.accuracy:.1%}  ({summary.right} of {summary.n}; 95 % interval {low:.1%} to {high:.1%})",
-        "answered": str(summary.answered),
-        "failed": str(summary.failed),
-        **{
-            f"level {level.value}": f"{count.n}, right {count.right}"
-            for level, count in summary.solved_by_level.items()
-        },
-        "tokens per problem": f"{summary.tokens_per_problem:.0f}",
-        "seconds per problem": f"{summary.seconds_per_problem:.1f}",
-    }
-    calibration = summary.calibration
-    if calibration.mean_confidence is not None and calibration.brier is not None:
-        rows["mean confidence"] = f"{calibration.mean_confidence:.2f}  (Brier score {calibration.brier:.3f})"
-    for name, value in rows.items():
-        table.add_row(name, value)
-    return table
 
 
 def register(app: typer.Typer) -> None:

@@ -1,7 +1,7 @@
 """A double of the services for tests of the command line: it speaks the contracts and finds answers by their text.
 
-A problem `say X` is answered with X and verified; `guess X` with X, unverified; `fail` fails; `endless` runs until it
-is cancelled. `/grade` compares text. It is served by real HTTP.
+A problem `say X` is answered with X and verified; `guess X` with X, unverified; `lose X` with 0, though X is in its tree;
+`fail` fails; `endless` runs until it is cancelled. `/grade` compares text. It is served by real HTTP.
 """
 
 import asyncio
@@ -33,10 +33,13 @@ def result(number: int, request: SearchRequest) -> SearchResult:
     state = {
         "say": SearchState.SOLVED_VERIFIED,
         "guess": SearchState.ANSWERED_UNVERIFIED,
+        "lose": SearchState.ANSWERED_UNVERIFIED,
         "fail": SearchState.FAILED,
         "endless": SearchState.RUNNING,
     }[word]
     answered = bool(rest)
+    if word == "lose":
+        rest = "0"
     return SearchResult.model_validate(
         {
             "id": f"s{number}",
@@ -137,7 +140,13 @@ def search_double() -> tuple[FastAPI, Searches]:
 
     @app.get("/search/{search}/tree")
     async def tree(search: str) -> dict[str, Any]:
-        return {"search": search, "nodes": [node(1, None, visits=4)]}
+        of = searches.results[found(search)]
+        ends = [of.answer] if of.problem.startswith(("say", "guess")) else ["0", of.problem.split()[-1]]
+        nodes = [
+            node(2 + place, 1, answer=answer, visits=4 - 3 * place, state="terminal")
+            for place, answer in enumerate(ends)
+        ]
+        return {"search": search, "nodes": [node(1, None, visits=4), *nodes]}
 
     @app.post("/grade")
     async def grade(request: Request) -> Response:

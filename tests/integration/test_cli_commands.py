@@ -85,6 +85,18 @@ def test_solve_sends_what_the_options_say(double: Double) -> None:
         (["solve", "say 1", "--proof", "/nowhere/p.json"], "--proof"),
         (["eval", "/nowhere.jsonl"], "No such file"),
         (["eval", "/nowhere.jsonl", "--limit", "0"], "--limit"),
+        (["eval", "/nowhere.jsonl", "--tokens", "many"], "--tokens"),
+        (["eval", "/nowhere.jsonl", "--tokens", "300,600"], "--compare"),
+        (["eval", "/nowhere.jsonl", "--seeds", "0,1"], "--compare"),
+        (["eval", "/nowhere.jsonl", "--baseline", "mcts"], "--compare"),
+        (["eval", "/nowhere.jsonl", "--compare", "mcts,magic"], "'magic' is no strategy"),
+        (["eval", "/nowhere.jsonl", "--compare", ""], "no strategy"),
+        (["eval", "/nowhere.jsonl", "--compare", "mcts,mcts"], "twice"),
+        (["eval", "/nowhere.jsonl", "--compare", "mcts", "--strategy", "mcts"], "--strategy"),
+        (["eval", "/nowhere.jsonl", "--compare", "mcts", "--tokens", "300,1.5"], "--tokens"),
+        (["eval", "/nowhere.jsonl", "--compare", "mcts", "--tokens", "300,0"], "--tokens"),
+        (["eval", "/nowhere.jsonl", "--compare", "mcts", "--seeds", "-1"], "--seeds"),
+        (["eval", "/nowhere.jsonl", "--compare", "mcts", "--baseline", "majority"], "--baseline"),
         (["verify", "/nowhere.json"], "No such file"),
     ],
 )
@@ -206,6 +218,7 @@ def test_eval_grades_counts_and_resumes(stack: tuple[Path, Searches], tmp_path: 
     )
     assert facts["solved_by_level"]["agreement"] == {"n": 3, "right": 2}
     assert facts["solved_by_level"]["execution"] == {"n": 1, "right": 1}
+    assert (facts["coverage"], facts["lost_by_vote"], facts["right_trajectories"]) == (0.6, 0.0, 0.75)
     assert (facts["tokens_per_problem"], facts["seconds_per_problem"]) == (120.0, 2.0)
     assert facts["calibration"]["brier"] == pytest.approx((3 * 0.01 + 0.81) / 4)
     assert facts["ci95"][0] < 0.6 < facts["ci95"][1]
@@ -218,6 +231,57 @@ def test_eval_grades_counts_and_resumes(stack: tuple[Path, Searches], tmp_path: 
     fresh = ratchet(*command, "--fresh", "--reference", cwd=tmp_path)
     assert fresh.returncode == 0
     assert {asked.reference_answer for asked in searches.requests[5:]} == {answer for _, answer in PROBLEMS}
+
+
+def test_eval_compares_strategies_at_budgets_and_goes_on_from_single_runs(
+    stack: tuple[Path, Searches], tmp_path: Path
+) -> None:
+    data, searches = stack
+    path = tmp_path / "four.jsonl"
+    problems = [("say 1", "1"), ("say 2", "3"), ("lose 5", "5"), ("fail", "6")]
+    path.write_text("".join(json.dumps({"problem": a, "answer": b}) + "\n" for a, b in problems))
+    single = ratchet("eval", str(path), "--data", str(data), "--strategy", "mcts", "--tokens", "300",
+                     "--rollouts", "4096", cwd=tmp_path)  # fmt: skip
+    assert single.returncode == 0, single.stderr
+    assert json.loads(single.stdout)["coverage"] == 0.5
+
+    command = ["eval", str(path), "--data", str(data), "--compare", "greedy,best_of_n,mcts",
+               "--tokens", "600,300", "--seeds", "0,7"]  # fmt: skip
+    done = ratchet(*command, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    facts = json.loads(done.stdout.splitlines()[-1])
+    arms = [(arm["strategy"], arm["tokens"], arm["n"], arm["seeds"]) for arm in facts["arms"]]
+    assert arms == [
+        ("greedy", 600, 4, 1),
+        ("best_of_n", 300, 4, 2),
+        ("mcts", 300, 4, 2),
+        ("best_of_n", 600, 4, 2),
+        ("mcts", 600, 4, 2),
+    ]
+    assert {
+        (arm["accuracy"], arm["coverage"], arm["lost_by_vote"], arm["failed"]) for arm in facts["arms"][1:]
+    } == {(0.25, 0.5, 0.25, 2)}
+    assert (facts["baseline"], facts["seeds"], facts["n"]) == ("best_of_n", [0, 7], 4)
+    assert {(pair["strategy"], pair["difference"], pair["p"]) for pair in facts["comparisons"]} == {
+        ("greedy", 0.0, 1.0),
+        ("mcts", 0.0, 1.0),
+    }
+    # What the single run had found was not searched again: 9 results of 4 problems, none of them twice.
+    asked = [(each.problem, each.strategy, each.budget.tokens, each.seed) for each in searches.requests]
+    assert (len(asked), len(set(asked))) == (36, 36)
+    assert not any(each.parameters.early_stop or each.reference_answer for each in searches.requests)
+    (kept,) = (tmp_path / "results").glob("*-compared-*.json")
+    assert json.loads(kept.read_text()) == facts
+    for plot in facts["plots"]:
+        assert (tmp_path / plot).stat().st_size > 1000
+    assert "more than best_of_n, problem by problem" in done.stderr
+
+    again = ratchet(*command, cwd=tmp_path)
+    assert (again.stdout, len(searches.requests)) == (done.stdout, 36)
+    more = ratchet(*command, "--baseline", "greedy", "--output", "new/of.json", cwd=tmp_path)
+    assert more.returncode == 0, more.stderr
+    assert json.loads((tmp_path / "new" / "of.json").read_text())["baseline"] == "greedy"
+    assert (tmp_path / "new" / "of.svg").exists()
 
 
 def test_eval_that_is_interrupted_cancels_its_searches_and_says_how_to_go_on(

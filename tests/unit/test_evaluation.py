@@ -20,6 +20,8 @@ def line(**changes: Any) -> GradedProblem:
         "confidence": 0.9,
         "votes": 3,
         "total_votes": 4,
+        "trajectories": 4,
+        "right_trajectories": 3,
         "tokens": 100,
         "seconds": 2.0,
         "models": {"policy": "m@1"},
@@ -35,13 +37,29 @@ def test_a_summary_counts_failures_as_wrong_and_levels_apart() -> None:
             line(),
             line(answer="2", correct=False, level="execution", confidence=0.4, tokens=300, seconds=4.0),
             line(
-                answer=None, correct=False, state="failed", level="none", confidence=None, tokens=0, models={}
+                answer=None,
+                correct=False,
+                state="failed",
+                level="none",
+                confidence=None,
+                tokens=0,
+                models={},
+                trajectories=0,
+                right_trajectories=0,
             ),
             line(
-                answer=None, correct=False, state="budget_exhausted", level="none", confidence=None, tokens=0
+                answer=None,
+                correct=False,
+                state="budget_exhausted",
+                level="none",
+                confidence=None,
+                tokens=0,
+                trajectories=0,
+                right_trajectories=0,
             ),
         ]
     )
+    assert (summary.coverage, summary.lost_by_vote, summary.right_trajectories) == (0.5, 0.25, 0.75)
     assert (summary.n, summary.right, summary.accuracy, summary.answered, summary.failed) == (
         4,
         1,
@@ -61,6 +79,7 @@ def test_a_summary_counts_failures_as_wrong_and_levels_apart() -> None:
 
 def test_a_summary_of_nothing_is_no_error() -> None:
     summary = summarise([])
+    assert (summary.coverage, summary.coverage_ci95, summary.right_trajectories) == (0.0, (0.0, 1.0), None)
     assert (summary.n, summary.accuracy, summary.ci95, summary.calibration.brier) == (
         0,
         0.0,

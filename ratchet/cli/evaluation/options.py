@@ -1,0 +1,93 @@
+"""Reads the options of `ratchet eval` that hold lists. Everything wrong is a typer.BadParameter that names the option."""
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import typer
+from pydantic import ValidationError
+
+from ratchet.cli.evaluation.plan import Comparison
+from ratchet.contracts.search import Budget, SearchRequest, StrategyName
+
+T = TypeVar("T")
+
+DEFAULT_BASELINE = StrategyName.BEST_OF_N
+
+
+def comparison_of(
+    compared: str | None,
+    strategy: StrategyName | None,
+    tokens: str | None,
+    seeds: str | None,
+    baseline: str | None,
+    seed: int,
+) -> Comparison | None:
+    """The comparison that the options ask for; None where they ask for one strategy."""
+    if compared is None:
+        for given, hint in ((seeds, "--seeds"), (baseline, "--baseline")):
+            if given is not None:
+                raise typer.BadParameter("it goes with --compare.", param_hint=hint)
+        return None
+    if strategy is not None:
+        raise typer.BadParameter(
+            "--compare names the strategies; leave one of the two out.", param_hint="--strategy"
+        )
+    strategies = _list(compared, _strategy, "--compare")
+    budgets = [Budget().tokens] if tokens is None else _list(tokens, _whole, "--tokens")
+    first = DEFAULT_BASELINE if DEFAULT_BASELINE in strategies else strategies[0]
+    chosen = first if baseline is None else _one(baseline, _strategy, "--baseline")
+    if chosen not in strategies:
+        raise typer.BadParameter(f"{chosen} is not among those that are compared.", param_hint="--baseline")
+    chosen_seeds = [seed] if seeds is None else _list(seeds, _whole, "--seeds")
+    _require_possible(budgets, chosen_seeds)
+    return Comparison(tuple(strategies), tuple(budgets), tuple(chosen_seeds), chosen)
+
+
+def _require_possible(budgets: Sequence[int], seeds: Sequence[int]) -> None:
+    """Raise typer.BadParameter unless each budget and each seed is one that a request may have."""
+    for field, values, hint in (("budget", budgets, "--tokens"), ("seed", seeds, "--seeds")):
+        for value in values:
+            try:
+                SearchRequest.model_validate(
+                    {"problem": "any", field: {"tokens": value} if field == "budget" else value}
+                )
+            except ValidationError as error:
+                raise typer.BadParameter(f"{value}: {error.errors()[0]['msg']}", param_hint=hint) from None
+
+
+def one_budget(tokens: str | None) -> int | None:
+    """The budget of one strategy."""
+    if tokens is None:
+        return None
+    found = _list(tokens, _whole, "--tokens")
+    if len(found) > 1:
+        raise typer.BadParameter("several budgets go with --compare.", param_hint="--tokens")
+    return found[0]
+
+
+def _list(text: str, read: Callable[[str], T], hint: str) -> list[T]:
+    found = [_one(part, read, hint) for part in text.split(",")]
+    if len(set(found)) < len(found):
+        raise typer.BadParameter(f"{text!r} names one of them twice.", param_hint=hint)
+    return found
+
+
+def _one(text: str, read: Callable[[str], T], hint: str) -> T:
+    try:
+        return read(text.strip())
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint=hint) from None
+
+
+def _whole(text: str) -> int:
+    if not (text.isascii() and text.lstrip("-").isdigit()):
+        raise ValueError(f"{text!r} is no whole number; numbers are parted by commas, like 300,600,1200.")
+    return int(text)
+
+
+def _strategy(text: str) -> StrategyName:
+    try:
+        return StrategyName(text)
+    except ValueError:
+        known: Sequence[str] = [each.value for each in StrategyName]
+        raise ValueError(f"{text!r} is no strategy. Strategies: {', '.join(known)}.") from None
