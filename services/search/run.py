@@ -36,7 +36,7 @@ async def grow(search: Search, backends: Backends, journal: Journal, deadline: f
     try:
         while True:
             # The token budget is not among the reasons: it only ends the asking, as what is under way is paid for.
-            reason = _reason_to_end(search, strategy, deadline)
+            reason = _reason_to_end(search, deadline)
             while (
                 reason is None
                 and len(running) < request.parameters.in_flight
@@ -84,7 +84,7 @@ class _Reserve:
         return tasks * self._mean
 
 
-def _reason_to_end(search: Search, strategy: Strategy, deadline: float) -> str | None:
+def _reason_to_end(search: Search, deadline: float) -> str | None:
     budget = search.request.budget
     if search.stop.is_set():
         return "cancelled"
@@ -93,7 +93,7 @@ def _reason_to_end(search: Search, strategy: Strategy, deadline: float) -> str |
     if len(search.tree.nodes) > budget.nodes:
         return f"budget of {budget.nodes} nodes used up"
     if search.request.parameters.early_stop:
-        votes = tally(search.tree, strategy)
+        votes = tally(search.tree, search.request.strategy)
         # As long as the verification that was asked for is not within reach, a clear lead is no reason to stop.
         level = search.request.require
         least = 1 if level is VerificationLevel.EXECUTION else search.request.parameters.min_agreement

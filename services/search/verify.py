@@ -43,7 +43,7 @@ async def conclude(
     search: Search, sandbox: SandboxClient, search_id: str, created_at: datetime, reason: str
 ) -> tuple[SearchState, SearchOutcome]:
     """Choose and verify the answer of a search that has stopped growing for `reason`; its end state and outcome."""
-    groups = tally(search.tree, search.strategy())
+    groups = tally(search.tree, search.request.strategy)
     if search.reference is not None:
         groups = await _with_reference_first(groups, sandbox, search.reference)
     variants = make_variants(search.request.problem)

@@ -1,12 +1,14 @@
-"""Which answer of a search leads? Its trajectories by answer, each group with its votes and its share of the vote."""
+"""Which answer of a search leads, and how probable is it? The vote over its tree, its trajectories at hand."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from ratchet.solutions.votes import count_votes
+from ratchet.contracts.calibration import AnswerCalibration
+from ratchet.contracts.search import StrategyName
+from ratchet.solutions.aggregator import probabilities
+from ratchet.solutions.votes import AnswerGroup, End, by_prm, count_votes, find_ends, vote_of
 from ratchet.statistics import binomial_tail
-from services.search.strategies import Node, Strategy, Tree
-from services.search.strategies.base import trajectory_score
+from services.search.strategies import Node, Tree
 
 CERTAIN_ENOUGH = 0.95
 
@@ -16,31 +18,16 @@ class Trajectory:
     """A path from the root to an answer."""
 
     steps: tuple[Node, ...]
-    weight: float
-    """What it adds to its answer's vote."""
+    prm_score: float
+    """The PRM's score of the whole."""
 
     @property
     def end(self) -> Node:
         return self.steps[-1]
 
     @property
-    def answer(self) -> str:
-        answer = self.end.answer
-        assert answer is not None
-        return answer
-
-    @property
     def texts(self) -> list[str]:
         return [node.text for node in self.steps]
-
-    @property
-    def prm_score(self) -> float:
-        """The PRM's score of the whole."""
-        return trajectory_score(self.prm_scores)
-
-    @property
-    def prm_scores(self) -> list[float]:
-        return [node.prm_score for node in self.steps if node.prm_score is not None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,37 +35,50 @@ class Group:
     """Trajectories that give one answer, the best first."""
 
     key: str
+    answer: str
+    """As the best of them writes it."""
     trajectories: tuple[Trajectory, ...]
+    votes: int
+    """Rollouts that ended with this answer."""
     share: float
-    """Of the weighted vote, in [0, 1]."""
+    """Of the vote, in [0, 1]."""
     prm_share: float
-    """Of all trajectories' PRM scores, in [0, 1]."""
-
-    @property
-    def answer(self) -> str:
-        return self.trajectories[0].answer
-
-    @property
-    def votes(self) -> int:
-        """Rollouts that ended with this answer."""
-        return sum(trajectory.end.visits for trajectory in self.trajectories)
+    """Of the vote by the PRM's scores, in [0, 1]."""
+    probability: float | None
+    """That the answer is right; None without a calibration."""
 
 
-def tally(tree: Tree, strategy: Strategy) -> list[Group]:
+def tally(tree: Tree, strategy: StrategyName, calibration: AnswerCalibration | None = None) -> list[Group]:
     """The answers found so far, the leading one first; ties go to the answer that was found first."""
-    found = [_trajectory(tree, strategy, end) for end in tree.terminals()]
-    counted = count_votes(found, lambda each: each.answer, lambda each: each.weight)
-    weight = sum(votes.weight for votes in counted) or 1.0
-    prm = sum(each.prm_score * each.end.visits for each in found) or 1.0
+    counted = count_votes(find_ends(tree.nodes.values()), vote_of(strategy))
+    known = None if calibration is None else probabilities(counted, calibration)
+    weight = sum(group.weight for group in counted) or 1.0
+    prm = by_prm([group.ends for group in counted])
+    prm_weight = sum(prm) or 1.0
     return [
-        Group(
-            key=votes.key,
-            trajectories=tuple(sorted(votes.voters, key=lambda each: (-each.prm_score, each.end.ordinal))),
-            share=votes.weight / weight,
-            prm_share=sum(each.prm_score * each.end.visits for each in votes.voters) / prm,
-        )
-        for votes in counted
+        _group(tree, group, group.weight / weight, of_prm / prm_weight, probability)
+        for group, of_prm, probability in zip(counted, prm, known or [None] * len(counted), strict=True)
     ]
+
+
+def _group(
+    tree: Tree, group: AnswerGroup, share: float, prm_share: float, probability: float | None
+) -> Group:
+    # Sorting is stable, so of equal scores the earlier end comes first.
+    best = sorted(group.ends, key=lambda end: -end.score)
+    return Group(
+        key=group.key,
+        answer=best[0].answer,
+        trajectories=tuple(_trajectory(tree, end) for end in best),
+        votes=group.votes,
+        share=share,
+        prm_share=prm_share,
+        probability=probability,
+    )
+
+
+def _trajectory(tree: Tree, end: End) -> Trajectory:
+    return Trajectory(tuple(tree.path(end.node)), end.score)
 
 
 def free_draws(tree: Tree, *, sampled: bool) -> dict[str, int]:
@@ -113,21 +113,16 @@ def has_half(groups: Sequence[Group], group: Group) -> bool:
     return 2 * group.votes >= sum(each.votes for each in groups)
 
 
-def _trajectory(tree: Tree, strategy: Strategy, end: Node) -> Trajectory:
-    steps = tuple(tree.path(end.id))
-    scores = [node.prm_score for node in steps if node.prm_score is not None]
-    return Trajectory(steps, strategy.weight(scores, end.visits))
-
-
 def hardly_overtaken(groups: list[Group], min_agreement: int) -> bool:
-    """Adaptive consistency (arXiv 2305.11860): whether the first answer stays ahead of the second with probability 0.95.
+    """Adaptive consistency (arXiv 2305.11860): whether the first answer stays ahead of all others with probability 0.95.
 
-    The Beta posterior of "the next vote is for the first rather than the second" lies above one half with probability
-    P(X <= first) for X ~ Binomial(first + second + 1, 1/2).
+    The Beta posterior of "the next vote is for the first rather than for the second most frequent" lies above one half with
+    probability P(X <= first) for X ~ Binomial(first + second + 1, 1/2).
     """
     if not groups or groups[0].votes < min_agreement:
         return False
-    first, second = groups[0].votes, groups[1].votes if len(groups) > 1 else 0
+    # Votes that are weighed may put an answer first that has fewer of them.
+    first, second = groups[0].votes, max((group.votes for group in groups[1:]), default=0)
     # P(X <= first) is P(X >= second + 1): the coin is fair.
     ahead = binomial_tail(second + 1, first + second + 1)
     return first > second and ahead >= CERTAIN_ENOUGH

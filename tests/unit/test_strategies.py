@@ -14,7 +14,6 @@ from ratchet.states import NodeState
 from services.search.strategies import (
     BestOfN,
     ExecutedStep,
-    Greedy,
     Majority,
     Mcts,
     Rollout,
@@ -268,10 +267,3 @@ def test_independent_strategies_roll_out_from_the_root(kind: type[BestOfN | Majo
     asked = [strategy.ask(tree) for _ in range(tasks + 1)]
     assert asked[-1] is None
     assert all(task and task.node == ROOT and task.retries == 0 for task in asked[:-1])
-
-
-def test_votes_count_trajectories_or_their_prm_scores() -> None:
-    assert Majority(5, MAX_DEPTH).weight([0.1, 0.3], 2) == 2.0
-    assert Greedy(1, MAX_DEPTH).weight([], 1) == 1.0
-    assert BestOfN(5, MAX_DEPTH).weight([0.1, 0.3], 2) == pytest.approx(0.6)
-    assert mcts().weight([], 3) == pytest.approx(1.5)

@@ -1,4 +1,4 @@
-"""Votes: trajectories grouped by answer, weighted as the strategy says, and when the first cannot be overtaken."""
+"""Votes: trajectories grouped by answer, and weighed; what a tree's mass is; when the first answer cannot be overtaken."""
 
 import math
 
@@ -7,10 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ratchet.contracts.sandbox import StepStatus
-from ratchet.solutions.votes import count_votes
-from ratchet.states import NodeState
-from ratchet.store.nodes import NodeRecord
-from services.search.strategies import BestOfN, ExecutedStep, Majority, Rollout, Tree
+from ratchet.contracts.search import StrategyName
+from ratchet.solutions.votes import End, by_count, by_prm, count_votes, find_ends
+from services.search.strategies import BestOfN, ExecutedStep, Rollout, Tree
 from services.search.strategies.base import Draw
 from services.search.strategies.recording import start_task
 from services.search.votes import (
@@ -21,54 +20,90 @@ from services.search.votes import (
     hardly_overtaken,
     tally,
 )
+from services.search.worker import record_of
 from services.trainer.stages.evaluate import leading_answer
 from tests.unit.test_strategies import mcts, play, step
 
+MAJORITY = StrategyName.MAJORITY
+
+
+def end(answer: str, score: float | None = None, votes: int = 1, mass: float = 1.0) -> End:
+    return End(answer, answer, () if score is None else (score,), votes, mass)
+
 
 def test_the_heaviest_answer_leads_and_of_equals_the_first_given() -> None:
-    voters = [("7", 1.0), ("42", 0.75), ("42.0", 0.25), ("84/2", 0.5), ("8", 1.0)]
-    counted = count_votes(voters, lambda voter: voter[0], lambda voter: voter[1])
-    assert [(votes.voters[0][0], votes.weight) for votes in counted] == [("42", 1.5), ("7", 1.0), ("8", 1.0)]
-    assert [voter[0] for voter in counted[0].voters] == ["42", "42.0", "84/2"]
+    ends = [end("7", mass=1.0), end("42", mass=0.75), end("42.0", mass=0.25), end("84/2", mass=0.5), end("8")]
+    counted = count_votes(ends, by_prm)
+    assert [(group.ends[0].answer, group.weight) for group in counted] == [
+        ("42", 0.75),
+        ("7", 0.5),
+        ("8", 0.5),
+    ]
+    assert [each.answer for each in counted[0].ends] == ["42", "42.0", "84/2"]
 
 
-def ended(ordinal: int, answer: str, prm_score: float | None) -> NodeRecord:
-    return NodeRecord(
-        f"n{ordinal}",
-        "n0",
-        ordinal,
-        1,
-        NodeState.TERMINAL,
-        "print(x)",
-        answer=answer,
-        prm_score=prm_score,
-        visits=1,
-    )
+def test_answers_in_other_spellings_are_one_group() -> None:
+    spellings = [
+        ["sqrt(2)/2", "1/sqrt(2)", r"\frac{\sqrt{2}}{2}"],
+        ["[1, 2]", "{2, 1}"],
+        ["0.5", "1/2"],
+    ]
+    counted = count_votes([end(each) for group in spellings for each in group], by_count)
+    assert [[each.answer for each in group.ends] for group in counted] == spellings
 
 
-def test_an_evaluation_counts_an_unscored_trajectory_as_the_search_does() -> None:
-    ends = [ended(2, "8", 0.9), ended(1, "7", None)]
-    scored, unscored = says("8", 0.9), says("7")
-    assert BestOfN(2, 8).weight([], 1) == 0.5
-    assert (
-        leading_answer(ends, by_prm=True)
-        == tally(*grown(unscored, scored, strategy=BestOfN))[0].answer
-        == "8"
-    )
-    assert leading_answer(ends, by_prm=False) == tally(*grown(unscored, scored))[0].answer == "7"
-    assert leading_answer([], by_prm=True) is None
+@pytest.mark.parametrize("strategy", StrategyName)
+def test_evaluation_and_search_choose_the_same_answer_of_the_same_tree(strategy: StrategyName) -> None:
+    tree = grown(says("7", 0.3), says("8", 0.9), says("7", 0.3, way="a"))
+    records = [record_of(node) for node in tree.nodes.values()]
+    # As the store gives them: parents before children, and not in the order in which they were made.
+    ends = find_ends(sorted(records, key=lambda record: (record.depth, record.id)))
+    found = leading_answer(ends, strategy)
+    assert found == tally(tree, strategy)[0].answer
+    assert found == ("7" if strategy in (StrategyName.MAJORITY, StrategyName.GREEDY) else "8")
+    assert leading_answer([], strategy) is None
 
 
-def grown(
-    *trajectories: tuple[ExecutedStep, ...], strategy: type[Majority | BestOfN] = Majority
-) -> tuple[Tree, Majority | BestOfN]:
+def test_rollouts_that_begin_deeper_give_a_node_no_mass() -> None:
+    """Three of four draws begin with a; six more rollouts from a go to 8 and 9, and one ends in an error."""
+    tree, strategy = Tree(), mcts(branching_factor=99)
+    a, b = (step("a = 1"),), (step("b = 1"),)
+    eight, nine = (step("print(8)", answer="8", value=0.0),), (step("print(9)", answer="9", value=0.0),)
+    wrong = (step("1 / 0", ran=False),)
+    for path in (a + eight, a + nine, a + nine, b + eight):
+        task = start_task(tree, tree.root, Draw.TRAJECTORY)
+        strategy.tell(tree, Rollout(task, (path,)))
+    [first, _] = tree.children(tree.root)
+    for path in (eight, eight, eight, eight, nine, wrong):
+        paths = (path,) if path is not wrong else (path, ())
+        strategy.tell(tree, Rollout(start_task(tree, first, Draw.TRAJECTORY), paths))
+    masses = [(found.answer, found.votes, found.mass) for found in find_ends(tree.nodes.values())]
+    assert masses == [
+        ("8", 5, pytest.approx(3 / 4 * 5 / 9)),
+        ("9", 3, pytest.approx(3 / 4 * 3 / 9)),
+        ("8", 1, pytest.approx(1 / 4)),
+    ]
+
+
+@given(seed=st.integers(0, 5_000), in_flight=st.integers(1, 6))
+@settings(max_examples=60, deadline=None)
+def test_the_mass_of_all_ends_is_that_of_the_draws_that_gave_an_answer(seed: int, in_flight: int) -> None:
+    tree, _ = play(mcts(), seed, in_flight)
+    ends = find_ends(tree.nodes.values())
+    assert sum(found.mass for found in ends) <= 1 + 1e-9
+    assert all(0 < found.mass <= 1 for found in ends)
+    independent = grown(says("1"), says("2"), says("2"), says("3", way="a"))
+    assert [found.mass for found in find_ends(independent.nodes.values())] == [0.25, 0.5, 0.25]
+
+
+def grown(*trajectories: tuple[ExecutedStep, ...]) -> Tree:
     """A tree with these trajectories, each from one rollout."""
-    how, tree = strategy(len(trajectories), 8), Tree()
+    how, tree = BestOfN(len(trajectories), 8), Tree()
     for path in trajectories:
         task = how.ask(tree)
         assert task is not None
         how.tell(tree, Rollout(task, (path,)))
-    return tree, how
+    return tree
 
 
 def says(answer: str, prm: float = 0.5, way: str = "") -> tuple[ExecutedStep, ...]:
@@ -78,11 +113,13 @@ def says(answer: str, prm: float = 0.5, way: str = "") -> tuple[ExecutedStep, ..
 def counted(*votes: int) -> list[Group]:
     """Groups with so many votes each, the first leading."""
     paths = [says(str(number)) for number, count in enumerate(votes) for _ in range(count)]
-    return tally(*grown(*paths))
+    return tally(grown(*paths), MAJORITY)
 
 
 def test_equal_numbers_are_one_group_and_the_most_votes_lead() -> None:
-    first, second = tally(*grown(says("7"), says("42"), says("42.0", way="a"), says("84/2", way="b")))
+    first, second = tally(
+        grown(says("7"), says("42"), says("42.0", way="a"), says("84/2", way="b")), MAJORITY
+    )
     assert (first.votes, second.votes) == (3, 1)
     assert (first.share, second.share) == (0.75, 0.25)
     assert len(first.trajectories) == 3
@@ -90,20 +127,23 @@ def test_equal_numbers_are_one_group_and_the_most_votes_lead() -> None:
 
 
 def test_the_best_trajectory_speaks_for_its_answer_and_ties_go_to_the_first_found() -> None:
-    leading, _ = tally(*grown(says("1", 0.2), says("1.0", 0.9, way="a"), says("2", 0.1)))
+    leading, _ = tally(grown(says("1", 0.2), says("1.0", 0.9, way="a"), says("2", 0.1)), MAJORITY)
     assert leading.answer == "1.0"
-    assert [group.answer for group in tally(*grown(says("5"), says("3")))] == ["5", "3"]
+    assert [group.answer for group in tally(grown(says("5"), says("3")), MAJORITY)] == ["5", "3"]
 
 
 def test_the_prm_share_counts_each_trajectory_with_its_score() -> None:
-    groups = {group.answer: group for group in tally(*grown(says("1", 0.9), says("2", 0.3), says("2", 0.3)))}
+    groups = {
+        group.answer: group
+        for group in tally(grown(says("1", 0.9), says("2", 0.3), says("2", 0.3)), MAJORITY)
+    }
     assert groups["1"].prm_share == pytest.approx(0.6)
     assert groups["2"].prm_share == pytest.approx(0.4)
     assert groups["2"].votes == 2
 
 
 def test_no_answer_no_groups() -> None:
-    assert tally(Tree(), Majority(1, 8)) == []
+    assert tally(Tree(), MAJORITY) == []
     assert not hardly_overtaken([], 2)
 
 
@@ -118,7 +158,7 @@ def test_independent_draws_of_one_beginning_count_each_and_branches_of_one_draw_
     for text in ("print(x + 0)", "print(x - 0)"):
         task = start_task(tree, same, Draw.TRAJECTORY)
         strategy.tell(tree, Rollout(task, ((step(text, answer="7", value=0.0),),)))
-    [group] = tally(tree, strategy)
+    [group] = tally(tree, StrategyName.MCTS)
     assert group.votes == 5
     assert Independence(free_draws(tree, sampled=True)).count(group.trajectories) == 3
     assert Independence(free_draws(tree, sampled=False)).count(group.trajectories) == 2
@@ -135,7 +175,7 @@ def test_draws_of_first_steps_are_the_rollouts_that_began_at_the_root(seed: int,
     from_root = [rollout for rollout in told if rollout.task.node == tree.root.id]
     started = [r for r in from_root if r.paths[-1] and r.paths[-1][0].status is StepStatus.OK]
     assert sum(draws.values()) == len(started)
-    for group in tally(tree, strategy):
+    for group in tally(tree, StrategyName.MCTS):
         assert 1 <= Independence(draws).count(group.trajectories) <= group.votes
 
 
@@ -144,7 +184,7 @@ def test_draws_of_first_steps_are_the_rollouts_that_began_at_the_root(seed: int,
 def test_every_answer_is_counted_once_and_shares_sum_to_one(seed: int, in_flight: int) -> None:
     strategy = mcts()
     tree, _ = play(strategy, seed, in_flight)
-    groups = tally(tree, strategy)
+    groups = tally(tree, StrategyName.MCTS)
     assert sum(group.votes for group in groups) == sum(end.visits for end in tree.terminals())
     assert len({group.key for group in groups}) == len(groups)
     assert [group.share for group in groups] == sorted((group.share for group in groups), reverse=True)

@@ -78,11 +78,3 @@ class Strategy(Protocol):
 
     def tell(self, tree: Tree, rollout: Rollout) -> list[str]:
         """Record a rollout; the ids of nodes that were added or changed. Telling it again changes nothing."""
-
-    def weight(self, prm_scores: list[float], visits: int) -> float:
-        """What one trajectory adds to its answer's vote: `prm_scores` of its steps, `visits` of its end."""
-
-
-def trajectory_score(prm_scores: list[float]) -> float:
-    """The PRM's score of the last step, which has seen all of them; 0.5 where nothing was scored."""
-    return prm_scores[-1] if prm_scores else 0.5

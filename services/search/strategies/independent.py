@@ -1,11 +1,12 @@
 """Strategies of independent trajectories from the root: best-of-N, majority vote, greedy.
 
-They share one way to grow, and differ in how a trajectory's vote counts. A step that does not run ends its trajectory.
+They grow alike, and differ in the vote over their trajectories (`ratchet.solutions.votes`).
+A step that does not run ends its trajectory.
 """
 
 from dataclasses import dataclass
 
-from services.search.strategies.base import Draw, Rollout, Task, trajectory_score
+from services.search.strategies.base import Draw, Rollout, Task
 from services.search.strategies.recording import end_task, record_trajectory, start_task
 from services.search.strategies.tree import Tree
 
@@ -32,10 +33,6 @@ class _Independent:
 class Majority(_Independent):
     """The most frequent answer: each trajectory has one vote (self-consistency, arXiv 2203.11171)."""
 
-    def weight(self, prm_scores: list[float], visits: int) -> float:
-        del prm_scores
-        return float(visits)
-
 
 class Greedy(Majority):
     """One trajectory; the caller generates it at temperature 0."""
@@ -43,6 +40,3 @@ class Greedy(Majority):
 
 class BestOfN(_Independent):
     """The answer whose trajectories have the most PRM score behind them (weighted best-of-N)."""
-
-    def weight(self, prm_scores: list[float], visits: int) -> float:
-        return visits * trajectory_score(prm_scores)

@@ -15,7 +15,7 @@ import math
 from dataclasses import dataclass
 
 from ratchet.states import NodeState
-from services.search.strategies.base import Draw, Rollout, Task, trajectory_score
+from services.search.strategies.base import Draw, Rollout, Task
 from services.search.strategies.gate import Gate, usual_first_score
 from services.search.strategies.recording import end_task, record_trajectory, start_task
 from services.search.strategies.tree import Node, Tree
@@ -90,10 +90,6 @@ class Mcts:
             return []
         end, changed = record_trajectory(tree, rollout, self.max_depth)
         return list(dict.fromkeys([*changed, *tree.settle(end, self._limit)]))
-
-    def weight(self, prm_scores: list[float], visits: int) -> float:
-        """A PRM-weighted vote: the score of the trajectory, once for each visit of its end."""
-        return visits * trajectory_score(prm_scores)
 
 
 def seed_value(node: Node) -> float:

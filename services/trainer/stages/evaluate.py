@@ -22,9 +22,8 @@ from ratchet.contracts.search import (
 )
 from ratchet.contracts.serving import LoadModel
 from ratchet.solutions.answers import same_answer
-from ratchet.solutions.votes import count_votes
+from ratchet.solutions.votes import End, count_votes, find_ends, vote_of
 from ratchet.statistics import wilson
-from ratchet.store.nodes import NodeRecord
 from ratchet.store.rounds import RoundProblem
 from services.trainer.gate import SYSTEM, compare, gate
 from services.trainer.stages.context import Context, require_part
@@ -32,8 +31,6 @@ from services.trainer.stages.planned_searches import Pair, plan, require_sound, 
 
 SPLITS = ("development", "held_out")
 INCUMBENT, CANDIDATE, SERVING_PRM = "incumbent", "candidate", "serving_prm"
-UNSCORED = 0.5
-"""The vote of a trajectory that the PRM has not scored, as in the search's own best-of-N."""
 
 
 async def evaluate(context: Context) -> RoundMetrics:
@@ -199,24 +196,19 @@ async def _measure(
     best: dict[int, str | None] = {}
     majority: dict[int, str | None] = {}
     async for tree in context.searches.trees(context.claim.id, purpose):
-        ends = [node for node in tree.nodes if node.answer is not None and node.visits > 0]
-        best[tree.place] = leading_answer(ends, by_prm=True)
-        majority[tree.place] = leading_answer(ends, by_prm=False)
+        ends = find_ends(tree.nodes)
+        best[tree.place] = leading_answer(ends, StrategyName.BEST_OF_N)
+        majority[tree.place] = leading_answer(ends, StrategyName.MAJORITY)
     return {
         plan.name: await _grade(context, best, problems, tokens),
         f"{plan.split}.{StrategyName.MAJORITY}": await _grade(context, majority, problems, tokens),
     }
 
 
-def leading_answer(ends: Sequence[NodeRecord], *, by_prm: bool) -> str | None:
-    """The answer with most votes; each trajectory has one, weighted by the PRM's score of its end where `by_prm`."""
-
-    def weight(end: NodeRecord) -> float:
-        score = UNSCORED if end.prm_score is None else end.prm_score
-        return end.visits * (score if by_prm else 1.0)
-
-    counted = count_votes(sorted(ends, key=lambda end: end.ordinal), lambda end: end.answer or "", weight)
-    return counted[0].voters[0].answer if counted else None
+def leading_answer(ends: Sequence[End], strategy: StrategyName) -> str | None:
+    """The answer that a search with this strategy gives; None where no trajectory has ended in one."""
+    counted = count_votes(ends, vote_of(strategy))
+    return counted[0].ends[0].answer if counted else None
 
 
 async def _grade(
