@@ -1,13 +1,35 @@
 """The entry point `ratchet`. Each command module imports what is heavy only when its command runs."""
 
-from typing import Annotated
+import codecs
+import io
+import json
+import sys
+from typing import Annotated, Any
 
 import typer
 
 from ratchet import __version__
 from ratchet.cli import evaluate, models, problems, rounds, solve, up, verify
 
-app = typer.Typer(
+
+class Program(typer.Typer):
+    """The program. A terminal that cannot show a character shows its escape instead: no output may end a command."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        codecs.register_error("json-escape", _json_escape)
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="json-escape")
+        return super().__call__(*args, **kwargs)
+
+
+def _json_escape(error: UnicodeError) -> tuple[str, int]:
+    """As JSON escapes it, so that an object that is printed stays one."""
+    assert isinstance(error, UnicodeEncodeError)
+    return json.dumps(error.object[error.start : error.end])[1:-1], error.end
+
+
+app = Program(
     name="ratchet",
     help="A math solver that searches over executed steps and verifies its answers.",
     no_args_is_help=True,

@@ -124,7 +124,8 @@ def _problem(argument: str) -> str:
     # Bytes, as the encoding of stdin depends on the locale; a little more than allowed, so that it is refused.
     content = sys.stdin.buffer.read(4 * MAX_PROBLEM_CHARS + 4)
     try:
-        return content.decode()
+        # Without the byte order mark that some editors write.
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise typer.BadParameter("stdin is not UTF-8 text.", param_hint="PROBLEM") from None
 
