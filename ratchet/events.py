@@ -1,7 +1,8 @@
 """Events of a search: a Redis stream each, from which any number of readers follow and reconnect by id.
 
 The stream's ids are the events' ids. Postgres is the truth; the stream is for those who watch. It keeps about the last
-`KEEP_EVENTS` events, for `KEEP_SECONDS` after the newest one. A reader who comes later asks the store.
+`KEEP_EVENTS` events, for `KEEP_SECONDS` after the newest one. A reader who comes later asks the store. Readers say that they
+are there, so that who publishes can leave out what nobody reads.
 
 Limits: a publish that was tried again after a lost reply can put an event into the stream twice.
 """
@@ -13,13 +14,18 @@ from uuid import UUID
 
 import orjson
 
-from ratchet.contracts.search import EventKind, SearchEvent
+from ratchet.contracts.search import EventKind, NodeView, SearchEvent
 from ratchet.redis import REPLY_SECONDS, make_redis
 
 KEEP_EVENTS = 20_000
-KEEP_SECONDS = 24 * 3600
+KEEP_SECONDS = 3600
+"""Enough for a reader who was cut off; with text of full length a stream can be 240 MB, usually it is 2."""
 BLOCK_SECONDS = 2.0
 """The longest that a read waits for an event."""
+SHOWN_CHARS = 4000
+"""Of each text of a node that an event carries."""
+WATCHED_SECONDS = 15.0
+"""A search counts as watched for so long after a reader said so; one says so at each read."""
 READERS = 512
 """Reads of one process at a time; more wait for a connection."""
 
@@ -37,8 +43,35 @@ class Event:
     data: dict[str, Any]
 
 
+def node_event(node: NodeView) -> Event:
+    """The event of a new or changed node. Long texts are cut; the tree in the store has them whole."""
+    data = node.model_dump(mode="json")
+    for name in ("text", "stdout", "stderr", "answer"):
+        if data[name] is not None:
+            data[name] = data[name][:SHOWN_CHARS]
+    return Event(EventKind.NODE, data)
+
+
+def answer_event(node: NodeView) -> Event:
+    """The event of a trajectory that ended in an answer."""
+    answer = (node.answer or "")[:SHOWN_CHARS]
+    return Event(
+        EventKind.ANSWER,
+        {"node": node.id, "answer": answer, "prm_score": node.prm_score, "votes": node.visits},
+    )
+
+
+def end_event() -> Event:
+    """The event that ends the stream. Who passes it on reads the result from the store."""
+    return Event(EventKind.END, {})
+
+
 def _key(search_id: UUID) -> str:
     return f"ratchet:events:{search_id}"
+
+
+def _watched_key(search_id: UUID) -> str:
+    return f"ratchet:watched:{search_id}"
 
 
 class Events:
@@ -79,6 +112,14 @@ class Events:
             )
             for id_, fields in entries
         ]
+
+    async def watch(self, search_id: UUID) -> None:
+        """Say that somebody reads the events of this search now."""
+        await self._redis.set(_watched_key(search_id), b"1", px=int(WATCHED_SECONDS * 1000))
+
+    async def is_watched(self, search_id: UUID) -> bool:
+        """Whether somebody read the events of this search in the last WATCHED_SECONDS."""
+        return bool(await self._redis.exists(_watched_key(search_id)))
 
     async def newest(self, search_id: UUID) -> str:
         """Id of the newest event; START when there is none."""

@@ -31,7 +31,7 @@ from ratchet.contracts.search import (
     SearchResult,
     TreeView,
 )
-from ratchet.events import ID_PATTERN, START, Event, Events
+from ratchet.events import ID_PATTERN, START, Event, Events, end_event
 from ratchet.queue import SearchQueue, keep_sweeping
 from ratchet.settings import SearchSettings
 from ratchet.states import SEARCH_TRANSITIONS, SearchState, is_end
@@ -325,13 +325,7 @@ async def cancel(search_id: SearchId, store: Store, queue: Queue, events: EventS
         if after is SearchState.RUNNING:
             await queue.cancel(search_id)
         elif before is SearchState.QUEUED:
-            await events.publish(
-                search_id,
-                [
-                    _state_event(after, result.reason),
-                    Event(EventKind.END, result.model_dump(mode="json")),
-                ],
-            )
+            await events.publish(search_id, [_state_event(after, result.reason), end_event()])
     return _result_response(result)
 
 

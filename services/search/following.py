@@ -49,6 +49,7 @@ async def stream_events(
     """All events after the id `since`, as they come, up to `end`. Breaks off when the store or Redis goes away."""
     try:
         while True:
+            await events.watch(search_id)
             # Asked before the read: when it is over and nothing is left to read, no event was missed.
             over = await _is_over(store, search_id)
             # The worker ends a search first in the store, and publishes the end a moment later.
@@ -56,16 +57,16 @@ async def stream_events(
             wait = 0 if published else END_SECONDS if over else BLOCK_SECONDS
             batch = await events.read(search_id, since, block_seconds=wait)
             for event in batch:
-                yield _sse(event.kind, event.data, event.id)
                 if event.kind is EventKind.END:
+                    yield _sse(EventKind.END, await _read_end(store, search_id), event.id)
                     return
+                yield _sse(event.kind, event.data, event.id)
                 since = event.id
             if over and not batch:
                 # The stream has expired, or its last events were lost: the store knows how it ended.
-                result = await store.result(search_id)
-                if result is not None:
-                    yield _sse(EventKind.STATE, {"state": result.state.value, "reason": result.reason})
-                    yield _sse(EventKind.END, result.model_dump(mode="json"))
+                end = await _read_end(store, search_id)
+                yield _sse(EventKind.STATE, {"state": end["state"], "reason": end["reason"]})
+                yield _sse(EventKind.END, end)
                 return
     except (RedisError, StoreUnavailableError) as error:
         # The reader comes back with the last id it saw, and is told 503 until this is mended.
@@ -77,6 +78,14 @@ async def _disconnected(request: Request) -> None:
     # Not `request.is_disconnected()`, which never says so under Starlette's HTTP middleware.
     while (await request.receive())["type"] != "http.disconnect":
         pass
+
+
+async def _read_end(store: SearchStore, search_id: UUID) -> dict[str, Any]:
+    """The result as the store has it. An event that says that a search is over need not carry it."""
+    result = await store.result(search_id)
+    if result is None:
+        raise StoreUnavailableError(f"search {search_id} is gone")
+    return result.model_dump(mode="json")
 
 
 async def _is_over(store: SearchStore, search_id: UUID) -> bool:
