@@ -19,10 +19,10 @@ JOBS     ?= 2
 PARALLEL  = --numprocesses $(JOBS) --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help env dev demo up eval rounds nano attack bench-sandbox soak compose-test test test-all tables lint format clean
+.PHONY: help env dev demo up eval rounds nano attack bench-sandbox bench-strategies soak compose-test test test-all tables lint format clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@echo
 	@echo "  EXTRA=gpu installs vLLM for CUDA, PYTHON=python3.12 chooses the interpreter, VENV= the environment's folder."
 
@@ -63,6 +63,10 @@ attack: $(READY) ## Attack the sandbox, each attack with its positive control: [
 
 bench-sandbox: $(READY) ## Speed and memory of the sandbox beside its baselines: [ARGS=--quick]
 	@$(BIN)/python -m benchmarks.sandbox_speed $(ARGS)
+
+bench-strategies: $(READY) ## Tree search against best-of-N at equal tokens: [RUN=] [PROBLEMS=] [SEEDS=0,1,2] [TOKENS=200,400,800] [PRMS=] [ARGS=]
+	@$(BIN)/python -m benchmarks.strategies $(or $(RUN),results/rounds/nano-seed2) $(if $(PROBLEMS),--problems $(PROBLEMS)) \
+	    $(if $(SEEDS),--seeds $(SEEDS)) $(if $(TOKENS),--tokens $(TOKENS)) $(if $(PRMS),--prms $(PRMS)) $(ARGS)
 
 soak: $(READY) ## Does the sandbox leak under random load, floods and kills? [ARGS="--minutes 10"]
 	@$(BIN)/python -m benchmarks.sandbox_soak $(ARGS)

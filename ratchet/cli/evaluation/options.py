@@ -32,13 +32,13 @@ def comparison_of(
         raise typer.BadParameter(
             "--compare names the strategies; leave one of the two out.", param_hint="--strategy"
         )
-    strategies = _list(compared, _strategy, "--compare")
-    budgets = [Budget().tokens] if tokens is None else _list(tokens, _whole, "--tokens")
+    strategies = _given(compared, strategy_list, "--compare")
+    budgets = [Budget().tokens] if tokens is None else _given(tokens, whole_numbers, "--tokens")
     first = DEFAULT_BASELINE if DEFAULT_BASELINE in strategies else strategies[0]
-    chosen = first if baseline is None else _one(baseline, _strategy, "--baseline")
+    chosen = first if baseline is None else _given(baseline, _strategy, "--baseline")
     if chosen not in strategies:
         raise typer.BadParameter(f"{chosen} is not among those that are compared.", param_hint="--baseline")
-    chosen_seeds = [seed] if seeds is None else _list(seeds, _whole, "--seeds")
+    chosen_seeds = [seed] if seeds is None else _given(seeds, whole_numbers, "--seeds")
     _require_possible(budgets, chosen_seeds)
     return Comparison(tuple(strategies), tuple(budgets), tuple(chosen_seeds), chosen)
 
@@ -59,22 +59,32 @@ def one_budget(tokens: str | None) -> int | None:
     """The budget of one strategy."""
     if tokens is None:
         return None
-    found = _list(tokens, _whole, "--tokens")
+    found = _given(tokens, whole_numbers, "--tokens")
     if len(found) > 1:
         raise typer.BadParameter("several budgets go with --compare.", param_hint="--tokens")
     return found[0]
 
 
-def _list(text: str, read: Callable[[str], T], hint: str) -> list[T]:
-    found = [_one(part, read, hint) for part in text.split(",")]
+def whole_numbers(text: str) -> list[int]:
+    """Whole numbers, parted by commas, none of them twice. Raises ValueError."""
+    return _each(text, _whole)
+
+
+def strategy_list(text: str) -> list[StrategyName]:
+    """Names of strategies, parted by commas, none of them twice. Raises ValueError."""
+    return _each(text, _strategy)
+
+
+def _each(text: str, read: Callable[[str], T]) -> list[T]:
+    found = [read(part.strip()) for part in text.split(",")]
     if len(set(found)) < len(found):
-        raise typer.BadParameter(f"{text!r} names one of them twice.", param_hint=hint)
+        raise ValueError(f"{text!r} names one of them twice.")
     return found
 
 
-def _one(text: str, read: Callable[[str], T], hint: str) -> T:
+def _given(text: str, read: Callable[[str], T], hint: str) -> T:
     try:
-        return read(text.strip())
+        return read(text)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint=hint) from None
 

@@ -5,6 +5,7 @@ All searches of a run wait in one queue, so that no engine is idle between two w
 
 import asyncio
 import contextlib
+import math
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -35,6 +36,8 @@ from ratchet.states import SEARCH_TRANSITIONS, SearchState, is_end
 FIRST_POLL_SECONDS, POLL_SECONDS = 0.1, 1.0
 """A search is looked at soon, and then ever less often."""
 CANCEL_SECONDS = 10.0
+MAX_LINES = 1000
+"""Of progress, where there is no terminal."""
 MAX_GRADED_CHARS = 2000
 """Longest answer that the sandbox grades; a longer one is no answer to a problem with a short reference."""
 
@@ -128,7 +131,7 @@ async def search_all(run: Run, services: Services, console: Console, interrupts:
 
 @contextlib.contextmanager
 def _progress(run: Run, console: Console) -> Iterator[Show]:
-    """A bar on a terminal, otherwise a line for each problem; gives the function that shows a new result."""
+    """A bar on a terminal, otherwise lines; gives the function that shows a new result."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -138,6 +141,7 @@ def _progress(run: Run, console: Console) -> Iterator[Show]:
     )
     right = {id(way): sum(each.correct for each in run.done(way)) for way in run.ways}
     count = {id(way): len(run.done(way)) for way in run.ways}
+    every = math.ceil(run.total / MAX_LINES)
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("accuracy –", total=run.total, completed=sum(count.values()))
 
@@ -146,10 +150,11 @@ def _progress(run: Run, console: Console) -> Iterator[Show]:
             count[id(way)] += 1
             name = f"{way.label}: " if way.label else ""
             share = f"{name}accuracy {right[id(way)] / count[id(way)]:.1%}"
-            bar.update(task, completed=sum(count.values()), description=share)
-            if not console.is_terminal:
+            done = sum(count.values())
+            bar.update(task, completed=done, description=share)
+            if not console.is_terminal and (done % every == 0 or done == run.total):
                 console.print(
-                    f"{sum(count.values())}/{run.total}  {name}right {right[id(way)]}  {line.source}  "
+                    f"{done}/{run.total}  {name}right {right[id(way)]}  {line.source}  "
                     f"answer {line.answer} reference {line.reference}  {line.state.value}",
                     markup=False,
                     highlight=False,
