@@ -7,9 +7,10 @@ the same to all changes are taken for the same function of the quantities.
 
 Pure: running the changed programs is `behaviour.py`.
 
-Limits: only numbers in code are changed, not those in strings (`Decimal("2.5")`). Quantities of the same size are one, as a
-program does not say which of them it means; and a number that stands there for another reason (a square's 2) is changed with
-them. Two programs with one misconception behave alike: what is the same is not therefore right.
+Limits: numbers in strings are changed where a call reads them (`Decimal("2.5")`, `sympify("3*x")`), not where they are read in
+another way (`"3 4".split()`). Quantities of the same size are one, as a program does not say which of them it means; and a
+number that stands there for another reason (a square's 2) is changed with them. Two programs with one misconception behave
+alike: what is the same is not therefore right.
 """
 
 import ast
@@ -20,6 +21,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 from itertools import chain, islice
+from typing import TypeGuard
 
 from ratchet.solutions.quantities import Quantity, Reading, find_quantities, is_telling
 
@@ -39,6 +41,17 @@ _NEAR = 100
 """Neighbours of a size are looked for up to so far away."""
 _FEWEST_DIGITS = 2
 """A third may be written 0.33, and is not recognized in 0.3."""
+_READERS = frozenset(
+    [
+        *("int", "float", "complex", "eval", "Decimal", "Fraction", "mpf", "mpq", "mpmathify", "float64"),
+        *("S", "Integer", "Float", "Rational", "sympify", "nsimplify", "parse_expr", "simplify", "expand"),
+        *("N", "solve", "solveset", "factor", "Poly", "Number"),
+    ]
+)
+"""Functions that read numbers in a string: of Python, its library, sympy and mpmath, whatever they are imported as part of."""
+_STRING = re.compile(rb"[rRuU]?(\"\"\"|\'\'\'|\"|\')(.*)\1", re.DOTALL)
+_WRITTEN = re.compile(r"(?<![\w.])(?:\d{1,300}(?:\.\d{0,300})?|\.\d{1,300})(?:[eE][-+]?\d{1,3})?(?![\w.])")
+"""A number in such a string."""
 
 Variant = Mapping[Fraction, Fraction]
 """The numbers that are replaced in a program, and by what."""
@@ -198,24 +211,49 @@ def _literals(step: str) -> Sequence[_Literal]:
     lines = [0, *(match.end() for match in re.finditer(rb"\r\n|\r|\n", source))]
     found: dict[int, _Literal] = {}
     for node in ast.walk(tree):
-        value = node.value if isinstance(node, ast.Constant) else None
-        if (
-            not isinstance(node, ast.Constant)
-            or not isinstance(value, int | float)
-            or isinstance(value, bool)
-        ):
-            continue
-        if node.end_lineno is None or node.end_col_offset is None or node.end_lineno > len(lines):
-            continue
-        start = lines[node.lineno - 1] + node.col_offset
-        end = lines[node.end_lineno - 1] + node.end_col_offset
-        if _is_literal(source[start:end], value):
-            found[start] = _Literal(start, end, value)
+        for constant in (node, *_read_strings(node)):
+            if (
+                not isinstance(constant, ast.Constant)
+                or constant.end_lineno is None
+                or constant.end_col_offset is None
+                or constant.end_lineno > len(lines)
+            ):
+                continue
+            start = lines[constant.lineno - 1] + constant.col_offset
+            end = lines[constant.end_lineno - 1] + constant.end_col_offset
+            if constant is node and _is_literal(source[start:end], constant.value):
+                found[start] = _Literal(start, end, constant.value)
+            elif constant is not node:
+                found |= {
+                    each.start: each for each in _written_numbers(source[start:end], constant.value, start)
+                }
     return [found[start] for start in sorted(found)]
 
 
-def _is_literal(source: bytes, value: object) -> bool:
+def _read_strings(node: ast.AST) -> list[ast.expr]:
+    """The arguments of a call that reads numbers in strings."""
+    match node:
+        case ast.Call(func=ast.Name(id=name) | ast.Attribute(attr=name), args=arguments) if name in _READERS:
+            return arguments
+    return []
+
+
+def _written_numbers(source: bytes, value: object, start: int) -> Iterator[_Literal]:
+    """The numbers in a string that stands from `start` on."""
+    written = _STRING.fullmatch(source)
+    # Only what is written as it is read: no escapes, and no letters of more than a byte, so that places are places.
+    if not isinstance(value, str) or not value.isascii() or written is None or written[2] != value.encode():
+        return
+    for number in _WRITTEN.finditer(value):
+        first = start + written.start(2) + number.start()
+        text = number[0]
+        yield _Literal(first, first + len(text), int(text) if text.isdigit() else float(text))
+
+
+def _is_literal(source: bytes, value: object) -> TypeGuard[int | float]:
     """Whether this is the number's text. Before Python 3.12 the places of what an f-string computes can be wrong."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
     try:
         found = ast.literal_eval(source.decode())
     except (SyntaxError, ValueError, UnicodeDecodeError, RecursionError, MemoryError):

@@ -99,6 +99,39 @@ def test_a_number_that_was_rounded_is_recognized() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("step", "after"),
+    [
+        ('Decimal("12") / decimal.Decimal("5.0")', 'Decimal("36") / decimal.Decimal("10.0")'),
+        ("Fraction('5/12') + Rational('4', '12')", "Fraction('10/36') + Rational('8', '36')"),
+        ('sp.solve("5*x**2 - 12.0*x4 - 4")', 'sp.solve("10*x**2 - 36.0*x4 - 8")'),
+        ("int(r'''12''') * float('-5e0')", "int(r'''36''') * float('-10.0')"),
+        ("f\"{Decimal('12')} 12\"", "f\"{Decimal('36')} 12\""),
+        ("S('4 x') + 5", "S('8 x') + 10"),
+    ],
+)
+def test_numbers_in_strings_are_changed_where_a_call_reads_numbers(step: str, after: str) -> None:
+    assert changed(step) == [after]
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        "print('12'); name('12'); d['12']",
+        "Decimal('4' '5')",
+        "Decimal('\\x312')",
+        "Decimal('é 12')",
+        "float(f'12')",
+        "int(b'12')",
+        "Decimal('x12 12a 1.12.5 .12. 1_2')",
+        "symbols('x 12')",
+        f"Decimal('{'12' * 5000}')",
+    ],
+)
+def test_other_strings_and_what_is_no_number_in_them_stay(step: str) -> None:
+    assert changed(step) == [step]
+
+
 def test_what_is_no_python_stays_as_it_is() -> None:
     assert changed("4 = = 12", "4" * 5000) == ["4 = = 12", "4" * 5000]
 
@@ -119,6 +152,28 @@ def test_layout_and_strings_never_change(step: str) -> None:
         return re.sub(r"Constant\(value=[-+\d.e]+\)", "Constant(number)", ast.dump(tree))
 
     assert dump(ast.parse(after)) == dump(before)
+
+
+@pytest.mark.filterwarnings("ignore:invalid escape")
+@settings(deadline=None)
+@given(
+    st.text() | st.text(alphabet="45 12.eE/_x\n\r\t+-*'\"\\{}é"), st.sampled_from(["'", '"', "'''", '"""'])
+)
+def test_in_a_string_that_a_call_reads_only_numbers_change(text: str, quote: str) -> None:
+    step = f"y = 5\nDecimal({quote}{text}{quote}) + 5"
+    [after] = changed(step)
+    assert len(re.split("\r\n|\r|\n", after)) == len(re.split("\r\n|\r|\n", step))
+    try:
+        ast.parse(step)
+    except (SyntaxError, ValueError):
+        assert after == step
+        return
+    ast.parse(after)
+
+    def bare(program: str) -> str:
+        return re.sub(r"[\d.]+(?:[eE][-+]?\d+)?", "", program)
+
+    assert bare(after) == bare(step)
 
 
 def test_an_answer_that_responds_is_grounded_and_a_failing_run_is_no_response() -> None:
