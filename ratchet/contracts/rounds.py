@@ -44,7 +44,7 @@ class LabelSearch(Contract):
     batch_rollouts: bool = Field(default=False, description="They share one request to the policy.")
     prm: PrmUse | None = Field(
         default=None,
-        description="What the PRM does; none: it orders as long as it is PRM1, and gives values once it was trained.",
+        description="What the PRM does; null: nothing as long as it is PRM1, and gives values once it was trained.",
     )
     retries: int = Field(
         default=1, ge=0, le=8, description="More searches, with new seeds, of a problem that stayed unsolved."

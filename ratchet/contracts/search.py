@@ -16,13 +16,19 @@ class StrategyName(StrEnum):
     """How the tree is grown."""
 
     MCTS = "mcts"
-    """Monte-Carlo tree search over executed steps, UCT, PRM-seeded."""
+    """Monte-Carlo tree search over executed steps: UCT, PRM-seeded, a gate that leaves steps whose score collapses."""
     BEST_OF_N = "best_of_n"
-    """Independent trajectories; the answer with the highest PRM-scored trajectory."""
+    """Independent trajectories; the answer with the most PRM score behind it."""
     MAJORITY = "majority"
     """Independent trajectories; the most frequent answer (self-consistency)."""
     GREEDY = "greedy"
     """One trajectory at temperature 0: the policy alone."""
+    BEAM = "beam"
+    """Level by level; the best candidates of each level are kept."""
+    DVTS = "dvts"
+    """Level by level in subtrees that do not compete; the best candidate of each is kept."""
+    REBASE = "rebase"
+    """Level by level; draws are allotted by the softmax of the scores."""
 
 
 class Priority(StrEnum):
@@ -47,14 +53,12 @@ class VerificationLevel(StrEnum):
 
 
 class PrmUse(StrEnum):
-    """What the PRM's scores do in a tree search."""
+    """What the PRM's scores do in a search."""
 
     VALUE = "value"
-    """They seed the values of new nodes, and order untried ones."""
-    ORDER = "order"
-    """They order untried nodes; values come from the ends of trajectories alone (a PRM that is not reliable yet)."""
+    """They seed the values of nodes, gate steps, prune levels and weigh votes."""
     NONE = "none"
-    """Nothing: no score is asked for."""
+    """Nothing: no score is asked for. Values come from the ends of trajectories alone."""
 
 
 class StrategyParameters(Contract):
@@ -70,7 +74,31 @@ class StrategyParameters(Contract):
         default=8,
         ge=1,
         le=64,
-        description="Rollouts that begin at a node before its children are compared (mcts): the most children that it gets.",
+        description="mcts: rollouts that begin at a node before its children are compared, times its visits to the power of "
+        "`widening`. beam, dvts: steps that are drawn from a node that is kept.",
+    )
+    widening: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="Progressive widening (mcts): a node that was visited N times gets `branching_factor * N^widening` "
+        "rollouts of its own. 0: always `branching_factor`.",
+    )
+    width: int = Field(
+        default=8,
+        ge=1,
+        le=1024,
+        description="Steps that are drawn in a level (beam, dvts, rebase). It grows by itself while budget is left.",
+    )
+    gate: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="A drawn step is left when its PRM score is under so much of its parent's (mcts). 0: whole trajectories "
+        "are drawn, and none is left. Null: what was measured best for the PRM that scores.",
+    )
+    redraws: int = Field(
+        default=2, ge=0, le=8, description="How often a step that was left is drawn again (mcts)."
     )
     max_depth: int = Field(default=16, ge=1, le=64, description="Most steps in a solution.")
     exploration: float = Field(default=2.0, ge=0, le=100, description="Exploration constant c of UCT.")
@@ -96,7 +124,7 @@ class StrategyParameters(Contract):
     min_agreement: int = Field(
         default=2, ge=2, le=64, description="Programs that must agree for the verification level `agreement`."
     )
-    prm: PrmUse = Field(default=PrmUse.VALUE, description="What the PRM's scores do (mcts).")
+    prm: PrmUse = Field(default=PrmUse.VALUE, description="What the PRM's scores do.")
     early_stop: bool = Field(
         default=True,
         description="End when the leading answer can hardly be overtaken. Off: spend the whole budget.",
@@ -148,6 +176,13 @@ class SearchRequest(Contract):
         default=VerificationLevel.AGREEMENT,
         description="The weakest verification that counts as solved. With a reference answer it is always `reference`.",
     )
+    min_confidence: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="The least probability of being right that counts as solved. Null: what the calibration of the policy with "
+        "its PRM asks for; where they have none the level alone decides. An answer that equals a reference answer has 1.",
+    )
     wait: float = Field(
         default=0.0,
         ge=0,
@@ -192,10 +227,18 @@ class Verification(Contract):
         "that could be changed, or no program was re-executed.",
     )
     prm_share: float = Field(ge=0, le=1, description="This answer's share of the PRM-weighted vote.")
-    confidence: float = Field(
+    confidence: float | None = Field(
         ge=0,
         le=1,
-        description="Estimated probability that the answer is right; see docs/measurements/trust.md.",
+        description="Calibrated probability that the answer is right (docs/measurements/trust.md). Null: policy and PRM are not "
+        "calibrated, or nothing was sampled and scored.",
+    )
+    min_confidence: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="What it had to reach to count as solved: what the request asked for, otherwise what the calibration asks "
+        "for. Null: nothing, the level alone decided.",
     )
 
 
@@ -288,12 +331,12 @@ class TreeView(Contract):
 
 
 class EventKind(StrEnum):
-    """What `GET /search/{id}/events` can carry."""
+    """What `GET /search/{id}/events` can carry. A search of low priority tells its nodes and answers while somebody reads."""
 
     STATE = "state"
     """The search changed its state; `data` is {state, reason}."""
     NODE = "node"
-    """A node was added; `data` is a NodeView."""
+    """A node was added or has changed; `data` is a NodeView, long texts are cut (`/tree` has them whole)."""
     ANSWER = "answer"
     """A trajectory ended in an answer; `data` is {node, answer, prm_score, votes}."""
     END = "end"
@@ -319,7 +362,7 @@ class ProofProgram(Contract):
     )
     answers: list[str] = Field(
         description="What it answers to each of the variants: the key of the answer, `error` where it does not run to its "
-        "end, `none` where it prints nothing."
+        "end, `none` where it gives no answer."
     )
     sha256: str = Field(description="Of the steps joined by a NUL byte, UTF-8.")
 

@@ -2,7 +2,8 @@
 
 import math
 import random
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
@@ -13,7 +14,9 @@ from ratchet.contracts.sandbox import StepStatus
 from ratchet.states import NodeState
 from services.search.strategies import (
     BestOfN,
+    Draw,
     ExecutedStep,
+    Gate,
     Majority,
     Mcts,
     Rollout,
@@ -51,12 +54,19 @@ def step(
 
 def rollout_of(task: Task, depth: int, rng: random.Random) -> Rollout:
     """A random world in which steps are few, so that tasks often find the same ones; fixed by the task's number."""
+    if task.draw is Draw.STEP:
+        return Rollout(task, ((random_step(rng),),) if rng.random() < 0.9 else ())
     length = rng.randint(0, MAX_DEPTH - depth)
     path = [random_step(rng, last=False, ran=True) for _ in range(length)]
     if path and rng.random() < 0.7:
         path[-1] = random_step(rng, last=True, ran=True)
-    failed = (random_step(rng, last=False, ran=False),)
-    return Rollout(task, (failed, tuple(path)) if rng.random() < 0.3 else (tuple(path),))
+    tried: list[tuple[ExecutedStep, ...]] = []
+    if rng.random() < 0.3:
+        tried.append((random_step(rng, last=False, ran=False),))
+    if task.draw is Draw.STEPS and length and rng.random() < 0.5:
+        at = rng.randrange(length)
+        tried.append((*path[:at], replace(random_step(rng, ran=True), abandoned=True)))
+    return Rollout(task, (*tried, tuple(path)))
 
 
 def random_step(rng: random.Random, *, last: bool | None = None, ran: bool | None = None) -> ExecutedStep:
@@ -96,13 +106,20 @@ def mcts(**changes: Any) -> Mcts:
     )
 
 
+def gated(**changes: Any) -> Mcts:
+    return mcts(**{"branching_factor": 2, "widening": 0.6, "gate": 0.6, **changes})
+
+
 worlds = given(seed=st.integers(0, 10_000), in_flight=st.integers(1, 6))
+both = pytest.mark.parametrize("make", [mcts, gated])
+Make = Callable[..., Mcts]
 
 
+@both
 @worlds
 @settings(max_examples=150, deadline=None)
-def test_visits_are_conserved_and_values_stay_in_range(seed: int, in_flight: int) -> None:
-    tree, told = play(mcts(), seed, in_flight)
+def test_visits_are_conserved_and_values_stay_in_range(make: Make, seed: int, in_flight: int) -> None:
+    tree, told = play(make(), seed, in_flight)
     values = [value_of(rollout) for rollout in told]
     assert tree.root.visits == len(values)
     assert tree.root.value_sum == pytest.approx(sum(values))
@@ -112,17 +129,23 @@ def test_visits_are_conserved_and_values_stay_in_range(seed: int, in_flight: int
         assert -1.0 <= estimate(node) <= 1.0
 
 
+@both
 @worlds
 @settings(max_examples=150, deadline=None)
-def test_no_step_is_expanded_twice_and_failed_steps_are_never_built_on(seed: int, in_flight: int) -> None:
-    strategy = mcts()
+def test_no_step_is_expanded_twice_and_failed_steps_are_never_built_on(
+    make: Make, seed: int, in_flight: int
+) -> None:
+    strategy = make()
     tree, told = play(strategy, seed, in_flight)
     for node in tree.nodes.values():
         steps = [(child.text, child.state is NodeState.FAILED) for child in tree.children(node)]
         assert len(steps) == len(set(steps)), "a step is one child, however often the policy writes it"
         begun = sum(rollout.task.node == node.id for rollout in told)
         assert node.expansions == begun
-        assert node.id == ROOT or begun <= strategy.branching_factor
+        assert node.id == ROOT or strategy.widening or begun <= strategy.branching_factor
+        if node.state is NodeState.ABANDONED:
+            assert node.visits == begun == 0
+            assert not node.children
         if node.state is NodeState.FAILED:
             assert node.visits == 0
             assert not node.children
@@ -130,20 +153,24 @@ def test_no_step_is_expanded_twice_and_failed_steps_are_never_built_on(seed: int
         assert node.depth <= MAX_DEPTH
 
 
+@both
 @worlds
 @settings(max_examples=150, deadline=None)
-def test_in_flight_counts_return_to_zero_when_all_is_told(seed: int, in_flight: int) -> None:
-    strategy = mcts(rollouts=10)
+def test_in_flight_counts_return_to_zero_when_all_is_told(make: Make, seed: int, in_flight: int) -> None:
+    strategy = make(rollouts=10)
     tree, _ = play(strategy, seed, in_flight, tasks=10_000)
     assert not tree.pending
     assert all(node.in_flight == node.expanding == 0 for node in tree.nodes.values())
     assert tree.root.visits == 10
 
 
+@both
 @given(seed=st.integers(0, 10_000), order=st.randoms(use_true_random=False), ahead=st.integers(0, 30))
 @settings(max_examples=150, deadline=None)
-def test_any_order_of_tells_gives_the_same_tree(seed: int, order: random.Random, ahead: int) -> None:
-    strategy = mcts()
+def test_any_order_of_tells_gives_the_same_tree(
+    make: Make, seed: int, order: random.Random, ahead: int
+) -> None:
+    strategy = make()
 
     def grown(shuffle: bool) -> Tree:
         tree, _ = play(strategy, seed, in_flight=1, tasks=ahead)
@@ -166,10 +193,11 @@ def test_any_order_of_tells_gives_the_same_tree(seed: int, order: random.Random,
             assert other[name] == (pytest.approx(value) if isinstance(value, float) else value), name
 
 
+@both
 @worlds
 @settings(max_examples=50, deadline=None)
-def test_telling_twice_changes_nothing(seed: int, in_flight: int) -> None:
-    strategy = mcts()
+def test_telling_twice_changes_nothing(make: Make, seed: int, in_flight: int) -> None:
+    strategy = make()
     tree, told = play(strategy, seed, in_flight)
     before = {node_id: asdict(node) for node_id, node in tree.nodes.items()}
     for rollout in told:
@@ -177,11 +205,12 @@ def test_telling_twice_changes_nothing(seed: int, in_flight: int) -> None:
     assert before == {node_id: asdict(node) for node_id, node in tree.nodes.items()}
 
 
+@both
 @worlds
 @settings(max_examples=50, deadline=None)
-def test_the_same_world_gives_the_same_tree(seed: int, in_flight: int) -> None:
-    first, _ = play(mcts(), seed, in_flight)
-    second, _ = play(mcts(), seed, in_flight)
+def test_the_same_world_gives_the_same_tree(make: Make, seed: int, in_flight: int) -> None:
+    first, _ = play(make(), seed, in_flight)
+    second, _ = play(make(), seed, in_flight)
     assert {k: asdict(v) for k, v in first.nodes.items()} == {k: asdict(v) for k, v in second.nodes.items()}
 
 
@@ -267,3 +296,73 @@ def test_independent_strategies_roll_out_from_the_root(kind: type[BestOfN | Majo
     asked = [strategy.ask(tree) for _ in range(tasks + 1)]
     assert asked[-1] is None
     assert all(task and task.node == ROOT and task.retries == 0 for task in asked[:-1])
+
+
+def test_a_node_is_widened_by_the_power_of_its_visits() -> None:
+    strategy, tree = gated(branching_factor=1, widening=0.5, exploration=0.0, rollouts=100), Tree()
+    began = [
+        tell(strategy, tree, step(f"a = {n}"), step(f"print({n})", answer="1", value=0.0)) for n in range(20)
+    ]
+    # After v visits the root has had about sqrt(v) rollouts of its own.
+    assert began.count("") == math.ceil(math.sqrt(19))
+
+
+def test_the_gate_asks_for_the_ratio_to_the_parent() -> None:
+    gate = Gate(ratio=0.6, redraws=2)
+    assert gate.passes(0.6, 1.0)
+    assert not gate.passes(0.59, 1.0)
+    assert gate.passes(0.01, 0.0)
+    assert gate.passes(None, 0.9)
+    assert gate.passes(0.1, None)
+
+
+def test_a_first_step_is_gated_by_the_median_of_those_seen() -> None:
+    strategy, tree = gated(), Tree()
+    first = strategy.ask(tree)
+    assert first is not None
+    assert first.draw is Draw.STEPS
+    assert first.gate == Gate(0.6, 2, None), "nothing was seen yet"
+    paths = (
+        (replace(step("a = 1", prm=0.1), abandoned=True),),
+        (step("a = 2", prm=0.5), step("b = 1", prm=0.9)),
+    )
+    strategy.tell(tree, Rollout(first, paths))
+    tell(strategy, tree, step("a = 3", prm=0.7))
+    later = strategy.ask(tree)
+    assert later is not None
+    assert later.gate == Gate(0.6, 2, 0.5)
+
+
+def test_without_a_gate_a_rollout_is_one_piece() -> None:
+    task = mcts().ask(Tree())
+    assert task is not None
+    assert (task.draw, task.gate) == (Draw.TRAJECTORY, None)
+
+
+def test_an_abandoned_step_is_kept_and_never_selected() -> None:
+    strategy, tree = gated(branching_factor=1, widening=0.0), Tree()
+    task = strategy.ask(tree)
+    assert task is not None
+    left = replace(step("a = 1", prm=0.1), abandoned=True)
+    good = (step("a = 2", prm=0.8), step("print(a)", answer="2", value=1.0, prm=0.8))
+    strategy.tell(tree, Rollout(task, ((left,), good)))
+    bad, taken = tree.children(tree.root)
+    assert (bad.state, bad.prm_score, bad.tokens, bad.visits) == (NodeState.ABANDONED, 0.1, 10, 0)
+    assert (taken.state, taken.visits) == (NodeState.OPEN, 1)
+    assert tell(strategy, tree, step("print(3)", answer="3", value=0.0)) == "a = 2"
+
+
+@pytest.mark.parametrize("accepted_first", [True, False])
+def test_a_step_that_one_rollout_left_and_another_took_is_taken(accepted_first: bool) -> None:
+    strategy, tree = gated(), Tree()
+    tasks = [strategy.ask(tree), strategy.ask(tree)]
+    left = ((replace(step("a = 1", prm=0.3), abandoned=True),), (step("a = 2", prm=0.8),))
+    took = ((step("a = 1", prm=0.3), step("print(a)", answer="1", value=0.0)),)
+    told = list(zip(tasks, (left, took), strict=True))
+    for task, paths in reversed(told) if accepted_first else told:
+        assert task is not None
+        strategy.tell(tree, Rollout(task, paths))
+    assert {node.text: node.state for node in tree.children(tree.root)} == {
+        "a = 1": NodeState.OPEN,
+        "a = 2": NodeState.OPEN,
+    }

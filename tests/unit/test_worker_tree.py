@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.search.strategies import Majority, Mcts, Node, Strategy, Tree
+from services.search.strategies import Majority, Node, Strategy, Tree
 from services.search.worker import record_of, tree_of
-from tests.unit.test_strategies import MAX_DEPTH, mcts, play
+from tests.unit.test_strategies import MAX_DEPTH, gated, mcts, play
+from tests.unit.test_strategies_levels import LEVEL_WISE
 
 UNDER_WAY = {"in_flight": 0, "expanding": 0}
 
@@ -22,11 +23,13 @@ def at_rest(node: Node) -> dict[str, object]:
     return asdict(node) | UNDER_WAY
 
 
-@pytest.mark.parametrize("strategy", [mcts(), mcts(rollouts=5), Majority(30, MAX_DEPTH)])
+@pytest.mark.parametrize(
+    "strategy", [mcts(), mcts(rollouts=5), gated(), Majority(30, MAX_DEPTH), *LEVEL_WISE]
+)
 @given(seed=st.integers(0, 10_000), in_flight=st.integers(1, 6), tasks=st.integers(0, 60))
 @settings(max_examples=60, deadline=None)
 def test_a_tree_survives_being_written_down(
-    strategy: Mcts | Majority, seed: int, in_flight: int, tasks: int
+    strategy: Strategy, seed: int, in_flight: int, tasks: int
 ) -> None:
     tree, _ = play(strategy, seed, in_flight, tasks)
     again = written_and_read(tree)
@@ -37,20 +40,23 @@ def test_a_tree_survives_being_written_down(
     assert all(asdict(node)[name] == 0 for node in again.nodes.values() for name in UNDER_WAY)
 
 
+@pytest.mark.parametrize("strategy", [mcts(), gated(), *LEVEL_WISE])
 @given(seed=st.integers(0, 10_000), tasks=st.integers(0, 40))
 @settings(max_examples=60, deadline=None)
-def test_the_search_goes_on_as_if_nothing_had_happened(seed: int, tasks: int) -> None:
-    strategy: Strategy = mcts()
+def test_the_search_goes_on_as_if_nothing_had_happened(strategy: Strategy, seed: int, tasks: int) -> None:
     tree, _ = play(strategy, seed, in_flight=1, tasks=tasks)
     again = written_and_read(tree)
     mine, other = strategy.ask(tree), strategy.ask(again)
     assert (mine and (type(mine), mine.node)) == (other and (type(other), other.node))
 
 
+@pytest.mark.parametrize("strategy", [mcts(), gated(), *LEVEL_WISE])
 @given(seed=st.integers(0, 10_000), in_flight=st.integers(1, 6))
 @settings(max_examples=60, deadline=None)
-def test_ordinals_are_unique_and_a_childs_follows_its_parents(seed: int, in_flight: int) -> None:
-    tree, _ = play(mcts(), seed, in_flight)
+def test_ordinals_are_unique_and_a_childs_follows_its_parents(
+    strategy: Strategy, seed: int, in_flight: int
+) -> None:
+    tree, _ = play(strategy, seed, in_flight)
     ordinals = {node.id: record_of(node).ordinal for node in tree.nodes.values()}
     assert len(set(ordinals.values())) == len(ordinals)
     assert all(
@@ -58,11 +64,12 @@ def test_ordinals_are_unique_and_a_childs_follows_its_parents(seed: int, in_flig
     )
 
 
+@pytest.mark.parametrize("strategy", [mcts(), gated(), *LEVEL_WISE])
 @given(seed=st.integers(0, 10_000), in_flight=st.integers(1, 6), tasks=st.integers(1, 60))
 @settings(max_examples=60, deadline=None)
 def test_a_new_worker_never_uses_the_number_of_a_task_that_was_counted(
-    seed: int, in_flight: int, tasks: int
+    strategy: Strategy, seed: int, in_flight: int, tasks: int
 ) -> None:
-    tree, told = play(mcts(), seed, in_flight, tasks)
+    tree, told = play(strategy, seed, in_flight, tasks)
     again = written_and_read(tree, lost=in_flight)
     assert again.asked > max(outcome.task.number for outcome in told)

@@ -1,9 +1,16 @@
 """From a request to the strategy that it names."""
 
-from ratchet.contracts.search import SearchRequest, StrategyName
+from ratchet.contracts.search import PrmUse, SearchRequest, StrategyName, StrategyParameters
+from ratchet.contracts.serving import PRM1
 from services.search.strategies.base import Strategy
+from services.search.strategies.beam import Beam
+from services.search.strategies.dvts import Dvts
 from services.search.strategies.independent import BestOfN, Greedy, Majority
 from services.search.strategies.mcts import Mcts
+from services.search.strategies.rebase import Rebase
+
+GATE = 0.6
+"""The gate of a trained PRM."""
 
 
 def strategy_of(request: SearchRequest, prm: str | None) -> Strategy:
@@ -16,6 +23,9 @@ def strategy_of(request: SearchRequest, prm: str | None) -> Strategy:
                 parameters.branching_factor,
                 parameters.max_depth,
                 parameters.exploration,
+                widening=parameters.widening,
+                gate=_gate(request, prm),
+                redraws=parameters.redraws,
             )
         case StrategyName.BEST_OF_N:
             return BestOfN(parameters.rollouts, parameters.max_depth)
@@ -23,3 +33,21 @@ def strategy_of(request: SearchRequest, prm: str | None) -> Strategy:
             return Majority(parameters.rollouts, parameters.max_depth)
         case StrategyName.GREEDY:
             return Greedy(1, parameters.max_depth)
+        case StrategyName.BEAM:
+            return Beam(*_level_wise(parameters))
+        case StrategyName.DVTS:
+            return Dvts(*_level_wise(parameters))
+        case StrategyName.REBASE:
+            return Rebase(*_level_wise(parameters))
+
+
+def _level_wise(parameters: StrategyParameters) -> tuple[int, int, int, int]:
+    return parameters.rollouts, parameters.width, parameters.branching_factor, parameters.max_depth
+
+
+def _gate(request: SearchRequest, prm: str | None) -> float:
+    if request.parameters.prm is PrmUse.NONE:
+        return 0.0
+    if request.parameters.gate is not None:
+        return request.parameters.gate
+    return 0.0 if prm is not None and prm.startswith(PRM1) else GATE

@@ -90,7 +90,7 @@ def _request(
             in_flight=label.in_flight,
             early_stop=False,
             batch_rollouts=label.batch_rollouts,
-            prm=label.prm or (PrmUse.ORDER if models.prm == PRM1 else PrmUse.VALUE),
+            prm=label.prm or (PrmUse.NONE if models.prm == PRM1 else PrmUse.VALUE),
         ),
         budget=Budget(tokens=min(10_000_000, rollouts * label.max_tokens), seconds=3600),
         require=VerificationLevel.EXECUTION,
