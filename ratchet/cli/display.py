@@ -32,7 +32,7 @@ STATE_WORDS = {
     SearchState.QUEUED: "waiting for a worker",
     SearchState.RUNNING: "searching",
     SearchState.SOLVED_VERIFIED: "solved and verified",
-    SearchState.ANSWERED_UNVERIFIED: "answered, but not verified at the level that was asked for",
+    SearchState.ANSWERED_UNVERIFIED: "answered, but not verified as was asked for",
     SearchState.BUDGET_EXHAUSTED: "the budget ended without an answer",
     SearchState.CANCELLED: "cancelled",
     SearchState.FAILED: "failed",
@@ -183,9 +183,19 @@ def verification_words(verification: Verification) -> str:
         words += " Its program does not compute it from the problem: it gives it whatever the quantities are."
     return (
         f"{words} {verification.votes} of {verification.total_votes} trajectories gave this answer, "
-        f"its share of the PRM-weighted vote is {verification.prm_share:.0%}; "
-        f"estimated probability of being right: {verification.confidence:.2f}."
+        f"its share of the PRM-weighted vote is {verification.prm_share:.0%}; {probability_words(verification)}."
     )
+
+
+def probability_words(verification: Verification) -> str:
+    """How probable it is that the answer is right, and what was needed."""
+    stated, asked = verification.confidence, verification.min_confidence
+    if stated is None:
+        return "how probable it is that it is right is not calibrated for these models"
+    words = f"probability of being right: {stated:.2f}"
+    if asked is None or verification.level is VerificationLevel.REFERENCE:
+        return words
+    return f"{words} ({asked:.2f} counts as solved)"
 
 
 def _cost(result: SearchResult) -> Table:

@@ -50,6 +50,7 @@ async def insert_searches(
                 "seed": request.seed,
                 "priority": request.priority,
                 "require": request.require,
+                "min_confidence": request.min_confidence,
                 "state": SearchState.QUEUED,
             }
             for search_id, request in requests.items()
@@ -74,6 +75,7 @@ def read_request(row: Row[Any], problem: str) -> SearchRequest:
         models=PinnedModels.model_validate(row.pinned),
         seed=row.seed,
         priority=row.priority,
+        min_confidence=row.min_confidence,
     )
     # Set afterwards: the contract lets only a request with a reference answer ask for a check against it.
     return request.model_copy(update={"require": row.require})

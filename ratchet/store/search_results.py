@@ -17,6 +17,8 @@ from ratchet.store.text import replace_unstorable, replace_unstorable_in_json
 PROBLEM_LETTERS = 200
 """A page of searches shows this much of each problem."""
 
+_VERIFIED = "verified_"
+"""Before the columns of a verification: a search has some of the same name."""
 _STEPS: TypeAdapter[list[StepView]] = TypeAdapter(list[StepView])
 
 
@@ -62,7 +64,7 @@ async def read_result(connection: AsyncConnection, search_id: UUID) -> SearchRes
             t.solutions.c.answer,
             t.solutions.c.program,
             t.solutions.c.steps,
-            *(t.verifications.c[name] for name in Verification.model_fields),
+            *(t.verifications.c[name].label(_VERIFIED + name) for name in Verification.model_fields),
         )
         .select_from(_searches_with_results())
         .where(t.searches.c.id == search_id)
@@ -109,8 +111,8 @@ def _searches_with_results() -> Join:
 
 def _result(row: RowMapping) -> SearchResult:
     verification = None
-    if row["level"] is not None:
-        verification = Verification(**{name: row[name] for name in Verification.model_fields})
+    if row[_VERIFIED + "level"] is not None:
+        verification = Verification(**{name: row[_VERIFIED + name] for name in Verification.model_fields})
     return SearchResult(
         id=str(row["id"]),
         state=row["state"],

@@ -126,6 +126,7 @@ searches = Table(
     Column("started_at", DateTime(timezone=True)),
     Column("ended_at", DateTime(timezone=True)),
     _json("pinned"),
+    Column("min_confidence", Double),
     Index("ix_searches_state_id", "state", "id"),
     # The sweeper looks only at searches that are not over: a few among very many.
     Index(
@@ -217,8 +218,9 @@ verifications = Table(
     Column("forms", Integer, nullable=False),
     Column("grounded", Boolean),
     Column("prm_share", Double, nullable=False),
-    Column("confidence", Double, nullable=False),
+    Column("confidence", Double),
     _created_at(),
+    Column("min_confidence", Double),
 )
 
 datasets = Table(
@@ -258,5 +260,15 @@ evaluations = Table(
     Column("round_id", ForeignKey("rounds.id"), index=True),
     Column("split", Text, nullable=False),
     _json("metrics"),
+    _created_at(),
+)
+
+calibrations = Table(
+    "calibrations",
+    metadata,
+    Column("policy", Text, primary_key=True),
+    Column("prm", Text, primary_key=True),
+    # Versions are no foreign keys: PRM1, and a model that was never registered, are calibrated as well.
+    Column("calibration", JSONB, nullable=False),
     _created_at(),
 )

@@ -29,12 +29,14 @@ class Journal(Protocol):
 
 async def grow(search: Search, backends: Backends, journal: Journal, deadline: float) -> str:
     """Grow the tree until an end is reached; the reason why it ended. `deadline` is of the monotonic clock."""
-    strategy, request = search.strategy(), search.request
+    request = search.request
     running: set[asyncio.Task[Rollout]] = set()
     stopped = asyncio.create_task(search.stop.wait())
     reserve = _Reserve()
     try:
         while True:
+            # Which PRM scores is known with the first answer of the service.
+            strategy = search.strategy()
             # The token budget is not among the reasons: it only ends the asking, as what is under way is paid for.
             reason = _reason_to_end(search, deadline)
             while (
@@ -56,6 +58,7 @@ async def grow(search: Search, backends: Backends, journal: Journal, deadline: f
                 rollout = ended.result()
                 reserve.learn(sum(step.tokens for path in rollout.paths for step in path))
                 _record(search, strategy, rollout, journal)
+            await search.learn_calibration()
     finally:
         for pending in (*running, stopped):
             pending.cancel()
@@ -93,7 +96,7 @@ def _reason_to_end(search: Search, deadline: float) -> str | None:
     if len(search.tree.nodes) > budget.nodes:
         return f"budget of {budget.nodes} nodes used up"
     if search.request.parameters.early_stop:
-        votes = tally(search.tree, search.request.strategy)
+        votes = tally(search.tree, search.request.strategy, search.calibration)
         # As long as the verification that was asked for is not within reach, a clear lead is no reason to stop.
         level = search.request.require
         least = 1 if level is VerificationLevel.EXECUTION else search.request.parameters.min_agreement
@@ -107,6 +110,10 @@ def _reason_to_end(search: Search, deadline: float) -> str | None:
 
 def _in_reach(search: Search, groups: list[Group], least: int) -> bool:
     """Whether the leading answer can be verified as was asked for, whatever its programs are worth."""
+    asked, probability = search.min_confidence, groups[0].probability
+    # What is not calibrated will not be by more votes.
+    if asked is not None and probability is not None and probability < asked:
+        return False
     if search.request.require is VerificationLevel.EXECUTION:
         return True
     independence = Independence(free_draws(search.tree, sampled=is_sampled(search.request)))

@@ -8,10 +8,11 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 from ratchet.batching import MicroBatcher
 from ratchet.clients import PolicyClient, PrmClient, SandboxClient, ServiceError
+from ratchet.contracts.calibration import AnswerCalibration
 from ratchet.contracts.policy import Candidate, GenerateRequest, Prefix, Until
 from ratchet.contracts.prm import ScoreRequest
 from ratchet.contracts.search import SearchRequest, StrategyName, Usage
@@ -19,6 +20,8 @@ from services.search.interpreter import Interpreter
 from services.search.strategies import Strategy, Tree, strategy_of
 
 R = TypeVar("R")
+FindCalibration: TypeAlias = Callable[[str, str], Awaitable[AnswerCalibration | None]]
+"""The calibration of a policy version with a PRM version."""
 
 PINNED_SECONDS = 60.0
 """How long a search waits for a service to hold the version that it is pinned to."""
@@ -51,6 +54,10 @@ class PrmQuestion:
     logprobs: list[float]
 
 
+async def no_calibration(policy: str, prm: str) -> None:
+    """Where no search is calibrated."""
+
+
 @dataclass(slots=True)
 class Search:
     """All state of one search under way."""
@@ -63,7 +70,11 @@ class Search:
     models: dict[str, str] = field(default_factory=dict)
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     """Set from outside to end the search with what it has: a cancel, or a lost lease."""
+    find_calibration: FindCalibration = no_calibration
+    calibration: AnswerCalibration | None = None
+    """Of the models that have worked on it; None as well where it was not looked up yet."""
 
+    _calibrated: tuple[str, str] | None = None
     _questions: MicroBatcher[PolicyQuestion, Candidate] | None = None
     _scores: MicroBatcher[PrmQuestion, list[float]] | None = None
 
@@ -78,6 +89,20 @@ class Search:
         if self._scores is None:
             self._scores = MicroBatcher(lambda asked: _ask_prm(self, backends, asked))
         return self._scores
+
+    async def learn_calibration(self) -> None:
+        """Look up, once, how probable the answers of these models are. What is not both sampled and scored has no calibration."""
+        pair = self.models.get("policy"), self.models.get("prm")
+        if pair[0] and pair[1] and pair != self._calibrated and is_sampled(self.request):
+            self._calibrated = pair[0], pair[1]
+            self.calibration = await self.find_calibration(pair[0], pair[1])
+
+    @property
+    def min_confidence(self) -> float | None:
+        """What the answer's probability has to reach; None: the level alone decides."""
+        if self.request.min_confidence is not None or self.calibration is None:
+            return self.request.min_confidence
+        return self.calibration.min_confidence
 
     def strategy(self) -> Strategy:
         """The strategy that the request names."""

@@ -4,8 +4,9 @@ The programs of the leading answers are re-executed from nothing in a clean jail
 program stands for its answer only if the answer depends on what the problem states (`grounding.py`). With a reference answer
 the verifier alone compares with it. Without one, an answer is `agreement` when programs of one behaviour were found
 independently often enough, at least half of all votes are for it, and no other answer has more PRM score behind it; one
-grounded program is `execution`. Where the
-problem states no quantity, groundedness cannot be told, and is not asked for.
+grounded program is `execution`. Where the problem states no quantity, groundedness cannot be told, and is not asked for.
+
+An answer is solved when it has the level that was asked for, and where policy and PRM are calibrated the probability too.
 
 Which answer is chosen does not depend on groundedness: a vote of grounded programs alone was measured to be no better.
 """
@@ -23,7 +24,6 @@ from ratchet.solutions.programs import program_of
 from ratchet.solutions.proof import proof_program, proof_quantities, proof_variants, sealed
 from ratchet.states import SearchState
 from ratchet.store.search_results import SearchOutcome
-from services.search.confidence import confidence
 from services.search.grounding import Evidence, gather_evidence
 from services.search.search import Search, is_sampled
 from services.search.votes import Group, free_draws, has_half, tally
@@ -43,7 +43,8 @@ async def conclude(
     search: Search, sandbox: SandboxClient, search_id: str, created_at: datetime, reason: str
 ) -> tuple[SearchState, SearchOutcome]:
     """Choose and verify the answer of a search that has stopped growing for `reason`; its end state and outcome."""
-    groups = tally(search.tree, search.request.strategy)
+    await search.learn_calibration()
+    groups = tally(search.tree, search.request.strategy, search.calibration)
     if search.reference is not None:
         groups = await _with_reference_first(groups, sandbox, search.reference)
     variants = make_variants(search.request.problem)
@@ -55,8 +56,12 @@ async def conclude(
     verification = await _verification(search, sandbox, groups, chosen, evidence)
     best = evidence.programs[0].best if evidence.programs else chosen.trajectories[0]
     needed = VerificationLevel.REFERENCE if search.reference is not None else search.request.require
-    solved = _STRENGTH.index(verification.level) >= _STRENGTH.index(needed)
-    found = SearchState.SOLVED_VERIFIED if solved else SearchState.ANSWERED_UNVERIFIED
+    missing = _missing_confidence(verification)
+    if _STRENGTH.index(verification.level) >= _STRENGTH.index(needed):
+        found = SearchState.ANSWERED_UNVERIFIED if missing else SearchState.SOLVED_VERIFIED
+        reason += missing
+    else:
+        found = SearchState.ANSWERED_UNVERIFIED
     state = SearchState.CANCELLED if cancelled else found
     proof = None
     if verification.level is not VerificationLevel.NONE:
@@ -71,6 +76,19 @@ async def conclude(
         models=search.models,
         reason=reason,
         proof=proof.model_dump(mode="json") if proof else None,
+    )
+
+
+def _missing_confidence(verification: Verification) -> str:
+    """What the probability lacks of what was asked for, in words that follow the reason of the end; empty: nothing."""
+    asked, stated = verification.min_confidence, verification.confidence
+    if asked is None or (stated is not None and stated >= asked):
+        return ""
+    if stated is None:
+        return f"; a probability of at least {asked:g} was asked for, and these models are not calibrated"
+    # Rounded down, so that what is written is never what was asked for.
+    return (
+        f"; its probability of being right is {int(stated * 1000) / 1000:g}, and {asked:g} counts as solved"
     )
 
 
@@ -118,7 +136,8 @@ async def _verification(
         forms=evidence.forms,
         grounded=evidence.grounded,
         prm_share=min(1.0, chosen.prm_share),
-        confidence=confidence(level, chosen, groups, confirmed=bool(evidence.programs)),
+        confidence=1.0 if level is VerificationLevel.REFERENCE else chosen.probability,
+        min_confidence=search.min_confidence,
     )
 
 

@@ -7,6 +7,7 @@ its searches back with their trees, and the next one goes on where it stopped.
 
 import asyncio
 import contextlib
+import math
 import os
 import socket
 import time
@@ -15,6 +16,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeVar
 from uuid import UUID
 
 import structlog
@@ -24,10 +26,12 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
 from ratchet.clients import PolicyClient, PrmClient, SandboxClient, SandboxFailedError, ServiceError
+from ratchet.contracts.calibration import AnswerCalibration
 from ratchet.contracts.search import EventKind, Priority
 from ratchet.events import Event, Events, answer_event, end_event, node_event
 from ratchet.settings import SearchSettings, load
 from ratchet.states import SEARCH_TRANSITIONS, SearchState, is_end
+from ratchet.store.calibrations import CalibrationStore
 from ratchet.store.engine import StoreUnavailableError, make_engine
 from ratchet.store.nodes import NodeRecord
 from ratchet.store.search_results import SearchOutcome
@@ -41,12 +45,15 @@ from services.search.step_memory import StepMemory
 from services.search.strategies import Node, Tree
 from services.search.verify import conclude
 
+T = TypeVar("T")
 log = structlog.get_logger()
 
 JOURNAL_SECONDS = {Priority.HIGH: 0.5, Priority.NORMAL: 0.5, Priority.LOW: 5.0}
 """Nodes are written in batches; a crash costs at most this much of the tree. Nobody watches a search of low priority."""
 STORE_SECONDS = 120.0
 """A store that restarts is back within this time."""
+CALIBRATION_SECONDS = 30.0
+"""How long a worker believes what it has read of a calibration, or that there is none."""
 BEAT_SECONDS = 5.0
 """Between two touches of the ready file."""
 ORDINALS_PER_TASK = 10_000
@@ -201,9 +208,12 @@ class Worker:
     settings: SearchSettings
     name: str
     store: SearchStore
+    calibrations: CalibrationStore
     events: Events
     backends: Backends
     memory: StepMemory = field(default_factory=StepMemory)
+    _calibrations: dict[tuple[str, str], tuple[float, AnswerCalibration | None]] = field(default_factory=dict)
+    """By policy and PRM: when it was read, and what."""
 
     async def run_search(self, search_id: UUID, cancelled: asyncio.Event) -> None:
         """Work on one search until it is over or another's; does nothing when it is not to be had."""
@@ -251,8 +261,8 @@ class Worker:
             ]
             state, outcome = await self._grow_and_conclude(claim, search, journal, deadline)
             search.usage.wall_seconds = before + time.monotonic() - began
-            await _write_once_store_is_back(journal.flush)
-            await _write_once_store_is_back(lambda: self.store.finish(claim, state, outcome))
+            await _once_store_is_back(journal.flush)
+            await _once_store_is_back(lambda: self.store.finish(claim, state, outcome))
             for keeper in keepers:
                 keeper.cancel()
         log.info("search over", state=state.value, reason=outcome.reason, tokens=search.usage.policy.tokens)
@@ -271,6 +281,7 @@ class Worker:
             interpreter=Interpreter(self.backends.sandbox, claim.request.seed, self.memory),
             usage=claim.usage.model_copy(deep=True),
             stop=cancelled,
+            find_calibration=self.find_calibration,
         )
 
     async def _grow_and_conclude(
@@ -294,6 +305,14 @@ class Worker:
                 usage=search.usage, models=search.models, reason=f"the answer could not be verified: {error}"
             )
 
+    async def find_calibration(self, policy: str, prm: str) -> AnswerCalibration | None:
+        """The calibration of a pair, as it was at most CALIBRATION_SECONDS ago. Raises StoreUnavailableError."""
+        looked_up, found = self._calibrations.get((policy, prm), (-math.inf, None))
+        if time.monotonic() - looked_up > CALIBRATION_SECONDS:
+            found = await _once_store_is_back(lambda: self.calibrations.get(policy, prm))
+            self._calibrations[policy, prm] = time.monotonic(), found
+        return found
+
     async def _renew(self, claim: Claim, cancelled: asyncio.Event) -> None:
         """Renew the lease for ever. Raises LeaseLostError."""
         while True:
@@ -311,8 +330,8 @@ class Worker:
             await _publish(self.events, search_id, [end_event()])
 
 
-async def _write_once_store_is_back(write: Callable[[], Awaitable[None]]) -> None:
-    """Write; wait up to STORE_SECONDS for a store that is away, as the last writes of a search are worth it."""
+async def _once_store_is_back(ask: Callable[[], Awaitable[T]]) -> T:
+    """Read or write; wait up to STORE_SECONDS for a store that is away, as the end of a search is worth it."""
     async for attempt in AsyncRetrying(
         retry=retry_if_exception_type(StoreUnavailableError),
         wait=wait_random_exponential(multiplier=0.5, max=5.0),
@@ -320,7 +339,8 @@ async def _write_once_store_is_back(write: Callable[[], Awaitable[None]]) -> Non
         reraise=True,
     ):
         with attempt:
-            await write()
+            return await ask()
+    raise AssertionError("tenacity raises what the last attempt raised")
 
 
 async def _keep_touching(file: Path) -> None:
@@ -340,7 +360,14 @@ async def main(settings: SearchSettings) -> None:
         PrmClient(settings.prm_url) as prm,
         SandboxClient(settings.sandbox_url) as sandbox,
     ):
-        worker = Worker(settings, name, SearchStore(engine), events, Backends(policy, prm, sandbox))
+        worker = Worker(
+            settings,
+            name,
+            SearchStore(engine),
+            CalibrationStore(engine),
+            events,
+            Backends(policy, prm, sandbox),
+        )
         consumer = Consumer(settings, worker.run_search)
         beat = asyncio.create_task(_keep_touching(settings.ready_file)) if settings.ready_file else None
         log.info("worker ready", name=name, concurrency=settings.concurrency)

@@ -39,6 +39,7 @@ VERIFIED = Verification(
     grounded=True,
     prm_share=0.8,
     confidence=0.9,
+    min_confidence=0.8,
 )
 
 

@@ -57,7 +57,8 @@ def test_evaluation_and_search_choose_the_same_answer_of_the_same_tree(strategy:
     tree = grown(says("7", 0.3), says("8", 0.9), says("7", 0.3, way="a"))
     records = [record_of(node) for node in tree.nodes.values()]
     # As the store gives them: parents before children, and not in the order in which they were made.
-    ends = find_ends(sorted(records, key=lambda record: (record.depth, record.id)))
+    stored = sorted(records, key=lambda record: (record.depth, record.id))
+    ends = find_ends(stored)
     found = leading_answer(ends, strategy)
     assert found == tally(tree, strategy)[0].answer
     assert found == ("7" if strategy in (StrategyName.MAJORITY, StrategyName.GREEDY) else "8")
@@ -74,15 +75,12 @@ def test_rollouts_that_begin_deeper_give_a_node_no_mass() -> None:
         task = start_task(tree, tree.root, Draw.TRAJECTORY)
         strategy.tell(tree, Rollout(task, (path,)))
     [first, _] = tree.children(tree.root)
-    for path in (eight, eight, eight, eight, nine, wrong):
-        paths = (path,) if path is not wrong else (path, ())
+    rollouts: list[tuple[tuple[ExecutedStep, ...], ...]] = [(eight,)] * 4 + [(nine,), (wrong, ())]
+    for paths in rollouts:
         strategy.tell(tree, Rollout(start_task(tree, first, Draw.TRAJECTORY), paths))
-    masses = [(found.answer, found.votes, found.mass) for found in find_ends(tree.nodes.values())]
-    assert masses == [
-        ("8", 5, pytest.approx(3 / 4 * 5 / 9)),
-        ("9", 3, pytest.approx(3 / 4 * 3 / 9)),
-        ("8", 1, pytest.approx(1 / 4)),
-    ]
+    found = find_ends(tree.nodes.values())
+    assert [(each.answer, each.votes) for each in found] == [("8", 5), ("9", 3), ("8", 1)]
+    assert [each.mass for each in found] == pytest.approx([3 / 4 * 5 / 9, 3 / 4 * 3 / 9, 1 / 4])
 
 
 @given(seed=st.integers(0, 5_000), in_flight=st.integers(1, 6))
