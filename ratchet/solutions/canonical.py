@@ -13,8 +13,10 @@ import hashlib
 import math
 import operator
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
+from itertools import chain
 
 from ratchet.solutions.programs import program_of, rename_bound
 
@@ -58,26 +60,29 @@ def count_forms(programs: Iterable[Sequence[str]], *, compute: bool) -> int:
 def _without_variables(tree: ast.Module) -> ast.Module | None:
     """The program with each variable's value in its place; None where it has control flow, or grows too long."""
     values: dict[str, ast.expr] = {}
+    sizes: Counter[str] = Counter()
     imports: list[ast.stmt] = []
     left: list[ast.stmt] = []
     nodes = 0
     for statement in tree.body:
+        # Counted before it is done: a few lines that use one another can grow beyond all memory.
+        size = sum(1 for _ in ast.walk(statement)) + sum(sizes[name] for name in _loaded(statement))
+        nodes += size
+        if nodes > MAX_NODES:
+            return None
         match statement:
             case ast.Import() | ast.ImportFrom():
                 imports.append(statement)
-                continue
             case ast.Assign(targets=[ast.Name(id=name)], value=value):
-                new = values[name] = _with_values(value, values)
+                values[name] = _with_values(value, values)
+                sizes[name] = size
             case ast.AugAssign(target=ast.Name(id=name), op=op, value=value) if name in values:
-                new = values[name] = ast.BinOp(values[name], op, _with_values(value, values))
+                values[name] = ast.BinOp(values[name], op, _with_values(value, values))
+                sizes[name] = size
             case ast.Expr(value=value):
-                new = _with_values(value, values)
-                left.append(ast.Expr(new))
+                left.append(ast.Expr(_with_values(value, values)))
             case _:
                 return None
-        nodes += sum(1 for _ in ast.walk(new))
-        if nodes > MAX_NODES:
-            return None
     used = {name for statement in left for name in _loaded(statement)}
     return ast.Module([*(each for each in imports if used & _imported(each)), *left], type_ignores=[])
 
@@ -94,22 +99,36 @@ def _with_values(expression: ast.expr, values: Mapping[str, ast.expr]) -> ast.ex
 
 
 def _without_idle_assignments(tree: ast.Module) -> ast.Module:
-    """The program without assignments to names that nothing reads."""
-    while True:
-        read = set(_loaded(tree))
-        body = [statement for statement in tree.body if not _is_idle(statement, read)]
-        if len(body) == len(tree.body):
-            return tree
-        tree = ast.Module(body, type_ignores=[])
+    """The program without assignments to names that nothing reads, or only what itself is not read."""
+    reads = [Counter(_loaded(statement)) for statement in tree.body]
+    read = Counter(chain.from_iterable(each.elements() for each in reads))
+    binds = [_bound(statement) for statement in tree.body]
+    by_name: dict[str, list[int]] = {}
+    for place, names in enumerate(binds):
+        for name in names:
+            by_name.setdefault(name, []).append(place)
+    idle: set[int] = set()
+    asked = list(range(len(tree.body)))
+    while asked:
+        place = asked.pop()
+        if place in idle or not binds[place] or any(read[name] for name in binds[place]):
+            continue
+        idle.add(place)
+        for name, times in reads[place].items():
+            read[name] -= times
+            if not read[name]:
+                asked += by_name.get(name, [])
+    return ast.Module([each for place, each in enumerate(tree.body) if place not in idle], type_ignores=[])
 
 
-def _is_idle(statement: ast.stmt, read: set[str]) -> bool:
+def _bound(statement: ast.stmt) -> set[str]:
+    """The names for which a statement is there alone; none where it does more."""
     match statement:
         case ast.Assign(targets=[ast.Name(id=name)]):
-            return name not in read
+            return {name}
         case ast.Import() | ast.ImportFrom():
-            return not read & _imported(statement)
-    return False
+            return _imported(statement)
+    return set()
 
 
 def _loaded(tree: ast.AST) -> Iterator[str]:
@@ -187,7 +206,10 @@ def _operands(node: ast.expr, kind: type[ast.operator]) -> Iterator[ast.expr]:
 
 def _number(node: ast.AST) -> float | None:
     value = node.value if isinstance(node, ast.Constant) else None
-    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    # A longer one stays as it is written: no float holds it.
+    return value if isinstance(value, float) or abs(value) < 10**_MAX_DIGITS else None
 
 
 def _compute(left: ast.expr, how: ast.operator, right: ast.expr) -> ast.Constant | None:

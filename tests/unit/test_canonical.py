@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from ratchet.solutions.canonical import canonical_form, count_forms
 
+LONG = "0x" + "f" * 5000
 LOOP = "s = 0\nfor i in range(10):\n    s += i * 2\nprint(s)"
 
 
@@ -28,6 +29,7 @@ LOOP = "s = 0\nfor i in range(10):\n    s += i * 2\nprint(s)"
         ["import math\nprint(math.pi - 3)", "from math import pi\nimport math\nprint(-3 + math.pi)"],
         [LOOP, "k = 3\nt = 0\nfor j in range(5 + 5):\n    t += 2 * j\nprint(t)"],
         ["print((x := 3) + 2 + 5)", "print(7 + (y := 3))"],
+        [LOOP, "import math\na = math.pi\nb = a\n" + LOOP],
     ],
 )
 def test_programs_that_compute_alike_are_one(alike: list[str]) -> None:
@@ -60,6 +62,9 @@ def test_programs_that_compute_otherwise_are_two(one: str, other: str) -> None:
         "\x00",
         "x = = 1",
         "print((-8) ** 0.5)",
+        f"print(2 ** {LONG}, round({LONG}), float({LONG}), int({LONG}), -{LONG} + 1.5, {LONG} % 1e308)",
+        "x = " + " + ".join("y" * 2000) + "\nz = " + " + ".join("x" * 20_000) + "\nprint(z)",
+        "for i in range(3): pass\na0 = i\n" + "".join(f"a{n + 1} = a{n}\n" for n in range(5000)) + "print(i)",
     ],
 )
 def test_hostile_programs_have_a_form_soon(hostile: str) -> None:
