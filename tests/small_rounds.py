@@ -17,6 +17,8 @@ from tests.running_stack import Running, running_stack
 NANO = Path("nano")
 TRAIN, DEVELOPMENT, HELD_OUT, SYSTEM = 30, 12, 12, 8
 """Problems of each split, and those of development on which the gate compares whole systems."""
+FEW = {"spec": "nano:train?count=20", "count": 20}
+"""Training problems for a round that is about something else."""
 PROMOTE_ANYWAY = {"alpha": 1e-9, "tolerance": 1.0}
 SMALL: dict[str, Any] = {
     "train": {"spec": f"nano:train?count={TRAIN}", "count": TRAIN},

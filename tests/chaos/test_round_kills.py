@@ -16,7 +16,7 @@ from ratchet.contracts.trainer import ModelKind
 from ratchet.models.checkpoint import local_checkpoint
 from ratchet.stack.supervisor import ChildState
 from ratchet.states import ModelState, RoundState
-from tests.small_rounds import HELD_OUT, TRAIN, Rounds, is_over, trained_versions
+from tests.small_rounds import FEW, HELD_OUT, TRAIN, Rounds, is_over, trained_versions
 
 STAGES = (RoundState.SEARCHING, RoundState.TRAINING_POLICY, RoundState.TRAINING_PRM, RoundState.EVALUATING)
 GREEDY = {"system": False}
@@ -93,8 +93,7 @@ async def test_a_training_process_that_is_killed_fails_the_round_with_the_remedy
 ) -> None:
     """As a machine does that runs out of memory."""
     before = await rounds.served()
-    few = {"spec": "nano:train?count=20", "count": 20}
-    view = await rounds.begin("out-of-memory", train=few, evaluation=GREEDY)
+    view = await rounds.begin("out-of-memory", train=FEW, evaluation=GREEDY)
     await rounds.until(view, lambda now: under_way(now, RoundState.TRAINING_POLICY, rounds))
     [process] = training(rounds)
     process.kill()

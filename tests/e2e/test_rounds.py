@@ -20,6 +20,7 @@ from ratchet.summary import run_summary
 from tests.running_stack import ratchet
 from tests.small_rounds import (
     DEVELOPMENT,
+    FEW,
     HELD_OUT,
     SYSTEM,
     TRAIN,
@@ -250,18 +251,22 @@ async def test_a_round_in_which_nothing_is_solved_fails_and_keeps_its_searches(
 async def test_a_training_that_diverges_fails_the_round_which_goes_on_with_another_rate(
     rounds: Rounds, promoted: RoundView
 ) -> None:
-    failed = await fails_and_changes_nothing(rounds, "nan", "diverged. Lower lr", policy={"lr": 1e30})
+    failed = await fails_and_changes_nothing(
+        rounds, "nan", "diverged. Lower lr", train=FEW, policy={"lr": 1e30}
+    )
     assert failed.metrics.policy is None
     assert failed.metrics.selection is not None
     assert failed.metrics.selection.rows > 0
     assert failed.failed_in is RoundState.TRAINING_POLICY
 
-    used = {"config": small(label={"rollouts": 5})}
+    used = {"config": small(train=FEW, label={"rollouts": 5})}
     refused = await rounds.trainer.post(f"/rounds/{failed.id}/retry", json=used)
     assert refused.status_code == 422
     assert [error["field"] for error in refused.json()["errors"]] == ["config.label"]
     # The same command again. Its rate ruins the model: nothing is promoted, and the tests after this one find what they know.
-    config = small(policy={"lr": 0.2}, prm=None, evaluation={"system": False}, gate={"tolerance": 0.01})
+    evaluation = {"system": False, "max_tokens": 80}
+    policy = {"lr": 0.2, "epochs": 1}
+    config = small(policy=policy, prm=None, evaluation=evaluation, gate={"tolerance": 0.01})
     overrides = [
         f"--set={name}={json.dumps(config[name])}" for name in ("policy", "prm", "evaluation", "gate")
     ]
@@ -284,10 +289,9 @@ async def test_a_training_that_diverges_fails_the_round_which_goes_on_with_anoth
 async def test_a_round_that_makes_the_policy_worse_is_rejected(rounds: Rounds, promoted: RoundView) -> None:
     before = await rounds.served()
     gate = {"alpha": 0.1, "tolerance": 0.01}
-    few = {"spec": "nano:train?count=20", "count": 20}
     ended = await rounds.run(
         "ruin",
-        train=few,
+        train=FEW,
         policy={"lr": 0.2, "epochs": 1},
         prm=None,
         gate=gate,
@@ -314,8 +318,7 @@ async def test_a_round_that_is_cancelled_while_it_evaluates_leaves_no_candidate_
     rounds: Rounds, promoted: RoundView
 ) -> None:
     before = await held(rounds)
-    few = {"spec": "nano:train?count=20", "count": 20}
-    view = await rounds.begin("ruin", train=few, policy={"lr": 0.2, "epochs": 1}, prm=None)
+    view = await rounds.begin("ruin", train=FEW, policy={"lr": 0.2, "epochs": 1}, prm=None)
     await rounds.until(view, lambda now: is_over(now) or now.progress.stage == "evaluating")
     await rounds.ask(view, "cancel")
     ended = await rounds.ended(view)
