@@ -25,7 +25,8 @@ def _plain_text(value: str) -> str:
     return value
 
 
-def _not_blank(value: str) -> str:
+def not_blank(value: str) -> str:
+    """The text itself. Raises ValueError where it holds nothing but white space."""
     if not value.strip():
         raise ValueError("must not be blank")
     return value
@@ -37,7 +38,7 @@ ProblemText = Annotated[
     # The limits come first, so that their messages speak of a string.
     Field(min_length=1, max_length=MAX_PROBLEM_CHARS, description="The problem, in plain words."),
     AfterValidator(_plain_text),
-    AfterValidator(_not_blank),
+    AfterValidator(not_blank),
 ]
 StepText = Annotated[
     str,

@@ -2,11 +2,11 @@
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from ratchet.contracts.base import Contract, ProblemText, Text
+from ratchet.contracts.base import Contract, ProblemText, Text, not_blank
 from ratchet.contracts.sandbox import StepStatus
 from ratchet.contracts.serving import ModelVersion
 from ratchet.states import NodeState, SearchState
@@ -154,7 +154,7 @@ class SearchRequest(Contract):
     problem: ProblemText = Field(
         examples=["A farmer has 17 sheep and buys 5 more each week for 4 weeks. How many sheep does he have?"]
     )
-    reference_answer: Text | None = Field(
+    reference_answer: Annotated[Text, AfterValidator(not_blank)] | None = Field(
         default=None,
         min_length=1,
         max_length=1000,
