@@ -8,11 +8,12 @@ from itertools import takewhile
 
 from pydantic import TypeAdapter, ValidationError
 
-from ratchet.contracts.base import StepText
+from ratchet.contracts.base import MAX_CODE_CHARS, StepText
 from ratchet.contracts.policy import Candidate, Until
 from ratchet.contracts.sandbox import StepResult, StepStatus
 from ratchet.contracts.search import PrmUse, UsagePart
 from ratchet.solutions.answers import answer_of, same_answer
+from ratchet.store.text import replace_unstorable
 from services.search.search import Backends, PolicyQuestion, PrmQuestion, Search, ask_policy
 from services.search.strategies import Draw, ExecutedStep, Rollout, Task
 
@@ -201,7 +202,8 @@ async def execute_steps(
         ok = result.status is StepStatus.OK
         executed.append(
             ExecutedStep(
-                text=text,
+                # A step that was not run may be what no store, event or log can hold.
+                text=replace_unstorable(text)[:MAX_CODE_CHARS],
                 status=result.status,
                 stdout=result.stdout,
                 stderr=result.stderr,
