@@ -5,6 +5,7 @@ whichever task found it and in whatever order. Where two tasks found it, what is
 """
 
 import hashlib
+from bisect import insort
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -117,8 +118,7 @@ class Tree:
         there = self.nodes.get(step.id)
         if there is None:
             self.nodes[step.id] = step
-            parent.children.append(step.id)
-            parent.children.sort(key=lambda child: self.nodes[child].ordinal)
+            self._insert(parent, step)
             return step
         there.tokens += step.tokens
         there.seconds += step.seconds
@@ -129,8 +129,13 @@ class Tree:
             there.ordinal, there.text = step.ordinal, step.text
             there.status, there.stdout, there.stderr = step.status, step.stdout, step.stderr
             there.prm_score, there.prior, there.answer = step.prm_score, step.prior, step.answer
-            parent.children.sort(key=lambda child: self.nodes[child].ordinal)
+            parent.children.remove(there.id)
+            self._insert(parent, there)
         return there
+
+    def _insert(self, parent: Node, child: Node) -> None:
+        """Among the children by its ordinal."""
+        insort(parent.children, child.id, key=lambda each: self.nodes[each].ordinal)
 
     def settle(self, node: Node, limit: Callable[[Node], float]) -> list[str]:
         """Mark as exhausted each node from here up that has no way on left and nothing under way below it; their ids.
