@@ -114,8 +114,10 @@ def node_line(node: NodeView) -> Text:
     failed = node.state is NodeState.FAILED or node.status not in (None, StepStatus.OK)
     terminal = node.answer is not None
     line = Text(no_wrap=True, overflow="ellipsis")
-    line.append("✗ " if failed else "◆ " if terminal else "• ", style="red" if failed else "green")
-    line.append(_headline(node.text), style="dim red" if failed else "")
+    abandoned = node.state is NodeState.ABANDONED
+    mark = "✗ " if failed else "↩ " if abandoned else "◆ " if terminal else "• "
+    line.append(mark, style="red" if failed else "yellow" if abandoned else "green")
+    line.append(_headline(node.text), style="dim red" if failed else "dim" if abandoned else "")
     if failed:
         error = clean(node.stderr.strip().rpartition("\n")[2]) or (
             node.status.value if node.status else "failed"

@@ -9,6 +9,7 @@ _COLOURS = {
     NodeState.OPEN: "#e8eef7",
     NodeState.TERMINAL: "#d9f2dd",
     NodeState.EXHAUSTED: "#eeeeee",
+    NodeState.ABANDONED: "#f7efd2",
     NodeState.FAILED: "#f9dcd9",
 }
 _LABEL_CHARS = 160

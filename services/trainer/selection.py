@@ -233,7 +233,8 @@ def tree_line(
                 "q": max(-1.0, min(1.0, node.value_sum / node.visits)) if node.visits else 0.0,
                 "visits": node.visits,
                 "terminal": node.answer is not None,
-                "correct": None if node.answer is None else node.value_sum > 0,
+                # Of an end that was abandoned nobody asked whether it was right.
+                "correct": None if node.answer is None or not node.visits else node.value_sum > 0,
             }
             for node in steps
         ],

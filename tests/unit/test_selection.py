@@ -296,15 +296,20 @@ def test_the_best_of_each_program_is_the_one_that_is_taken(paths: list[Any]) -> 
 
 def test_a_tree_for_the_prm_has_its_steps_without_the_root_and_says_what_each_was_worth() -> None:
     failed = replace(a_path(3, None)[0], state=NodeState.FAILED, visits=0, value_sum=0.0)
-    line = tree_line("id", PROBLEM, 2, a_tree(a_path(1, "42", q=0.5), a_path(2, "13", q=-1), [failed]))
+    left = replace(a_path(4, "42")[-1], parent="n0", state=NodeState.ABANDONED, visits=0, value_sum=0.0)
+    line = tree_line(
+        "id", PROBLEM, 2, a_tree(a_path(1, "42", q=0.5), a_path(2, "13", q=-1), [failed], [left])
+    )
     assert line is not None
     assert (line["problem_id"], line["problem"], line["round"]) == ("id", PROBLEM.text, 2)
     nodes = {node["id"]: node for node in line["nodes"]}
-    assert [node["parent"] for node in line["nodes"]] == [None, "n1.0", None, "n2.0", None]
+    assert [node["parent"] for node in line["nodes"]] == [None, "n1.0", None, "n2.0", None, None]
     assert (nodes["n1.1"]["terminal"], nodes["n1.1"]["correct"], nodes["n1.1"]["q"]) == (True, True, 1.0)
     assert (nodes["n2.1"]["correct"], nodes["n2.1"]["q"]) == (False, -1.0)
     assert (nodes["n1.0"]["terminal"], nodes["n1.0"]["correct"]) == (False, None)
     assert (nodes["n3.0"]["ran"], nodes["n3.0"]["q"], nodes["n3.0"]["visits"]) == (False, 0.0, 0)
+    abandoned = nodes[left.id]
+    assert (abandoned["ran"], abandoned["visits"], abandoned["correct"]) == (True, 0, None)
 
 
 def test_a_tree_without_an_answer_teaches_the_prm_nothing() -> None:
