@@ -4,6 +4,7 @@ Questions of one moment are one request.
 """
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from ratchet.clients import PolicyClient, PrmClient, SandboxClient, ServiceError
 from ratchet.contracts.calibration import AnswerCalibration
 from ratchet.contracts.policy import Candidate, GenerateRequest, Prefix, Until
 from ratchet.contracts.prm import ScoreRequest
-from ratchet.contracts.search import SearchRequest, StrategyName, Usage
+from ratchet.contracts.search import PrmUse, SearchRequest, StrategyName, Usage
 from services.search.interpreter import Interpreter
 from services.search.strategies import Strategy, Tree, strategy_of
 
@@ -91,7 +92,7 @@ class Search:
         return self._scores
 
     async def learn_calibration(self) -> None:
-        """Look up, once, how probable the answers of these models are. What is not both sampled and scored has no calibration."""
+        """Look up, once, how probable answers of these models are; only of what is both sampled and scored can it be told."""
         pair = self.models.get("policy"), self.models.get("prm")
         if pair[0] and pair[1] and pair != self._calibrated and is_sampled(self.request):
             self._calibrated = pair[0], pair[1]
@@ -103,6 +104,18 @@ class Search:
         if self.request.min_confidence is not None or self.calibration is None:
             return self.request.min_confidence
         return self.calibration.min_confidence
+
+    async def learn_prm(self, backends: Backends) -> None:
+        """Ask which PRM serves, where the gate depends on it and no version was asked for."""
+        parameters = self.request.parameters
+        depends = self.request.strategy is StrategyName.MCTS and parameters.gate is None
+        if not depends or parameters.prm is PrmUse.NONE or self.request.models.prm is not None:
+            return
+        # Not known, nothing is gated until the first score says which it is.
+        with contextlib.suppress(ServiceError):
+            model = (await backends.prm.health()).detail.get("model")
+            if isinstance(model, str):
+                self.models["prm"] = model
 
     def strategy(self) -> Strategy:
         """The strategy that the request names."""

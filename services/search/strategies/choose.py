@@ -50,4 +50,4 @@ def _gate(request: SearchRequest, prm: str | None) -> float:
         return 0.0
     if request.parameters.gate is not None:
         return request.parameters.gate
-    return 0.0 if prm is not None and prm.startswith(PRM1) else GATE
+    return 0.0 if prm is None or prm.startswith(PRM1) else GATE
