@@ -26,6 +26,7 @@ from ratchet.contracts.policy import (
     LikelihoodResponse,
 )
 from ratchet.contracts.prm import ScoreRequest, ScoreResponse
+from ratchet.contracts.replay import Replay
 from ratchet.contracts.rounds import (
     QuarantineList,
     RoundConfig,
@@ -245,6 +246,10 @@ class SearchClient(ServiceClient):
     async def tree(self, search: str) -> TreeView:
         """All nodes, parents before children. Raises ServiceError."""
         return await self._call(TreeView, "GET", f"{_search_path(search)}/tree")
+
+    async def replay(self, search: str) -> Replay:
+        """A search that is over, run again from its journal. Raises ServiceError (404 if unknown or without a journal)."""
+        return await self._call(Replay, "GET", f"{_search_path(search)}/replay")
 
     async def proof(self, search: str) -> Proof:
         """The proof bundle of a search that has an answer. Raises ServiceError."""

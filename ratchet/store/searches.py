@@ -31,6 +31,7 @@ from ratchet.store.ids import new_id
 from ratchet.store.nodes import NodeRecord, read_trees, write_nodes
 from ratchet.store.search_requests import insert_searches, read_request, request_sha256
 from ratchet.store.search_results import SearchOutcome, insert_solution, read_page, read_result
+from ratchet.store.search_tasks import TaskRecord, read_tasks, write_tasks
 from ratchet.store.text import replace_unstorable
 
 
@@ -69,6 +70,18 @@ class Waiting:
     id: UUID
     fence: int
     priority: Priority
+
+
+@dataclass(frozen=True, slots=True)
+class SearchJournal:
+    """What a search has written down of itself."""
+
+    request: SearchRequest
+    """Without the reference answer."""
+    nodes: list[NodeRecord]
+    """Parents before children."""
+    tasks: list[TaskRecord]
+    """In the order in which the strategy was told of them."""
 
 
 class SearchStore:
@@ -201,8 +214,10 @@ class SearchStore:
             )
 
     @retried
-    async def journal(self, claim: Claim, nodes: Sequence[NodeRecord], usage: Usage) -> None:
-        """Store new nodes and the later state of known ones, and the usage so far, in one transaction.
+    async def journal(
+        self, claim: Claim, nodes: Sequence[NodeRecord], usage: Usage, tasks: Sequence[TaskRecord] = ()
+    ) -> None:
+        """Store new nodes and the later state of known ones, tasks and the usage so far, in one transaction.
 
         Of a known node only state, prm_score, visits, value_sum, answer and expansions change. Parents come before their
         children, or in the same call. Raises LeaseLostError, IllegalTransitionError or OrphanNodeError, and then writes
@@ -211,6 +226,7 @@ class SearchStore:
         async with transaction(self._engine) as connection:
             await _require_lease(connection, claim)
             await write_nodes(connection, claim.id, nodes)
+            await write_tasks(connection, claim.id, tasks)
             await connection.execute(
                 t.searches.update()
                 .where(t.searches.c.id == claim.id)
@@ -222,6 +238,24 @@ class SearchStore:
         """The tree, parents before children; of one depth in order of creation."""
         async with transaction(self._engine) as connection:
             return (await read_trees(connection, [search_id]))[search_id]
+
+    @retried
+    async def load_journal(self, search_id: UUID) -> SearchJournal | None:
+        """The request with all that was journalled of the search; None: unknown."""
+        async with transaction(self._engine) as connection:
+            row = (
+                await connection.execute(
+                    select(t.searches, t.problems.c.text.label("problem"))
+                    .join(t.problems, t.problems.c.id == t.searches.c.problem_id)
+                    .where(t.searches.c.id == search_id)
+                )
+            ).one_or_none()
+            if row is None:
+                return None
+            nodes = (await read_trees(connection, [search_id]))[search_id]
+            return SearchJournal(
+                read_request(row, row.problem), nodes, await read_tasks(connection, search_id)
+            )
 
     @retried
     async def finish(self, claim: Claim, state: SearchState, outcome: SearchOutcome) -> None:

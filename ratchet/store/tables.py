@@ -196,6 +196,22 @@ nodes = Table(
     UniqueConstraint("search_id", "ordinal"),
 )
 
+search_tasks = Table(
+    "search_tasks",
+    metadata,
+    Column("search_id", ForeignKey("searches.id", ondelete="CASCADE"), primary_key=True),
+    Column("fence", BigInteger, primary_key=True, comment="Of the worker that did it."),
+    Column("place", Integer, primary_key=True, comment="Counts what this worker told the strategy."),
+    Column("first", Integer, nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("asked", Integer, nullable=False),
+    Column("node", Text, nullable=False),
+    Column("draw", Text, nullable=False),
+    Column("prm", Text),
+    Column("ends", JSONB, nullable=False),
+    Column("value", Double),
+)
+
 solutions = Table(
     "solutions",
     metadata,

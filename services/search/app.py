@@ -23,6 +23,7 @@ from sse_starlette import EventSourceResponse
 
 from ratchet import __version__
 from ratchet.contracts.base import Health
+from ratchet.contracts.replay import Replay
 from ratchet.contracts.search import (
     EventKind,
     Proof,
@@ -41,6 +42,7 @@ from ratchet.web.app import ProblemError, create_app
 from ratchet.web.unavailable import UNAVAILABLE, answer_unavailable, problems
 from services.search.dot import render_dot
 from services.search.following import stream_events, wait_for_end
+from services.search.replay import replay
 
 log = structlog.get_logger()
 
@@ -300,6 +302,40 @@ async def tree(
     return _json_response(found)
 
 
+@router.get(
+    "/search/{search_id}/replay",
+    summary="The search, run again from its journal",
+    response_model=Replay,
+    responses={
+        **_ONE,
+        **problems(
+            _404="There is no such search, or it has no journal of its tasks.",
+            _409="The search is not over yet.",
+        ),
+    },
+)
+async def replay_search(search_id: SearchId, store: Store) -> Response:
+    """Strategy and vote are asked anew, and told what policy, sandbox and PRM answered then: do they ask for the same tasks,
+    and come to the same answer?"""
+    result = await _read_result(store, search_id)
+    if not is_end(SEARCH_TRANSITIONS, result.state):
+        raise ProblemError(
+            HTTPStatus.CONFLICT, f"The search is {result.state}: it can be replayed once it is over."
+        )
+    journal = await store.load_journal(search_id)
+    if journal is None or not journal.tasks:
+        raise ProblemError(
+            HTTPStatus.NOT_FOUND,
+            f"Search {search_id} has no journal of its tasks: none was done, or a version before 0.2.0 did them.",
+        )
+    # The tree is as large as the search was long; other requests need not wait for it.
+    return _json_response(
+        await asyncio.to_thread(
+            replay, str(search_id), journal.request, result.answer, journal.nodes, journal.tasks
+        )
+    )
+
+
 @router.delete(
     "/search/{search_id}",
     summary="Cancel a search",
@@ -377,7 +413,9 @@ async def _read_result(store: SearchStore, search_id: UUID) -> SearchResult:
 
 
 def _json_response(
-    view: SearchResult | SearchPage | TreeView, status: int = 200, headers: dict[str, str] | None = None
+    view: SearchResult | SearchPage | TreeView | Replay,
+    status: int = 200,
+    headers: dict[str, str] | None = None,
 ) -> Response:
     # Serialised once, by pydantic's own writer: FastAPI would validate a big tree a second time.
     return Response(view.model_dump_json(), status, headers, media_type="application/json")

@@ -10,11 +10,10 @@ import time
 from collections.abc import Sequence
 from typing import Protocol
 
-from ratchet.contracts.search import VerificationLevel
+from services.search.early_stop import EarlyStop
 from services.search.rollouts import roll_out
-from services.search.search import Backends, Search, is_sampled
-from services.search.strategies import Node, Rollout, Strategy
-from services.search.votes import Group, Independence, free_draws, hardly_overtaken, has_half, tally
+from services.search.search import Backends, Search
+from services.search.strategies import Node, Rollout, Strategy, Task, Tree
 
 FIRST_GUESS_TOKENS = 120
 """Tokens reserved for a task before the first one has ended."""
@@ -26,25 +25,34 @@ class Journal(Protocol):
     def note(self, nodes: Sequence[Node]) -> None:
         """These nodes are new or changed. Must not block."""
 
+    def ask(self, task: Task, prm: str | None) -> None:
+        """The strategy has asked for this task while that version scored."""
+
+    def tell(self, tree: Tree, rollout: Rollout) -> None:
+        """The strategy is told this now."""
+
 
 async def grow(search: Search, backends: Backends, journal: Journal, deadline: float) -> str:
     """Grow the tree until an end is reached; the reason why it ended. `deadline` is of the monotonic clock."""
     request = search.request
+    await search.learn_prm(backends)
     running: set[asyncio.Task[Rollout]] = set()
     stopped = asyncio.create_task(search.stop.wait())
     reserve = _Reserve()
+    early_stop = EarlyStop(search)
     try:
         while True:
-            # Which PRM scores is known with the first answer of the service.
+            # The PRM that scores may have changed.
             strategy = search.strategy()
             # The token budget is not among the reasons: it only ends the asking, as what is under way is paid for.
-            reason = _reason_to_end(search, deadline)
+            reason = _reason_to_end(search, early_stop, deadline)
             while (
                 reason is None
                 and len(running) < request.parameters.in_flight
                 and search.usage.policy.tokens + reserve.expected(len(running)) < request.budget.tokens
                 and (task := strategy.ask(search.tree)) is not None
             ):
+                journal.ask(task, search.models.get("prm") or request.models.prm)
                 running.add(asyncio.create_task(roll_out(search, backends, task)))
             if reason is not None or not running:
                 return reason or _why_nothing_is_left(search)
@@ -66,6 +74,7 @@ async def grow(search: Search, backends: Backends, journal: Journal, deadline: f
 
 
 def _record(search: Search, strategy: Strategy, rollout: Rollout, journal: Journal) -> None:
+    journal.tell(search.tree, rollout)
     changed = strategy.tell(search.tree, rollout)
     search.usage.nodes = len(search.tree.nodes) - 1
     search.usage.rollouts = search.tree.root.visits
@@ -87,7 +96,7 @@ class _Reserve:
         return tasks * self._mean
 
 
-def _reason_to_end(search: Search, deadline: float) -> str | None:
+def _reason_to_end(search: Search, early_stop: EarlyStop, deadline: float) -> str | None:
     budget = search.request.budget
     if search.stop.is_set():
         return "cancelled"
@@ -95,29 +104,7 @@ def _reason_to_end(search: Search, deadline: float) -> str | None:
         return f"budget of {budget.seconds:g} seconds used up"
     if len(search.tree.nodes) > budget.nodes:
         return f"budget of {budget.nodes} nodes used up"
-    if search.request.parameters.early_stop:
-        votes = tally(search.tree, search.request.strategy, search.calibration)
-        # As long as the verification that was asked for is not within reach, a clear lead is no reason to stop.
-        level = search.request.require
-        least = 1 if level is VerificationLevel.EXECUTION else search.request.parameters.min_agreement
-        if search.reference is not None:
-            if any(node.value_sum > 0 for node in search.tree.terminals()):
-                return "a trajectory gives the reference answer"
-        elif hardly_overtaken(votes, least) and _in_reach(search, votes, least):
-            return "the leading answer can hardly be overtaken"
-    return None
-
-
-def _in_reach(search: Search, groups: list[Group], least: int) -> bool:
-    """Whether the leading answer can be verified as was asked for, whatever its programs are worth."""
-    asked, probability = search.min_confidence, groups[0].probability
-    # What is not calibrated will not be by more votes.
-    if asked is not None and probability is not None and probability < asked:
-        return False
-    if search.request.require is VerificationLevel.EXECUTION:
-        return True
-    independence = Independence(free_draws(search.tree, sampled=is_sampled(search.request)))
-    return independence.count(groups[0].trajectories) >= least and has_half(groups, groups[0])
+    return early_stop.reason()
 
 
 def _why_nothing_is_left(search: Search) -> str:

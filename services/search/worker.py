@@ -35,6 +35,7 @@ from ratchet.store.calibrations import CalibrationStore
 from ratchet.store.engine import StoreUnavailableError, make_engine
 from ratchet.store.nodes import NodeRecord
 from ratchet.store.search_results import SearchOutcome
+from ratchet.store.search_tasks import TaskRecord
 from ratchet.store.searches import Claim, LeaseLostError, SearchStore
 from ratchet.telemetry import configure_logging
 from services.search.consumer import Consumer
@@ -42,7 +43,8 @@ from services.search.interpreter import Interpreter
 from services.search.run import grow
 from services.search.search import Backends, Search
 from services.search.step_memory import StepMemory
-from services.search.strategies import Node, Tree
+from services.search.strategies import Node, Rollout, Task, Tree
+from services.search.task_log import TaskLog
 from services.search.verify import conclude
 
 T = TypeVar("T")
@@ -69,12 +71,14 @@ class _TreeJournal:
     store: SearchStore
     events: Events
     _changed: dict[str, Node] = field(default_factory=dict)
+    _tasks: list[TaskRecord] = field(default_factory=list)
     _untold: dict[str, NodeRecord] = field(default_factory=dict)
     """Written, and not yet told to readers."""
     _answered: set[str] = field(default_factory=set)
     _flushing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def __post_init__(self) -> None:
+        self._log = TaskLog(self.claim.fence, self.search.tree.asked)
         if self.claim.request.priority is Priority.LOW:
             # What an earlier worker wrote, it may have told nobody.
             self._untold = {node.id: record_of(node) for node in self.search.tree.nodes.values()}
@@ -83,6 +87,14 @@ class _TreeJournal:
         """These nodes are new or changed; the next flush writes them."""
         for node in nodes:
             self._changed[node.id] = node
+
+    def ask(self, task: Task, prm: str | None) -> None:
+        """The strategy has asked for this task while that version scored."""
+        self._log.ask(task.number, prm)
+
+    def tell(self, tree: Tree, rollout: Rollout) -> None:
+        """The strategy is told this now; the next flush writes it."""
+        self._tasks.append(self._log.tell(tree, rollout))
 
     async def keep_flushing(self) -> None:
         """Flush for ever; a store that is away is tried again at the next turn."""
@@ -100,15 +112,17 @@ class _TreeJournal:
             await self._flush()
 
     async def _flush(self) -> None:
-        if not self._changed:
+        if not self._changed and not self._tasks:
             return
         batch, self._changed = self._changed, {}
+        tasks, self._tasks = self._tasks, []
         records = sorted((record_of(node) for node in batch.values()), key=lambda record: record.ordinal)
         try:
-            await self.store.journal(self.claim, records, self.search.usage)
+            await self.store.journal(self.claim, records, self.search.usage, tasks)
         except BaseException:
             # Not written, or perhaps written: writing it again does no harm.
             self._changed = {**batch, **self._changed}
+            self._tasks = [*tasks, *self._tasks]
             raise
         await self._publish(records)
 

@@ -1,0 +1,88 @@
+"""The tasks of a search in Postgres: what the strategy asked for and what came of it, in the order in which it was told.
+
+With the nodes of the tree this is all that a strategy ever saw, so that a search can be run again without policy, sandbox and
+PRM (`services/search/replay.py`). Rows are only added.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from ratchet.store import tables as t
+
+
+@dataclass(frozen=True, slots=True)
+class PathEnd:
+    """One of the paths that a task tried, by its last step."""
+
+    node: str
+    abandoned: bool
+    """The gate left that step."""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRecord:
+    """A task that the strategy was told of."""
+
+    fence: int
+    """Of the worker that did it: each has a fence of its own."""
+    place: int
+    """Counts what this worker told the strategy, from 0."""
+    first: int
+    """The number of the first task that this worker asked for."""
+    number: int
+    asked: int
+    """Tasks that had been asked for when the strategy was told of this one."""
+    node: str
+    """Where it began."""
+    draw: str
+    """What it asked the policy for: a name of `services.search.strategies.Draw`."""
+    prm: str | None
+    """The version that scored when it was asked for; None where it was not known yet."""
+    ends: tuple[PathEnd, ...]
+    """Of the paths that were tried; the last one stands."""
+    value: float | None
+    """Of the trajectory that stands; None where it gave no answer."""
+
+
+async def write_tasks(connection: AsyncConnection, search_id: UUID, tasks: Sequence[TaskRecord]) -> None:
+    """Store tasks; one that is there already stays."""
+    if tasks:
+        rows = [{"search_id": search_id, **_columns(each)} for each in tasks]
+        await connection.execute(insert(t.search_tasks).on_conflict_do_nothing(), rows)
+
+
+async def read_tasks(connection: AsyncConnection, search_id: UUID) -> list[TaskRecord]:
+    """All tasks in the order in which the strategy was told of them."""
+    rows = await connection.execute(
+        select(t.search_tasks)
+        .where(t.search_tasks.c.search_id == search_id)
+        .order_by(t.search_tasks.c.fence, t.search_tasks.c.place)
+    )
+    return [_record(dict(row)) for row in rows.mappings()]
+
+
+def _columns(task: TaskRecord) -> dict[str, Any]:
+    return {
+        "fence": task.fence,
+        "place": task.place,
+        "first": task.first,
+        "number": task.number,
+        "asked": task.asked,
+        "node": task.node,
+        "draw": task.draw,
+        "prm": task.prm,
+        "ends": [{"node": end.node, "abandoned": end.abandoned} for end in task.ends],
+        "value": task.value,
+    }
+
+
+def _record(row: dict[str, Any]) -> TaskRecord:
+    del row["search_id"]
+    row["ends"] = tuple(PathEnd(end["node"], end["abandoned"]) for end in row["ends"])
+    return TaskRecord(**row)

@@ -1,0 +1,134 @@
+"""A search that is run again from its journal asks for the same and ends the same; a journal that was changed does not."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ratchet.contracts.replay import Replay
+from ratchet.contracts.search import Budget, SearchRequest, StrategyName, StrategyParameters
+from ratchet.solutions.votes import count_votes, find_ends, vote_of
+from ratchet.store.nodes import NodeRecord
+from ratchet.store.search_tasks import TaskRecord
+from services.search.replay import replay
+from services.search.strategies import ExecutedStep, Rollout, Task, Tree, strategy_of
+from services.search.task_log import TaskLog
+from services.search.worker import record_of, tree_of
+from tests.unit.test_strategies import MAX_DEPTH, rollout_of
+
+PRM = "prm@1"
+
+
+@dataclass(frozen=True)
+class Searched:
+    """What a search left behind."""
+
+    request: SearchRequest
+    nodes: list[NodeRecord]
+    tasks: list[TaskRecord]
+
+    def again(
+        self, nodes: Sequence[NodeRecord] | None = None, tasks: Sequence[TaskRecord] | None = None
+    ) -> Replay:
+        """The search run again, with the journal that is given."""
+        counted = count_votes(find_ends(self.nodes), vote_of(self.request.strategy))
+        answer = counted[0].ends[0].answer if counted else None
+        return replay("s", self.request, answer, nodes or self.nodes, self.tasks if tasks is None else tasks)
+
+
+def request_of(strategy: StrategyName) -> SearchRequest:
+    return SearchRequest(
+        problem="any",
+        strategy=strategy,
+        parameters=StrategyParameters(
+            rollouts=40, branching_factor=3, max_depth=MAX_DEPTH, width=6, widening=0.4, exploration=1.0
+        ),
+        budget=Budget(),
+    )
+
+
+def scored(rollout: Rollout, tree: Tree) -> Rollout:
+    """The rollout with scores that depend on nothing but the steps so far, like those of a PRM."""
+    before = [node.text for node in tree.path(rollout.task.node)]
+
+    def score(steps: Sequence[ExecutedStep]) -> ExecutedStep:
+        texts = [*before, *(step.text for step in steps)]
+        last = steps[-1]
+        return (
+            last
+            if last.prm_score is None
+            else replace(last, prm_score=random.Random("".join(texts)).random())
+        )
+
+    paths = tuple(tuple(score(path[: end + 1]) for end in range(len(path))) for path in rollout.paths)
+    return Rollout(rollout.task, paths)
+
+
+def grow(strategy: StrategyName, seed: int, in_flight: int, workers: int = 1) -> Searched:
+    """A search whose rollouts are told in random order; each worker but the last is lost with what it has in flight."""
+    request, rng, tree, tasks = request_of(strategy), random.Random(seed), Tree(), list[TaskRecord]()
+    for worker in range(1, workers + 1):
+        log, waiting, prm = TaskLog(fence=worker, first=tree.asked), list[Task](), None
+        for _ in range(30):
+            while len(waiting) < in_flight and (task := strategy_of(request, prm).ask(tree)) is not None:
+                log.ask(task.number, prm)
+                waiting.append(task)
+            if not waiting:
+                break
+            task = waiting.pop(rng.randrange(len(waiting)))
+            depth = tree.nodes[task.node].depth
+            rollout = scored(rollout_of(task, depth, random.Random(seed * 1000 + task.number)), tree)
+            tasks.append(log.tell(tree, rollout))
+            strategy_of(request, prm).tell(tree, rollout)
+            prm = PRM
+        if worker < workers:
+            nodes = sorted((record_of(node) for node in tree.nodes.values()), key=lambda node: node.depth)
+            tree = tree_of(nodes, lost=worker * in_flight)
+    return Searched(request, [record_of(node) for node in tree.nodes.values()], tasks)
+
+
+@pytest.mark.parametrize("strategy", StrategyName)
+@given(seed=st.integers(0, 10_000), in_flight=st.integers(1, 6), workers=st.integers(1, 3))
+@settings(max_examples=15, deadline=None)
+def test_the_same_tasks_are_asked_for_and_the_same_tree_grows(
+    strategy: StrategyName, seed: int, in_flight: int, workers: int
+) -> None:
+    searched = grow(strategy, seed, in_flight, workers)
+    found = searched.again()
+    assert found.same_tasks
+    assert found.same_tree, found.differing_nodes
+    assert found.holds
+    assert found.place in (None, 1)
+    assert (found.answer, found.place) == (found.leading, None if found.answer is None else 1)
+    assert [task.number for task in found.tasks] == [task.number for task in searched.tasks]
+    made = [node for task in found.tasks for node in task.made]
+    assert sorted(made) == sorted(node.id for node in searched.nodes if node.parent is not None)
+
+
+def test_a_task_that_begins_elsewhere_is_seen_and_the_replay_goes_on() -> None:
+    searched = grow(StrategyName.MCTS, 5, 2)
+    place = next(place for place, task in enumerate(searched.tasks) if task.node != "root" and place > 3)
+    moved = [*searched.tasks]
+    moved[place] = replace(moved[place], node="root")
+    found = searched.again(tasks=moved)
+    assert not found.same_tasks
+    assert not found.holds
+    assert len(found.tasks) == len(searched.tasks)
+    assert not found.tasks[place].same
+
+
+def test_a_node_that_was_changed_is_seen() -> None:
+    searched = grow(StrategyName.MCTS, 5, 2)
+    changed = [replace(node, visits=node.visits + 1) if node.depth == 1 else node for node in searched.nodes]
+    found = searched.again(nodes=changed)
+    assert not found.same_tree
+    assert set(found.differing_nodes) <= {node.id for node in changed if node.depth == 1}
+
+
+def test_an_answer_that_no_trajectory_gave_has_no_place() -> None:
+    searched = grow(StrategyName.BEST_OF_N, 5, 2)
+    found = replay("s", searched.request, "no such answer", searched.nodes, searched.tasks)
+    assert (found.place, found.same_tasks, found.holds) == (None, True, False)
