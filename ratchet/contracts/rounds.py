@@ -36,6 +36,14 @@ class LabelSearch(Contract):
     rollouts: int = Field(default=8, ge=1, le=1024)
     branching_factor: int = Field(default=4, ge=1, le=64)
     exploration: float = Field(default=2.0, ge=0, le=100)
+    widening: float = Field(default=0.0, ge=0, le=1, description="See the parameters of a search.")
+    gate: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="A step is left when its PRM score is under so much of its parent's. 0: none is, so that the trees "
+        "show where steps lead that the PRM would have left.",
+    )
     temperature: float = Field(default=1.0, gt=0, le=2)
     top_p: float = Field(default=1.0, gt=0, le=1)
     max_depth: int = Field(default=16, ge=1, le=64)
@@ -93,6 +101,14 @@ class Evaluation(Contract):
     rollouts: int = Field(default=64, ge=1, le=4096, description="Most trajectories of a search.")
     branching_factor: int = Field(default=4, ge=1, le=64)
     exploration: float = Field(default=2.0, ge=0, le=100)
+    widening: float = Field(default=0.0, ge=0, le=1, description="See the parameters of a search.")
+    gate: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="A step is left when its PRM score is under so much of its parent's. Null: what was measured best "
+        "for the PRM.",
+    )
     temperature: float = Field(default=0.8, gt=0, le=2)
     top_p: float = Field(default=1.0, gt=0, le=1)
     max_tokens: int = Field(default=512, ge=8, le=4096, description="Most tokens in one trajectory.")

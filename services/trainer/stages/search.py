@@ -84,6 +84,8 @@ def _request(
             branching_factor=label.branching_factor,
             max_depth=label.max_depth,
             exploration=label.exploration,
+            widening=label.widening,
+            gate=label.gate,
             temperature=label.temperature,
             top_p=label.top_p,
             max_tokens=label.max_tokens,
