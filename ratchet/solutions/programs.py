@@ -10,6 +10,7 @@ map for the whole program, so a copy that also shadows a name in an inner scope 
 import ast
 import hashlib
 import warnings
+from functools import lru_cache
 
 
 def program_of(steps: list[str]) -> str:
@@ -36,6 +37,7 @@ def rename_bound(tree: ast.AST) -> ast.AST:
     return renamed
 
 
+@lru_cache(maxsize=1024)
 def step_fingerprint(step: str) -> str:
     """A hash (64 hex digits) of one step's code with its names, without comments and layout."""
     try:
