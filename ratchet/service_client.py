@@ -4,6 +4,9 @@ A call is repeated on connection and read errors and on 429, 502, 503 and 504 (a
 until `retry_seconds` have passed since its first failure. With `attempt_seconds` for one attempt, a call lasts at most two
 attempts and the retry time. Any other answer of 400 and above is final.
 
+Calls go by aiohttp: a search makes three for each step, and one costs a fourth of httpx's processor time
+(`make bench-search`). Streams, which are few, go by httpx.
+
 Limit: every call may be sent twice, so it must be one that does no harm then.
 """
 
@@ -12,8 +15,9 @@ import math
 import time
 from email.utils import parsedate_to_datetime
 from types import TracebackType
-from typing import Final, Self, TypeVar
+from typing import Any, Final, Self, TypeVar
 
+import aiohttp
 import httpx
 import structlog
 from pydantic import ValidationError
@@ -96,10 +100,15 @@ class ServiceClient:
         )
         # A service may listen on a Unix socket, unix:///path: it then needs no network at all.
         path = self.url.removeprefix(UNIX_SCHEME) if self.url.startswith(UNIX_SCHEME) else None
+        self._socket = path
+        self._base = self.url if path is None else f"http://{self.service}"
         self._attempt_seconds = attempt_seconds
         self._retry_seconds = retry_seconds
+        self._max_connections = max_connections
+        self._trust_environment = trust_environment
+        self._calls: aiohttp.ClientSession | None = None
         self._http = httpx.AsyncClient(
-            base_url=self.url if path is None else f"http://{self.service}",
+            base_url=self._base,
             transport=None if path is None else httpx.AsyncHTTPTransport(uds=path, limits=limits),
             timeout=httpx.Timeout(attempt_seconds, connect=CONNECT_SECONDS),
             limits=limits,
@@ -110,6 +119,8 @@ class ServiceClient:
     async def aclose(self) -> None:
         """Close the connections."""
         await self._http.aclose()
+        if self._calls is not None:
+            await self._calls.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -144,23 +155,40 @@ class ServiceClient:
 
         async def attempt() -> Answer:
             try:
-                async with asyncio.timeout(limit):
-                    response = await self._http.request(
-                        method,
-                        path,
-                        content=content,
-                        headers={**sent, **(headers or {})},
-                        timeout=self._timeout(limit),
-                    )
-            except httpx.InvalidURL as error:
+                async with (
+                    asyncio.timeout(limit),
+                    self._session().request(
+                        method, self._base + path, data=content, headers={**sent, **(headers or {})}
+                    ) as answered,
+                ):
+                    body = await answered.read()
+            except aiohttp.InvalidURL as error:
                 raise self._unusable_url_error(error) from error
-            except (httpx.HTTPError, TimeoutError) as error:
+            except (aiohttp.ClientError, TimeoutError) as error:
                 raise self._unreachable_error(error, limit) from error
+            response = httpx.Response(answered.status, headers=answered.raw_headers, content=body)
             if response.is_success:
                 return self._parse(response, answer)
             raise self._refusal_error(response)
 
         return await self._make_retrying()(attempt)
+
+    def _session(self) -> aiohttp.ClientSession:
+        """The pool of connections for calls. It belongs to the event loop, so it is made with the first call."""
+        if self._calls is None:
+            keep: dict[str, Any] = {"limit": self._max_connections, "keepalive_timeout": 30.0}
+            self._calls = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(**keep)
+                if self._socket is None
+                else aiohttp.UnixConnector(self._socket, **keep),
+                # The whole of an attempt is timed by its caller.
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
+                # `httpx.Response` decodes.
+                auto_decompress=False,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                trust_env=self._trust_environment,
+            )
+        return self._calls
 
     def _timeout(self, seconds: float) -> httpx.Timeout:
         return httpx.Timeout(seconds, connect=min(CONNECT_SECONDS, seconds))
@@ -194,7 +222,8 @@ class ServiceClient:
         log.info("retry", service=self.service, attempt=state.attempt_number, error=str(error))
 
     def _unreachable_error(self, error: Exception, limit: float = CONNECT_SECONDS) -> ServiceError:
-        if isinstance(error, TimeoutError | httpx.ReadTimeout | httpx.WriteTimeout):
+        silent = isinstance(error, TimeoutError) and not isinstance(error, aiohttp.ConnectionTimeoutError)
+        if silent or isinstance(error, httpx.ReadTimeout | httpx.WriteTimeout):
             return ServiceError(self.service, "no answer in time", f"{self.url} was silent for {limit:g} s")
         return ServiceError(self.service, "cannot be reached", f"{self.url}: {error or type(error).__name__}")
 
