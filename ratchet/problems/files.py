@@ -11,17 +11,20 @@ from typing import Any
 from ratchet.problems.problem import COLUMNS, Problem, ProblemFileError, Refused, problem_of
 
 SUFFIXES = (".jsonl", ".parquet")
-_NO_LINES = {
+_NO_DATA = {
     b"version https://git-lfs": "a Git LFS pointer and not the data: fetch it with git lfs pull",
+    b"<": "a web page and not the data: download the raw file",
+}
+_NO_LINES = _NO_DATA | {
     b"\x1f\x8b": "compressed: unpack it first",
     b"PK\x03\x04": "compressed: unpack it first",
     b"\xff\xfe": "UTF-16: save it as UTF-8",
     b"\xfe\xff": "UTF-16: save it as UTF-8",
     b"PAR1": "Parquet: name it *.parquet",
-    b"<": "a web page and not the data: download the raw file",
     b"[": "a JSON array: expected JSON Lines, one JSON object a line. To convert it: jq -c '.[]' FILE > FILE.jsonl",
 }
 """How files begin that are often taken for JSON Lines, and what to do."""
+_BEGINNING = 99
 
 
 def read_file(path: Path, name: str | None = None) -> Iterator[Problem | Refused]:
@@ -37,12 +40,16 @@ def _lines(path: Path) -> Iterator[tuple[str, int, Mapping[str, Any]]]:
     except OSError as error:
         raise ProblemFileError(f"{path}: cannot be read: {error.strerror}.") from error
     content = content.removeprefix(b"\xef\xbb\xbf")
-    for beginning, what in _NO_LINES.items():
-        if content[:99].lstrip().startswith(beginning):
-            raise ProblemFileError(f"{path}, line 1: {what}.")
+    _refuse(path, content[:_BEGINNING], _NO_LINES)
     for number, line in enumerate(content.split(b"\n"), 1):
         if line.strip():
             yield "line", number, _object_of(line, f"{path}, line {number}")
+
+
+def _refuse(path: Path, content: bytes, others: Mapping[bytes, str]) -> None:
+    for beginning, what in others.items():
+        if content.lstrip().startswith(beginning):
+            raise ProblemFileError(f"{path}, line 1: {what}.")
 
 
 def _object_of(line: bytes, where: str) -> Mapping[str, Any]:
@@ -71,6 +78,8 @@ def _rows(path: Path) -> Iterator[tuple[str, int, Mapping[str, Any]]]:
         raise ProblemFileError(f"{path}: reading Parquet needs pyarrow: pip install pyarrow.") from error
     number = 0
     try:
+        with path.open("rb") as opened:
+            _refuse(path, opened.read(_BEGINNING), _NO_DATA)
         with path.open("rb") as opened, parquet.ParquetFile(opened) as file:
             names = file.schema_arrow.names
             # Where none is known, all of them are read, to be named in the error.

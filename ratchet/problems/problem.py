@@ -33,6 +33,8 @@ COLUMNS = frozenset(
         "answer",
         "Answer",
         "solution",
+        "choices",
+        "options",
         "family",
         "subject",
         "type",
@@ -116,6 +118,7 @@ def problem_of(fields: Mapping[str, Any], where: str, source: str) -> Problem | 
         elif names == ("question",):
             answer = _gsm8k_answer(answer)
         _check(text, answer)
+        _check_choice(fields, answer)
     except _RefusalError as refusal:
         shown = " ".join(str(fields.get(name) or "") for name in names)
         return Refused(source, str(refusal), excerpt(shown))
@@ -197,6 +200,17 @@ def _check(text: str, answer: str) -> None:
             kind.validate_python(value)
         except ValidationError as error:
             raise _RefusalError(f"the {what} is not usable: {error.errors()[0]['msg']}.") from error
+
+
+def _check_choice(fields: Mapping[str, Any], answer: str) -> None:
+    choices = fields.get("choices") or fields.get("options")
+    if (
+        isinstance(choices, list | dict)
+        and answer.isdecimal()
+        and len(answer) < 3
+        and int(answer) <= len(choices)
+    ):
+        raise _RefusalError("the answer may be the place of a choice and not its value: give the value.")
 
 
 def _boxed_answer(solution: str) -> str:

@@ -30,6 +30,7 @@ def write(path: Path, *lines: dict[str, Any] | str) -> Path:
         ({"Body": "He has 2.", "Question": "How many?", "Answer": 145.0}, "He has 2. How many?", "145"),
         ({"Body": "He has 2", "Question": "How many?", "Answer": 1.5}, "He has 2. How many?", "1.5"),
         ({"problem": "x?", "solution": r"\boxed{0.5}, so \boxed{\frac{1}{2}}."}, "x?", r"\frac{1}{2}"),
+        ({"problem": "x?", "choices": ["90", "40"], "answer": 40}, "x?", "40"),
         ({"problem": "x?", "answer": 2**90 + 1}, "x?", str(2**90 + 1)),
         ({"problem": "x?", "answer": 3, "level": float("nan")}, "x?", "3"),
         ({"problem": "x?", "solution": "long", "answer": "7"}, "x?", "7"),
@@ -57,6 +58,11 @@ def test_every_kind_of_line_is_read(tmp_path: Path, line: dict[str, Any], text: 
         ({"problem": "x", "answer": "1" * 2000}, "line 2: the answer has 2000 characters"),
         ({"question": "x", "answer": "20"}, "line 2: no answer after '####'"),
         ({"problem": "x", "solution": "so 3"}, r"line 2: no answer in .boxed"),
+        (
+            {"problem": "x", "choices": ["9", "4"], "answer": 1},
+            "line 2: the answer may be the place of a choice",
+        ),
+        ({"problem": "x", "options": {"A": 9, "B": 4}, "answer": "2"}, "line 2: the answer may be the place"),
         (
             {"problem": "x", "solution": r"So $\boxed{-8}$. We also took \boxed{8} for right."},
             "line 2: 2 different answers in .*name the right one in the field answer",
@@ -99,11 +105,13 @@ def test_bytes_that_are_no_utf8_are_named(tmp_path: Path) -> None:
     ],
 )
 def test_what_is_often_taken_for_json_lines_is_named(tmp_path: Path, content: bytes, words: str) -> None:
-    path = tmp_path / "data.jsonl"
-    path.write_bytes(content)
-    with pytest.raises(ProblemFileError, match=words) as caught:
-        read_problems(path)
-    assert str(caught.value).startswith(f"{path}, line 1: ")
+    for name in ("data.jsonl", "data.parquet"):
+        path = tmp_path / name
+        path.write_bytes(content)
+        with pytest.raises(ProblemFileError, match=words if path.suffix == ".jsonl" else None) as caught:
+            read_problems(path)
+        assert str(caught.value).startswith(str(path))
+        assert "line 1: " in str(caught.value) or "not a Parquet file" in str(caught.value)
 
 
 def test_a_file_that_cannot_be_used_is_refused(tmp_path: Path) -> None:
