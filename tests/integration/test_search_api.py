@@ -203,6 +203,7 @@ async def test_a_retry_with_its_key_gets_the_same_search(api: httpx.AsyncClient)
         ({"problem": "x", "parameters": {"rollouts": 0}}, "parameters.rollouts"),
         ({"problem": "x", "parametres": {}}, "parametres"),
         ({"problem": "x", "seed": 2**70}, "seed"),
+        ({"problem": "x", "reference_answer": " \t"}, "reference_answer"),
     ],
 )
 async def test_a_bad_request_is_told_which_field(
@@ -210,6 +211,23 @@ async def test_a_bad_request_is_told_which_field(
 ) -> None:
     document = is_problem(await api.post("/search", json=body), 422)
     assert field in [error["field"] for error in document["errors"]]
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        (r'{"problem": "half of \ud83d"}', "problem"),
+        (r'{"problem": "x", "reference_answer": "\udc00"}', "reference_answer"),
+        ('{"problem": "x", "budget": {"seconds": NaN}}', "budget.seconds"),
+        ('{"problem": "x", "budget": {"seconds": Infinity}}', "budget.seconds"),
+        ('{"problem": "x", "seed": 1e999}', "seed"),
+    ],
+)
+async def test_what_no_json_document_may_say_is_told_in_one(
+    api: httpx.AsyncClient, body: str, field: str
+) -> None:
+    asked = await api.post("/search", content=body, headers={"Content-Type": "application/json"})
+    assert [error["field"] for error in is_problem(asked, 422)["errors"]] == [field]
 
 
 @pytest.mark.parametrize("path", ["", "/tree", "/tree?format=dot", "/events", "/proof"])
