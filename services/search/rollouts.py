@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import takewhile
 
 from pydantic import TypeAdapter, ValidationError
@@ -15,7 +15,7 @@ from ratchet.contracts.search import PrmUse, UsagePart
 from ratchet.solutions.answers import answer_of, same_answer
 from ratchet.store.text import replace_unstorable
 from services.search.search import Backends, PolicyQuestion, PrmQuestion, Search, ask_policy
-from services.search.strategies import Draw, ExecutedStep, Rollout, Task
+from services.search.strategies import Draw, ExecutedStep, Gate, Rollout, Task
 
 _STEP_TEXT: TypeAdapter[str] = TypeAdapter(StepText)
 DRAWS_PER_TASK = 1009
@@ -31,7 +31,7 @@ async def roll_out(search: Search, backends: Backends, task: Task) -> Rollout:
             return await _draw_steps(search, backends, task)
         case Draw.STEP:
             drawn = await _Descent(search, backends, task).draw([])
-            return Rollout(task, ((drawn,),) if drawn is not None else ())
+            return Rollout(task, ((drawn.step,),) if drawn is not None else ())
 
 
 async def _draw_trajectory(search: Search, backends: Backends, task: Task) -> Rollout:
@@ -63,52 +63,15 @@ async def _draw_trajectory(search: Search, backends: Backends, task: Task) -> Ro
     return Rollout(task, tuple(path for path in scored[:-1] if path) + scored[-1:])
 
 
-async def _draw_steps(search: Search, backends: Backends, task: Task) -> Rollout:
-    """Complete a trajectory step by step. A step that the gate leaves, or that does not run, is drawn again.
+@dataclass(frozen=True, slots=True)
+class _Drawn:
+    """A step, and whether the policy says that it ends the solution."""
 
-    When none of the draws passes, the best of those that ran is taken: a node from which all go down is itself to blame.
-    """
-    gate = task.gate
-    assert gate is not None
-    descent = _Descent(search, backends, task)
-    start = search.tree.nodes[task.node]
-    before = gate.first if start.parent is None else start.prm_score
-    tried: list[tuple[ExecutedStep, ...]] = []
-    good: list[ExecutedStep] = []
-    while start.depth + len(good) < search.request.parameters.max_depth and descent.has_room:
-        drawn: list[ExecutedStep] = []
-        for _ in range(gate.redraws + 1):
-            step = await descent.draw(good)
-            if step is None:
-                break
-            drawn.append(step)
-            if step.status is StepStatus.OK and gate.passes(step.prm_score, before):
-                break
-            if not descent.has_room:
-                break
-        ran = [step for step in drawn if step.status is StepStatus.OK]
-        taken = max(ran, key=lambda step: step.prm_score or 0.0, default=None)
-        if ran and drawn[-1] is ran[-1] and gate.passes(ran[-1].prm_score, before):
-            taken = ran[-1]
-        paid = [_paid(step) for step in good]
-        tried += [
-            (*paid, replace(step, abandoned=step.status is StepStatus.OK))
-            for step in drawn
-            if step is not taken
-        ]
-        if taken is None:
-            break
-        good.append(taken)
-        before = taken.prm_score
-        if taken.answer is not None or descent.is_over:
-            break
-    tried.append(tuple(good))
-    return Rollout(task, tuple(tried))
+    step: ExecutedStep
+    final: bool
 
-
-def _paid(step: ExecutedStep) -> ExecutedStep:
-    """The step as the beginning of one more path: what it cost is counted in the path that it was drawn for."""
-    return replace(step, tokens=0, seconds=0.0)
+    def passes(self, gate: Gate, before: float | None) -> bool:
+        return self.step.status is StepStatus.OK and gate.passes(self.step.prm_score, before)
 
 
 class _Descent:
@@ -123,15 +86,13 @@ class _Descent:
         # What others spend meanwhile is not taken from a trajectory that was begun.
         left = search.request.budget.tokens - search.usage.policy.tokens
         self._left = min(search.request.parameters.max_tokens, left)
-        self.is_over = False
-        """The policy says that the last step ends the solution, or has no more to say."""
 
     @property
     def has_room(self) -> bool:
         """Whether tokens are left for another step."""
         return self._left > 0
 
-    async def draw(self, good: Sequence[ExecutedStep]) -> ExecutedStep | None:
+    async def draw(self, good: Sequence[ExecutedStep]) -> _Drawn | None:
         """The next step after those; None when the policy writes none."""
         search, backends = self._search, self._backends
         before = [node.text for node in self._path] + [step.text for step in good]
@@ -140,15 +101,70 @@ class _Descent:
         )
         self._draws += 1
         self._left -= candidate.tokens
-        self.is_over = candidate.final or not candidate.steps
         executed = await execute_steps(search, before, candidate, candidate.steps[:1])
         if not executed:
             return None
         [step] = executed
-        if step.status is not StepStatus.OK:
-            return step
-        [scored] = await _score(search, backends, self._task.node, [(*good, step)])
-        return scored[-1]
+        if step.status is StepStatus.OK:
+            [scored] = await _score(search, backends, self._task.node, [(*good, step)])
+            step = scored[-1]
+        return _Drawn(step, candidate.final)
+
+
+async def _draw_steps(search: Search, backends: Backends, task: Task) -> Rollout:
+    """Complete a trajectory step by step. A step that the gate leaves, or that does not run, is drawn again."""
+    gate = task.gate
+    assert gate is not None
+    descent = _Descent(search, backends, task)
+    start = search.tree.nodes[task.node]
+    before = gate.first if start.parent is None else start.prm_score
+    tried: list[tuple[ExecutedStep, ...]] = []
+    good: list[ExecutedStep] = []
+    while start.depth + len(good) < search.request.parameters.max_depth and descent.has_room:
+        drawn = await _draw_through_gate(descent, gate, good, before)
+        taken = _choose(drawn, gate, before)
+        paid = [_paid(step) for step in good]
+        tried += [
+            (*paid, replace(each.step, abandoned=each.step.status is StepStatus.OK))
+            for each in drawn
+            if each is not taken
+        ]
+        if taken is None:
+            break
+        good.append(taken.step)
+        before = taken.step.prm_score
+        if taken.step.answer is not None or taken.final:
+            break
+    tried.append(tuple(good))
+    return Rollout(task, tuple(tried))
+
+
+async def _draw_through_gate(
+    descent: _Descent, gate: Gate, good: Sequence[ExecutedStep], before: float | None
+) -> list[_Drawn]:
+    """Draws of the next step, up to the first that passes."""
+    drawn: list[_Drawn] = []
+    while len(drawn) <= gate.redraws and descent.has_room:
+        one = await descent.draw(good)
+        if one is None:
+            break
+        drawn.append(one)
+        if one.passes(gate, before):
+            break
+    return drawn
+
+
+def _choose(drawn: Sequence[_Drawn], gate: Gate, before: float | None) -> _Drawn | None:
+    """The one that passed; otherwise the best that ran, as a node from which all go down is itself to blame."""
+    if drawn and drawn[-1].passes(gate, before):
+        return drawn[-1]
+    ran = [each for each in drawn if each.step.status is StepStatus.OK]
+    return max(ran, key=lambda each: each.step.prm_score or 0.0, default=None)
+
+
+def _paid(step: ExecutedStep) -> ExecutedStep:
+    """The step as the beginning of one more path: what it cost is counted in the path that it was drawn for."""
+    return replace(step, tokens=0, seconds=0.0)
 
 
 async def _end_value(search: Search, backends: Backends, answer: str, prm_score: float | None) -> float:

@@ -8,7 +8,7 @@ way count as visits (WU-UCT, arXiv 1810.11755), so that several descents at once
 its node's value with the weight of one visit. Steps that do not run are never selected.
 
 The paper instead generates all candidates of a node as single steps. At small budgets that spends most tokens on
-candidates that are never completed: docs/measurements/searching.md.
+candidates that are never completed: docs/strategies.md.
 """
 
 import math
@@ -35,7 +35,7 @@ class Mcts:
     """0: no gate, and a rollout is one piece."""
     redraws: int = 2
     retries: int = 2
-    by_children: bool = False
+    """Without a gate: how often a rollout goes on after a step that does not run."""
 
     def ask(self, tree: Tree) -> Task | None:
         """The next rollout; None when the rollouts are used up or all that can be done is in flight."""
@@ -57,20 +57,13 @@ class Mcts:
         """The node below (or at) `node` that is to be expanded; None when there is none."""
         if node.state is not NodeState.OPEN:
             return None
-        if self._width(tree, node) < self._limit(node):
+        if node.expansions + node.expanding < self._limit(node):
             return node
         for child in sorted(tree.children(node), key=lambda child: self._rank(node, child)):
             found = self._select(tree, child)
             if found is not None:
                 return found
         return None
-
-    def _width(self, tree: Tree, node: Node) -> int:
-        if self.by_children:
-            return node.expanding + sum(
-                child.state not in (NodeState.FAILED, NodeState.ABANDONED) for child in tree.children(node)
-            )
-        return node.expansions + node.expanding
 
     def _limit(self, node: Node) -> float:
         """How many expansions a node gets for as often as it was visited."""
