@@ -12,13 +12,14 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ratchet.contracts.calibration import AnswerCalibration, Feature, Reliability, ReliabilityBin
-from ratchet.solutions.aggregator import FEATURES, features, softmax_with_none
+from ratchet.solutions.aggregator import FEATURES, features
 from ratchet.solutions.votes import AnswerGroup
 from ratchet.statistics import wilson
 
@@ -49,11 +50,22 @@ class LabelledVote:
 
 
 @dataclass(frozen=True, slots=True)
-class _Problem:
-    """Features by answer, shape (groups, features), and a 1 for the right answer, shape (groups)."""
+class _Problems:
+    """Of each problem its answers: those of one with fewer than others are padded."""
 
     features: Floats
+    """Shape (problems, answers, features)."""
+    there: NDArray[np.bool_]
+    """Shape (problems, answers): no padding."""
     right: Floats
+    """Shape (problems, answers): 1 for the right answer."""
+
+    def __len__(self) -> int:
+        return len(self.right)
+
+    def some(self, places: Sequence[int]) -> "_Problems":
+        """Those at these places."""
+        return _Problems(self.features[places], self.there[places], self.right[places])
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,27 +75,24 @@ class _Model:
     weights: Floats
     """Of the features, and of the constant last."""
 
-    def probabilities(self, features_: Floats) -> list[float]:
-        """Of each answer of one problem."""
-        scores = ((features_ - self.mean) / self.scale) @ self.weights[:-1] + self.weights[-1]
-        return softmax_with_none([float(score) for score in scores])
+    def probabilities(self, problems: _Problems) -> Floats:
+        """Shape (problems, answers)."""
+        design = _design(problems, self.mean, self.scale)
+        return _softmax_with_none(design @ self.weights, problems.there)
 
 
 def calibrate(policy: str, prm: str, votes: Sequence[LabelledVote], source: str) -> AnswerCalibration:
     """The model of a policy with its PRM, from searches with both. Raises CalibrationError."""
-    answered = [
-        _Problem(np.array(features(vote.groups)), _first_right(vote.right)) for vote in votes if vote.groups
-    ]
-    right = sum(bool(problem.right[0]) for problem in answered)
+    answered = _problems([vote for vote in votes if vote.groups])
+    right = int(answered.right[:, :1].sum())
     if len(answered) < LEAST_PROBLEMS or right in (0, len(answered)):
         raise CalibrationError(
             f"{len(answered)} problems got an answer, {right} the right one: it takes {LEAST_PROBLEMS}, and right "
             "and wrong ones among them."
         )
-    folds = _folds(len(answered))
-    strength = max(STRENGTHS, key=lambda each: _likelihood(answered, _out_of_fold(answered, folds, each)))
-    out_of_fold = [found[0] for found in _out_of_fold(answered, folds, strength)]
-    truths = [bool(problem.right[0]) for problem in answered]
+    strength = max(STRENGTHS, key=lambda each: _likelihood(answered, _out_of_fold(answered, each)))
+    out_of_fold = _out_of_fold(answered, strength)[:, 0].tolist()
+    truths = [bool(each) for each in answered.right[:, 0]]
     model = _fit(answered, strength)
     return AnswerCalibration(
         policy=policy,
@@ -114,7 +123,7 @@ def reliability(stated: Sequence[float], right: Sequence[bool]) -> Reliability:
     n = len(ordered)
     count = max(1, min(BINS, n // LEAST_IN_BIN))
     edges = [n * number // count for number in range(count + 1)]
-    bins = [_bin(ordered[low:high]) for low, high in zip(edges, edges[1:], strict=False) if high > low]
+    bins = [_bin(ordered[low:high]) for low, high in pairwise(edges) if high > low]
     return Reliability(
         n=n,
         right=sum(right),
@@ -127,10 +136,10 @@ def reliability(stated: Sequence[float], right: Sequence[bool]) -> Reliability:
 def least_confidence(stated: Sequence[float], right: Sequence[bool]) -> float:
     """The lowest probability from which on a share of PRECISION of the answers is right; PRECISION itself where there is none.
 
-    The share is estimated with one right and one wrong answer more than there were, so that a few lucky ones are not enough, and
-    the mean of the stated probabilities must reach it as well.
+    The share is estimated with one right and one wrong answer more than there were, so that a few lucky ones are not enough;
+    and the mean of the stated probabilities must reach it as well.
     """
-    found = PRECISION
+    found: float | None = None
     hits, total = 0, 0.0
     ordered = sorted(zip(stated, right, strict=True), reverse=True)
     for number, (probability, truth) in enumerate(ordered, 1):
@@ -138,16 +147,25 @@ def least_confidence(stated: Sequence[float], right: Sequence[bool]) -> float:
         last_of_equals = number == len(ordered) or ordered[number][0] < probability
         if last_of_equals and (hits + 1) / (number + 2) >= PRECISION and total / number >= PRECISION:
             # Rounded down, so that the answer itself still passes.
-            found = min(found, int(probability * 1e4) / 1e4)
+            found = int(probability * 1e4) / 1e4
+    return PRECISION if found is None else found
+
+
+def _problems(votes: Sequence[LabelledVote]) -> _Problems:
+    most = max((len(vote.groups) for vote in votes), default=1)
+    found = _Problems(
+        np.zeros((len(votes), most, len(FEATURES))),
+        np.zeros((len(votes), most), dtype=np.bool_),
+        np.zeros((len(votes), most)),
+    )
+    for place, vote in enumerate(votes):
+        count = len(vote.groups)
+        found.features[place, :count] = features(vote.groups)
+        found.there[place, :count] = True
+        if any(vote.right):
+            # Two groups that equal the reference (an odd spelling) are one truth: the first.
+            found.right[place, list(vote.right).index(True)] = 1.0
     return found
-
-
-def _first_right(right: Sequence[bool]) -> Floats:
-    """A 1 for the right answer. Two groups that both equal the reference (an odd spelling) are one truth: the first."""
-    truth = np.zeros(len(right))
-    if any(right):
-        truth[list(right).index(True)] = 1.0
-    return truth
 
 
 def _bin(some: Sequence[tuple[float, bool]]) -> ReliabilityBin:
@@ -168,46 +186,54 @@ def _folds(n: int) -> list[list[int]]:
     return [places[fold::FOLDS] for fold in range(FOLDS)]
 
 
-def _out_of_fold(
-    problems: Sequence[_Problem], folds: Sequence[Sequence[int]], strength: float
-) -> list[list[float]]:
+def _out_of_fold(problems: _Problems, strength: float) -> Floats:
     """The probabilities of each problem's answers, from a model of the problems in other folds."""
-    found: dict[int, list[float]] = {}
-    for fold in folds:
-        left_out = set(fold)
-        model = _fit([each for place, each in enumerate(problems) if place not in left_out], strength)
-        found |= {place: model.probabilities(problems[place].features) for place in fold}
-    return [found[place] for place in range(len(problems))]
+    found = np.zeros(problems.right.shape)
+    for fold in _folds(len(problems)):
+        others = np.setdiff1d(np.arange(len(problems)), fold).tolist()
+        found[fold] = _fit(problems.some(others), strength).probabilities(problems.some(fold))
+    return found
 
 
-def _likelihood(problems: Sequence[_Problem], probabilities: Sequence[Sequence[float]]) -> float:
+def _likelihood(problems: _Problems, probabilities: Floats) -> float:
     """Logarithm of the likelihood of what is true."""
-    total = 0.0
-    for problem, found in zip(problems, probabilities, strict=True):
-        right = float(problem.right @ np.array(found))
-        total += float(np.log(max(1e-12, right if problem.right.any() else 1.0 - sum(found))))
-    return total
+    known = problems.right.any(axis=1)
+    of_right = (problems.right * probabilities).sum(axis=1)
+    of_none = 1.0 - probabilities.sum(axis=1)
+    return float(np.log(np.maximum(1e-12, np.where(known, of_right, of_none))).sum())
 
 
-def _fit(problems: Sequence[_Problem], strength: float) -> _Model:
+def _fit(problems: _Problems, strength: float) -> _Model:
     """Newton's method on the penalised likelihood; the constant is not penalised."""
-    every = np.vstack([problem.features for problem in problems])
+    every = problems.features[problems.there]
     mean, scale = every.mean(axis=0), every.std(axis=0)
     scale = np.where(scale < 1e-9, 1.0, scale)
-    designs = [
-        np.column_stack([(each.features - mean) / scale, np.ones(len(each.right))]) for each in problems
-    ]
-    penalty = np.diag([strength] * (len(FEATURES)) + [1e-6])
+    design = _design(problems, mean, scale)
+    penalty = np.diag([strength] * len(FEATURES) + [1e-6])
     weights = np.zeros(len(FEATURES) + 1)
     for _ in range(_STEPS):
-        gradient, curvature = -penalty @ weights, penalty.copy()
-        for design, problem in zip(designs, problems, strict=True):
-            p = np.array(softmax_with_none([float(score) for score in design @ weights]))
-            gradient += design.T @ (problem.right - p)
-            curvature += design.T @ (np.diag(p) - np.outer(p, p)) @ design
+        p = _softmax_with_none(design @ weights, problems.there)
+        gradient = np.einsum("pgf,pg->f", design, problems.right - p) - penalty @ weights
+        expected = np.einsum("pgf,pg->pf", design, p)
+        curvature = np.einsum("pgf,pg,pgh->fh", design, p, design) - expected.T @ expected + penalty
         step = np.linalg.solve(curvature, gradient)
-        # A full step can overshoot where the classes are nearly separable.
+        # A full step can overshoot where right and wrong answers are nearly separable.
         weights = weights + step * min(1.0, 5.0 / max(1e-12, float(np.abs(step).max())))
         if np.abs(step).max() < _SMALL_STEP:
             break
     return _Model(mean, scale, weights)
+
+
+def _design(problems: _Problems, mean: Floats, scale: Floats) -> Floats:
+    """Standardised features and the constant, 0 in the padding: shape (problems, answers, features + 1)."""
+    scaled = (problems.features - mean) / scale
+    whole = np.concatenate([scaled, np.ones((*problems.there.shape, 1))], axis=2)
+    return whole * problems.there[:, :, None]
+
+
+def _softmax_with_none(scores: Floats, there: NDArray[np.bool_]) -> Floats:
+    """As `aggregator.softmax_with_none`, for all problems at once; 0 in the padding."""
+    scores = np.where(there, scores, -np.inf)
+    largest = np.maximum(0.0, scores.max(axis=1, keepdims=True))
+    weights = np.exp(scores - largest)
+    return weights / (weights.sum(axis=1, keepdims=True) + np.exp(-largest))

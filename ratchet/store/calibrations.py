@@ -1,18 +1,43 @@
-"""Calibrations in Postgres: how probable an answer of a policy with its PRM is. The packaged ones stand where there is no other."""
+"""Calibrations in Postgres: how probable an answer of a policy with its PRM is, and the searches that say so.
 
+Packaged calibrations stand for pairs that have no other.
+"""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from uuid import UUID
 
 from pydantic import TypeAdapter
-from sqlalchemy import func, select
+from sqlalchemy import exists, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ratchet.contracts.calibration import AnswerCalibration
+from ratchet.contracts.search import StrategyName
+from ratchet.states import SearchState
 from ratchet.store import tables as t
 from ratchet.store.engine import retried, transaction
+from ratchet.store.nodes import NodeRecord, read_trees
 
 _CALIBRATIONS: TypeAdapter[list[AnswerCalibration]] = TypeAdapter(list[AnswerCalibration])
+
+
+TREES_AT_ONCE = 100
+
+
+@dataclass(frozen=True, slots=True)
+class SearchedTree:
+    """A search as a calibration sees it."""
+
+    search_id: UUID
+    state: SearchState
+    strategy: StrategyName
+    models: Mapping[str, str]
+    knew_reference: bool
+    nodes: list[NodeRecord]
+    """Parents before children."""
 
 
 class CalibrationStore:
@@ -53,6 +78,34 @@ class CalibrationStore:
         if found is not None:
             return AnswerCalibration.model_validate(found, extra="ignore")
         return next((each for each in packaged() if (each.policy, each.prm) == (policy, prm)), None)
+
+    async def searches(self, search_ids: Sequence[UUID]) -> AsyncIterator[SearchedTree]:
+        """Those of the searches that are there."""
+        for start in range(0, len(search_ids), TREES_AT_ONCE):
+            for searched in await self._searches(search_ids[start : start + TREES_AT_ONCE]):
+                yield searched
+
+    @retried
+    async def _searches(self, search_ids: Sequence[UUID]) -> list[SearchedTree]:
+        knew = exists().where(t.reference_answers.c.search_id == t.searches.c.id)
+        async with transaction(self._engine) as connection:
+            rows = await connection.execute(
+                select(
+                    t.searches.c.id,
+                    t.searches.c.state,
+                    t.searches.c.strategy,
+                    t.searches.c.models,
+                    knew.label("knew"),
+                )
+                .where(t.searches.c.id.in_(search_ids))
+                .order_by(t.searches.c.id)
+            )
+            found = rows.all()
+            trees = await read_trees(connection, [row.id for row in found])
+        return [
+            SearchedTree(row.id, row.state, row.strategy, row.models, row.knew, trees[row.id])
+            for row in found
+        ]
 
     @retried
     async def all(self) -> list[AnswerCalibration]:

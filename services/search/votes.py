@@ -52,12 +52,13 @@ def tally(tree: Tree, strategy: StrategyName, calibration: AnswerCalibration | N
     """The answers found so far, the leading one first; ties go to the answer that was found first."""
     counted = count_votes(find_ends(tree.nodes.values()), vote_of(strategy))
     known = None if calibration is None else probabilities(counted, calibration)
+    probable: Sequence[float | None] = [None] * len(counted) if known is None else known
     weight = sum(group.weight for group in counted) or 1.0
     prm = by_prm([group.ends for group in counted])
     prm_weight = sum(prm) or 1.0
     return [
         _group(tree, group, group.weight / weight, of_prm / prm_weight, probability)
-        for group, of_prm, probability in zip(counted, prm, known or [None] * len(counted), strict=True)
+        for group, of_prm, probability in zip(counted, prm, probable, strict=True)
     ]
 
 

@@ -13,13 +13,14 @@ from ratchet.contracts.base import Health
 from ratchet.contracts.trainer import ModelKind
 from ratchet.queue import SearchQueue
 from ratchet.settings import TrainerSettings
+from ratchet.store.calibrations import CalibrationStore
 from ratchet.store.engine import StoreUnavailableError, make_engine, ready
 from ratchet.store.registry import Registry
 from ratchet.store.round_searches import RoundSearchStore
 from ratchet.store.rounds import RoundStore
 from ratchet.web.app import create_app
 from ratchet.web.unavailable import answer_unavailable
-from services.trainer import model_routes, round_routes
+from services.trainer import calibration_routes, model_routes, round_routes
 from services.trainer.machine import Machine
 from services.trainer.promotion import keep_serving
 
@@ -30,6 +31,7 @@ def build_app(settings: TrainerSettings) -> FastAPI:
     """The app; it holds itself not ready while Postgres is away."""
     engine = make_engine(settings.database_url)
     registry, rounds = Registry(engine), RoundStore(engine)
+    calibrations = CalibrationStore(engine)
 
     @contextlib.asynccontextmanager
     async def working(app: FastAPI) -> AsyncIterator[None]:
@@ -40,8 +42,17 @@ def build_app(settings: TrainerSettings) -> FastAPI:
             SandboxClient(settings.sandbox_url) as sandbox,
         ):
             app.state.services.update({ModelKind.POLICY: policy, ModelKind.PRM: prm})
+            app.state.sandbox = sandbox
             machine = Machine(
-                settings, rounds, RoundSearchStore(engine), registry, queue, policy, prm, sandbox
+                settings,
+                rounds,
+                RoundSearchStore(engine),
+                registry,
+                calibrations,
+                queue,
+                policy,
+                prm,
+                sandbox,
             )
             beside = {
                 asyncio.create_task(machine.run()),
@@ -65,7 +76,9 @@ def build_app(settings: TrainerSettings) -> FastAPI:
     )
     answer_unavailable(app)
     app.state.registry, app.state.rounds, app.state.services = registry, rounds, {}
+    app.state.calibrations = calibrations
     app.include_router(model_routes.router)
+    app.include_router(calibration_routes.router)
     app.include_router(round_routes.router)
     return app
 

@@ -26,6 +26,7 @@ from ratchet.contracts.serving import PRM1
 from ratchet.queue import SearchQueue
 from ratchet.settings import TrainerSettings
 from ratchet.states import ModelState, RoundState
+from ratchet.store.calibrations import CalibrationStore
 from ratchet.store.engine import StoreUnavailableError
 from ratchet.store.registry import Registry
 from ratchet.store.round_searches import RoundSearchStore
@@ -81,6 +82,7 @@ class Machine:
         rounds: RoundStore,
         searches: RoundSearchStore,
         registry: Registry,
+        calibrations: CalibrationStore,
         queue: SearchQueue,
         policy: PolicyClient,
         prm: PrmClient,
@@ -90,6 +92,7 @@ class Machine:
         self._rounds = rounds
         self._searches = searches
         self._registry = registry
+        self._calibrations = calibrations
         self._queue = queue
         self._policy = policy
         self._prm = prm
@@ -220,6 +223,7 @@ class Machine:
             rounds=self._rounds,
             searches=self._searches,
             registry=self._registry,
+            calibrations=self._calibrations,
             queue=self._queue,
             policy=self._policy,
             prm=self._prm,

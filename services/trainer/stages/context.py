@@ -8,6 +8,7 @@ from ratchet.clients import PolicyClient, PrmClient, SandboxClient
 from ratchet.contracts.rounds import RoundProgress
 from ratchet.queue import SearchQueue
 from ratchet.settings import TrainerSettings
+from ratchet.store.calibrations import CalibrationStore
 from ratchet.store.registry import Registry
 from ratchet.store.round_searches import RoundSearchStore
 from ratchet.store.rounds import RoundClaim, RoundStore
@@ -34,6 +35,7 @@ class Context:
     rounds: RoundStore
     searches: RoundSearchStore
     registry: Registry
+    calibrations: CalibrationStore
     queue: SearchQueue
     policy: PolicyClient
     prm: PrmClient

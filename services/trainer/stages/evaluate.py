@@ -2,11 +2,15 @@
 
 Four strategies are measured: the policy alone (greedy), the whole system (search with the PRM), and best-of-N and majority over
 independent trajectories, for as many generated tokens. The gate looks at development problems only; held-out problems are for
-the report. What the serving pair has measured in an earlier round of the run is used again.
+the report. What the serving pair has measured in an earlier round of the run is used again. The searches of development
+problems with the whole system also say how probable a pair's answers are: they calibrate it.
 """
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+import structlog
 
 from ratchet.contracts.round_metrics import Comparison, Measured, MeasuredPair, MeasuredPairs, RoundMetrics
 from ratchet.contracts.rounds import Evaluation, RoundConfig
@@ -22,12 +26,16 @@ from ratchet.contracts.search import (
 )
 from ratchet.contracts.serving import LoadModel
 from ratchet.solutions.answers import same_answer
+from ratchet.solutions.calibration import calibrate
 from ratchet.solutions.votes import End, count_votes, find_ends, vote_of
 from ratchet.statistics import wilson
 from ratchet.store.rounds import RoundProblem
 from services.trainer.gate import SYSTEM, compare, gate
+from services.trainer.labelled_votes import label
 from services.trainer.stages.context import Context, require_part
 from services.trainer.stages.planned_searches import Pair, plan, require_sound, wait_for
+
+log = structlog.get_logger()
 
 SPLITS = ("development", "held_out")
 INCUMBENT, CANDIDATE, SERVING_PRM = "incumbent", "candidate", "serving_prm"
@@ -99,7 +107,10 @@ async def _measure_pair(
     await wait_for(context, list(purposes), "evaluating", [pair])
     found: dict[str, Measured] = {}
     for purpose, each in purposes.items():
-        found |= await _measure(context, purpose, each, problems[each.split][: each.limit])
+        chosen = problems[each.split][: each.limit]
+        found |= await _measure(context, purpose, each, chosen)
+        if each.name == SYSTEM:
+            await _calibrate(context, purpose, each, chosen)
     return found
 
 
@@ -153,6 +164,8 @@ class Plan:
                 rollouts=1 if greedy else how.rollouts,
                 branching_factor=how.branching_factor,
                 exploration=how.exploration,
+                widening=how.widening,
+                gate=how.gate,
                 temperature=how.temperature,
                 top_p=how.top_p,
                 max_tokens=how.max_tokens,
@@ -182,7 +195,10 @@ def _plans(how: Evaluation) -> list[Plan]:
 async def _measure(
     context: Context, purpose: str, plan: Plan, problems: Sequence[RoundProblem]
 ) -> dict[str, Measured]:
-    """Figures of the searches for a purpose, by name. Independent trajectories give two: best-of-N and majority."""
+    """Figures of the searches for a purpose, by name. Independent trajectories give two: best-of-N and majority.
+
+    All are counted from the trees, by the same vote.
+    """
     # A retry may measure on fewer problems than there are searches of.
     places = {problem.place for problem in problems}
     results = [
@@ -190,19 +206,39 @@ async def _measure(
     ]
     require_sound(results, purpose)
     tokens = sum(each.usage.policy.tokens for each in results) / max(1, len(results))
-    if plan.strategy is not StrategyName.BEST_OF_N:
-        answers = {each.place: each.answer for each in results}
-        return {plan.name: await _grade(context, answers, problems, tokens)}
-    best: dict[int, str | None] = {}
-    majority: dict[int, str | None] = {}
+    counted = [plan.strategy]
+    if plan.strategy is StrategyName.BEST_OF_N:
+        counted.append(StrategyName.MAJORITY)
+    answers: dict[StrategyName, dict[int, str | None]] = {strategy: {} for strategy in counted}
     async for tree in context.searches.trees(context.claim.id, purpose):
         ends = find_ends(tree.nodes)
-        best[tree.place] = leading_answer(ends, StrategyName.BEST_OF_N)
-        majority[tree.place] = leading_answer(ends, StrategyName.MAJORITY)
+        for strategy in counted:
+            answers[strategy][tree.place] = leading_answer(ends, strategy)
     return {
-        plan.name: await _grade(context, best, problems, tokens),
-        f"{plan.split}.{StrategyName.MAJORITY}": await _grade(context, majority, problems, tokens),
+        f"{plan.split}.{strategy}": await _grade(context, found, problems, tokens)
+        for strategy, found in answers.items()
     }
+
+
+async def _calibrate(context: Context, purpose: str, plan: "Plan", problems: Sequence[RoundProblem]) -> None:
+    """Fit how probable the pair's answers are to the trees of a purpose, and store it; too few of them are none."""
+    results = await context.searches.results(context.claim.id, purpose)
+    pairs = {(each.models.get("policy"), each.models.get("prm")) for each in results if each.models}
+    references = {problem.place: problem.answer for problem in problems}
+    votes = [
+        await label(context.sandbox, plan.strategy, tree.nodes, references[tree.place])
+        async for tree in context.searches.trees(context.claim.id, purpose)
+        if tree.place in references
+    ]
+    source = f"round {context.claim.number} of run {context.claim.run}: {len(votes)} development problems"
+    try:
+        # Versions do not change within a purpose, as its searches are pinned.
+        [(policy, prm)] = pairs
+        calibration = await asyncio.to_thread(calibrate, policy or "", prm or "", votes, source)
+    except ValueError as error:
+        log.info("no calibration", purpose=purpose, pairs=len(pairs), reason=str(error))
+    else:
+        await context.calibrations.put(calibration)
 
 
 def leading_answer(ends: Sequence[End], strategy: StrategyName) -> str | None:
