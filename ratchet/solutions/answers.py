@@ -40,10 +40,11 @@ def answer_of(step: StepResult) -> str | None:
     None where it printed nothing, a line of more than MAX_ANSWER_CHARS, or more than is kept: a flood of numbers says nothing.
     """
     line = None if step.stdout_truncated else last_line(step.stdout)
-    return line if line is not None and _gradable(line, line) else None
+    return line if line is not None and grade_request(line, line) else None
 
 
-def _gradable(answer: str, other: str) -> GradeRequest | None:
+def grade_request(answer: str, other: str) -> GradeRequest | None:
+    """The question whether two answers are equal; None where one is nothing that the grader takes (too long, no text)."""
     try:
         return GradeRequest(candidate=answer, reference=other)
     except ValidationError:
@@ -53,12 +54,12 @@ def _gradable(answer: str, other: str) -> GradeRequest | None:
 async def same_answer(sandbox: SandboxClient, answer: str, other: str) -> bool:
     """Whether two answers are equal: numbers and equal texts here, all else by the sandbox's grader.
 
-    What the grader does not take (too long, no text) equals nothing but itself. Raises ServiceError.
+    What the grader does not take equals nothing but itself. Raises ServiceError.
     """
     ours, theirs = read_number(answer), read_number(other)
     if ours is not None and theirs is not None:
         return is_same_number(ours, theirs)
     if answer.strip() == other.strip():
         return True
-    request = _gradable(answer, other)
+    request = grade_request(answer, other)
     return request is not None and (await sandbox.grade(request)).equal

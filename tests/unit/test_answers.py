@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ratchet.contracts.sandbox import MAX_ANSWER_CHARS, StepResult, StepStatus
-from ratchet.solutions.answers import answer_key, answer_of, last_line, numeric_value
+from ratchet.solutions.answers import answer_key, answer_of, grade_request, last_line, numeric_value
 
 rationals = st.fractions(max_denominator=10**12)
 spaces = st.text(" \t\n", max_size=3)
@@ -153,3 +153,10 @@ def test_an_answer_is_a_line_that_is_known_and_that_a_grader_reads(
 ) -> None:
     step = StepResult(status=StepStatus.OK, stdout=stdout, stdout_truncated=truncated)
     assert answer_of(step) == answer
+
+
+@pytest.mark.parametrize("text", ["x" * (MAX_ANSWER_CHARS + 1), "a\0b", "\ud83d"])
+def test_what_the_grader_does_not_take_is_no_question_for_it(text: str) -> None:
+    assert grade_request("1", "x" * MAX_ANSWER_CHARS)
+    assert grade_request(text, "1") is None
+    assert grade_request("1", text) is None

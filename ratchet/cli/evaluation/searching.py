@@ -27,10 +27,10 @@ from ratchet.cli.outcomes import GradedProblem, Trajectories, graded_problem
 from ratchet.cli.session import Interrupts, connected, local_sandbox
 from ratchet.cli.solve import GRACE_SECONDS
 from ratchet.clients import SandboxClient, SearchClient, ServiceError
-from ratchet.contracts.sandbox import GradeRequest, GradeRule
+from ratchet.contracts.sandbox import GradeRule
 from ratchet.contracts.search import SearchRequest, SearchResult
 from ratchet.problems import Problem
-from ratchet.solutions.answers import answer_key, same_answer
+from ratchet.solutions.answers import answer_key, grade_request, same_answer
 from ratchet.states import SEARCH_TRANSITIONS, SearchState, is_end
 
 FIRST_POLL_SECONDS, POLL_SECONDS = 0.1, 1.0
@@ -38,8 +38,6 @@ FIRST_POLL_SECONDS, POLL_SECONDS = 0.1, 1.0
 CANCEL_SECONDS = 10.0
 MAX_LINES = 1000
 """Of progress, where there is no terminal."""
-MAX_GRADED_CHARS = 2000
-"""Longest answer that the sandbox grades; a longer one is no answer to a problem with a short reference."""
 
 
 Show = Callable[["Way", GradedProblem], None]
@@ -182,9 +180,10 @@ async def _grade(
     answer = result.answer
     if answer is None or result.state is SearchState.FAILED:
         return False, None
-    if len(answer) > MAX_GRADED_CHARS:
+    request = grade_request(answer, problem.answer)
+    if request is None:
         return False, GradeRule.UNPARSED
-    grade = await sandbox.grade(GradeRequest(candidate=answer, reference=problem.answer))
+    grade = await sandbox.grade(request)
     return grade.equal, grade.rule
 
 
@@ -202,7 +201,7 @@ async def _trajectories(result: SearchResult, problem: Problem, services: Servic
             spelling.setdefault(key, node.answer)
     right = 0
     for key, answer in spelling.items():
-        if len(answer) <= MAX_GRADED_CHARS and await same_answer(services.sandbox, answer, problem.answer):
+        if await same_answer(services.sandbox, answer, problem.answer):
             right += votes[key]
     return Trajectories(n=sum(votes.values()), right=right)
 
