@@ -1,0 +1,314 @@
+"""A peer, side by side: optillm before the same model on vLLM's OpenAI server, and Ratchet on the same problems.
+
+optillm (PyPI, Apache-2.0) is a proxy that answers one chat request by many: its `none` passes the request on; `bon` draws
+and has the model rate, `self_consistency` clusters texts, `mcts` plays dialogues on, `rstar` searches with rStar's actions,
+`executecode` runs the program that the model writes. It runs in an environment of its own, without what it needs for local
+models, and cannot write to the machine's files. Its settings are its defaults; the length of an answer is bounded for all
+alike. Tokens are counted by vLLM, whatever optillm says.
+
+Ratchet then searches the same problems with as many tokens a problem as each approach took (`mcts`, its default), where two
+took about the same once for both, and answers greedily once.
+
+`python -m benchmarks.optillm_peer FILE --folder FOLDER [--limit 50]`; the folder gets the environment, logs and the stack's
+data. The last line is JSON.
+
+Limits: an answer in words is read as its last number, after `boxed` or "answer is" where they stand. One run each; the model's
+chat template, one prompt. What the model wrote for `executecode` can read files and reach the network.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from ratchet.clients import SandboxClient, SearchClient
+from ratchet.contracts.search import SearchRequest
+from ratchet.models.checkpoint import ResolvedModel
+from ratchet.models.sources import resolve
+from ratchet.problems import Problem, load
+from ratchet.settings import PolicySettings
+from ratchet.solutions.answers import numeric_value, same_answer
+from ratchet.stack.config import StackConfig
+from ratchet.stack.local import local_stack
+from ratchet.stack.ports import free_port
+from ratchet.statistics import wilson
+from services.policy.engines.vllm import CPU_BLOCK, use_every_core
+from services.sandbox.jail import find_bwrap
+
+APPROACHES = ("none", "self_consistency", "bon", "mcts", "rstar", "executecode")
+OPTILLM = "optillm==0.4.0"
+NEEDED = [
+    *("flask", "openai", "cerebras_cloud_sdk", "z3-solver<=4.15.4.0", "networkx", "numpy", "pyyaml", "sympy"),
+    *("nbformat", "nbconvert", "ipykernel", "aiohttp", "math-verify", "requests"),
+]
+"""What its proxy and these approaches import. Torch and the like are for models that it runs itself."""
+PROMPT = "{problem}\n\nThink step by step. End with one line: The final answer is [your numeric answer]"
+MODEL_LEN = 4096
+READY_SECONDS = 300.0
+ANSWER_SECONDS = 1800.0
+SAME_BUDGET = 0.15
+"""Budgets that differ by less are one."""
+_NUMBER = r"-?\$?\d[\d,]*(?:\.\d+)?"
+_SAID = re.compile(rf"(?:boxed\{{|answer is:?)\s*\**({_NUMBER})", re.IGNORECASE)
+
+
+def number_in(text: str) -> str | None:
+    """The number that a text gives as its answer: the last one that it calls so, otherwise its last one."""
+    found = _SAID.findall(text) or re.findall(_NUMBER, text)
+    return found[-1].replace("$", "") if found else None
+
+
+def install(folder: Path) -> Path:
+    """The folder of programs of optillm's environment, made where there is none."""
+    programs = folder / "optillm" / "bin"
+    if not (programs / "optillm").exists():
+        pip = [str(programs / "python"), "-m", "pip", "install", "--quiet"]
+        subprocess.run([sys.executable, "-m", "venv", str(folder / "optillm")], check=True)
+        subprocess.run([*pip, *NEEDED], check=True)
+        subprocess.run([*pip, "--no-deps", OPTILLM], check=True)
+    return programs
+
+
+@contextlib.asynccontextmanager
+async def running(name: str, command: Sequence[str], url: str, log: Path, **env: str) -> AsyncIterator[None]:
+    """A server until the end of the block; it is ready when it answers at `url`."""
+    with log.open("wb") as output:
+        process = subprocess.Popen(  # noqa: ASYNC220 - nothing else waits here
+            command, stdout=output, stderr=output, env=os.environ | env, cwd=log.parent
+        )
+    try:
+        deadline = time.monotonic() + READY_SECONDS
+        async with httpx.AsyncClient(trust_env=False) as http:
+            while True:
+                with contextlib.suppress(httpx.TransportError):
+                    if (await http.get(url)).is_success:
+                        break
+                if process.poll() is not None or time.monotonic() > deadline:
+                    sys.exit(f"{name} did not start; its log: {log}")
+                await asyncio.sleep(0.5)
+        yield
+    finally:
+        process.terminate()
+        try:
+            await asyncio.to_thread(process.wait, 30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def optillm_command(programs: Path, vllm: str, port: int) -> list[str]:
+    """The proxy, with a view of the machine's files that it cannot write to, and a /tmp of its own."""
+    bwrap = find_bwrap()
+    if bwrap is None:
+        sys.exit("bubblewrap is missing: install the extra sandbox.")
+    folder = str(programs.parent)
+    return [
+        *(bwrap, "--ro-bind", "/", "/", "--dev", "/dev", "--tmpfs", "/tmp", "--ro-bind", folder, folder),
+        *(
+            "--unshare-pid",
+            "--proc",
+            "/proc",
+            "--die-with-parent",
+            "--chdir",
+            "/tmp",
+            "--setenv",
+            "HOME",
+            "/tmp",
+        ),
+        *(str(programs / "optillm"), "--base-url", f"{vllm}/v1", "--port", str(port), "--approach", "none"),
+    ]
+
+
+def vllm_command(model: ResolvedModel, port: int, max_tokens: int) -> list[str]:
+    """vLLM's OpenAI server, set up like the policy service's engine."""
+    return [
+        *(sys.executable, "-m", "vllm.entrypoints.openai.api_server"),
+        *("--model", str(model.path), "--served-model-name", "model", "--port", str(port)),
+        *("--host", "127.0.0.1", "--max-model-len", str(MODEL_LEN), "--block-size", str(CPU_BLOCK)),
+        *("--enforce-eager", "--enable-prefix-caching", "--max-num-seqs", "64"),
+        # `executecode` names no limit of its own.
+        *("--override-generation-config", json.dumps({"max_new_tokens": max_tokens})),
+    ]
+
+
+async def generated_tokens(http: httpx.AsyncClient, vllm: str) -> int:
+    """All that vLLM has generated since its start."""
+    lines = (await http.get(f"{vllm}/metrics")).raise_for_status().text.splitlines()
+    return int(
+        sum(
+            float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith("vllm:generation_tokens_total")
+        )
+    )
+
+
+async def ask_optillm(
+    approach: str, problems: Sequence[Problem], optillm: str, vllm: str, options: argparse.Namespace
+) -> dict[str, Any]:
+    """All problems by one approach: how many are right, and what it took."""
+    slots = asyncio.Semaphore(options.at_once)
+    async with httpx.AsyncClient(timeout=ANSWER_SECONDS, trust_env=False) as http:
+
+        async def ask(problem: Problem) -> str | None:
+            document = {
+                "model": f"{approach}-model",
+                "messages": [{"role": "user", "content": PROMPT.format(problem=problem.text)}],
+                "max_tokens": options.max_tokens,
+            }
+            async with slots:
+                answer = await http.post(f"{optillm}/v1/chat/completions", json=document)
+            if not answer.is_success:
+                print(f"{approach}: {answer.status_code} {answer.text[:200]}", flush=True)
+                return None
+            return number_in(str(answer.json()["choices"][0]["message"]["content"]))
+
+        before, began = await generated_tokens(http, vllm), time.monotonic()
+        answers = await asyncio.gather(*map(ask, problems))
+        seconds = time.monotonic() - began
+        tokens = await generated_tokens(http, vllm) - before
+    right = [
+        answer is not None and numeric_value(answer) == numeric_value(problem.answer)
+        for answer, problem in zip(answers, problems, strict=True)
+    ]
+    failed = sum(answer is None for answer in answers)
+    return row(approach, right, tokens, seconds) | {"without_answer": failed}
+
+
+def row(name: str, right: Sequence[bool], tokens: int, seconds: float) -> dict[str, Any]:
+    """Accuracy with its interval, and the price."""
+    n, count = len(right), sum(right)
+    found = {
+        "way": name,
+        "n": n,
+        "right": count,
+        "accuracy": round(count / n, 4),
+        "ci95": [round(edge, 4) for edge in wilson(count, n)],
+        "tokens_a_problem": round(tokens / n, 1),
+        "seconds": round(seconds, 1),
+    }
+    print(json.dumps(found), flush=True)
+    return found
+
+
+async def measure_optillm(problems: Sequence[Problem], options: argparse.Namespace) -> list[dict[str, Any]]:
+    """All approaches, one after another, before one vLLM."""
+    programs = install(options.folder)
+    use_every_core()
+    os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "2")
+    model = await asyncio.to_thread(resolve, options.model, PolicySettings().cache_dir)
+    at, proxy = free_port(), free_port()
+    vllm, optillm = f"http://127.0.0.1:{at}", f"http://127.0.0.1:{proxy}"
+    async with (
+        running(
+            "vLLM", vllm_command(model, at, options.max_tokens), f"{vllm}/health", options.folder / "vllm.log"
+        ),
+        running(
+            "optillm",
+            optillm_command(programs, vllm, proxy),
+            f"{optillm}/health",
+            options.folder / "optillm.log",
+            OPENAI_API_KEY="none",
+            NO_PROXY="127.0.0.1,localhost",
+        ),
+    ):
+        return [await ask_optillm(each, problems, optillm, vllm, options) for each in options.approaches]
+
+
+async def measure_ratchet(
+    problems: Sequence[Problem], budgets: Sequence[int], options: argparse.Namespace
+) -> list[dict[str, Any]]:
+    """The same problems, greedily and by `mcts` with each budget of tokens a problem."""
+    stack = StackConfig(data=options.folder / "stack", model=options.model)
+    async with (
+        local_stack(stack) as urls,
+        SearchClient(urls.search) as searches,
+        SandboxClient(urls.sandbox) as sandbox,
+    ):
+        slots = asyncio.Semaphore(options.at_once)
+
+        async def ask(problem: Problem, strategy: str, tokens: int) -> tuple[bool, int]:
+            asked = SearchRequest.model_validate(
+                {
+                    "problem": problem.text,
+                    "strategy": strategy,
+                    "seed": options.seed,
+                    "budget": {"tokens": tokens, "seconds": ANSWER_SECONDS},
+                    "parameters": {"rollouts": 256, "early_stop": False},
+                    "wait": ANSWER_SECONDS,
+                }
+            )
+            async with slots:
+                result = await searches.create(asked)
+            if result.answer is None:
+                return False, result.usage.policy.tokens
+            return await same_answer(sandbox, result.answer, problem.answer), result.usage.policy.tokens
+
+        found: list[dict[str, Any]] = []
+        for strategy, tokens in [("greedy", MODEL_LEN), *(("mcts", budget) for budget in budgets)]:
+            began = time.monotonic()
+            outcomes = await asyncio.gather(*(ask(problem, strategy, tokens) for problem in problems))
+            seconds = time.monotonic() - began
+            right, spent = [each for each, _ in outcomes], sum(each for _, each in outcomes)
+            found.append(row(f"ratchet {strategy}", right, spent, seconds) | {"token_budget": tokens})
+    return found
+
+
+def distinct(budgets: Sequence[float]) -> list[int]:
+    """Budgets of tokens, those that are about the same once."""
+    found: list[int] = []
+    for budget in sorted(budgets):
+        if not found or budget > found[-1] * (1 + SAME_BUDGET):
+            found.append(round(budget))
+    return found
+
+
+async def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """optillm first, then Ratchet with as many tokens."""
+    options.folder.mkdir(parents=True, exist_ok=True)
+    options.folder = options.folder.resolve()
+    problems = load(str(options.problems)).require_any().problems[: options.limit]
+    theirs = await measure_optillm(problems, options)
+    ours = await measure_ratchet(
+        problems, distinct([each["tokens_a_problem"] for each in theirs if each["way"] != "none"]), options
+    )
+    return {
+        "benchmark": "optillm_peer",
+        "model": options.model,
+        "peer": OPTILLM,
+        "problems": Path(options.problems).name,
+        "n": len(problems),
+        "max_tokens": options.max_tokens,
+        "at_once": options.at_once,
+        "seed": options.seed,
+        "optillm": theirs,
+        "ratchet": ours,
+    }
+
+
+def main() -> None:
+    """Measure, and print the JSON object."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("problems", help="a problem set with numbers as answers, as `ratchet eval` takes it")
+    parser.add_argument("--folder", type=Path, required=True, help="for the environment, logs and data")
+    parser.add_argument("--model", default="small")
+    parser.add_argument("--limit", type=int, default=50, help="so many of the problems")
+    parser.add_argument("--approaches", nargs="+", choices=APPROACHES, default=list(APPROACHES))
+    parser.add_argument("--max-tokens", type=int, default=400, help="of one completion")
+    parser.add_argument("--at-once", type=int, default=8, help="problems at once")
+    parser.add_argument("--seed", type=int, default=0, help="of Ratchet's searches; optillm has none")
+    print(json.dumps(asyncio.run(measure(parser.parse_args()))))
+
+
+if __name__ == "__main__":
+    main()

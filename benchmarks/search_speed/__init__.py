@@ -1,0 +1,1 @@
+"""How fast are searches beside what bounds them: the engine, a lock-step driver, their own bookkeeping?"""
