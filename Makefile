@@ -19,7 +19,7 @@ JOBS     ?= 2
 PARALLEL  = --numprocesses $(JOBS) --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help env dev demo up eval rounds nano attack bench-sandbox bench-strategies soak compose-test test test-all tables lint format clean
+.PHONY: help env dev demo up eval rounds nano attack bench-sandbox bench-search bench-strategies bench-prompts soak compose-test test test-all tables lint format clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -68,8 +68,15 @@ bench-strategies: $(READY) ## Tree search against best-of-N at equal tokens: [RU
 	@$(BIN)/python -m benchmarks.strategies $(or $(RUN),results/rounds/nano-seed2) $(if $(PROBLEMS),--problems $(PROBLEMS)) \
 	    $(if $(SEEDS),--seeds $(SEEDS)) $(if $(TOKENS),--tokens $(TOKENS)) $(if $(PRMS),--prms $(PRMS)) $(ARGS)
 
+bench-search: $(READY) ## Speed of searches beside the engine and a lock-step driver: [MODEL=nano] [PROBLEMS=] [ARGS="--parts cost"]
+	@$(BIN)/python -m benchmarks.search_speed $(if $(MODEL),--model "$(MODEL)") $(if $(PROBLEMS),--problems "$(PROBLEMS)") $(ARGS)
+
 soak: $(READY) ## Does the sandbox leak under random load, floods and kills? [ARGS="--minutes 10"]
 	@$(BIN)/python -m benchmarks.sandbox_soak $(ARGS)
+
+bench-prompts: $(READY) ## Which prompt suits a model? DATA=gsm8k_train.jsonl [MODEL=small] [LIMIT=120] [ARGS="--samples 6"]
+	@test -n "$(DATA)" || { echo "make bench-prompts needs GSM8K's training file: DATA=gsm8k_train.jsonl" >&2; exit 2; }
+	@$(BIN)/python -m benchmarks.prompts --data "$(DATA)" $(if $(MODEL),--model "$(MODEL)") $(if $(LIMIT),--limit $(LIMIT)) $(ARGS)
 
 compose-test: $(READY) ## Bring docker-compose.yml up for real and treat it badly: [ARGS=--keep]
 	@$(BIN)/python -m tests.compose $(ARGS)

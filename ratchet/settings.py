@@ -85,8 +85,10 @@ class PolicySettings(Settings):
     )
     max_models: int = Field(default=3, ge=1, description="Most versions of the model held at once.")
     kv_cache_gb: float = Field(default=2.0, gt=0, description="KV cache on CPU, GiB.")
-    step_format: Literal["auto", "few_shot", "markers"] = Field(
-        default="auto", description="auto: markers where the checkpoint's config says so, otherwise few_shot."
+    step_format: Literal["auto", "markers", "few_shot", "chat"] = Field(
+        default="auto",
+        description="How the model is asked for steps. auto: what the checkpoint's config says, otherwise what measured "
+        "best for this model, otherwise few_shot.",
     )
 
 

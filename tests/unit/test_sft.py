@@ -18,7 +18,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from ratchet.contracts.policy import Prefix
 from ratchet.contracts.training import Lora, SftConfig
 from ratchet.models.checkpoint import local_checkpoint
-from ratchet.solutions.step_formats import CONFIG_KEY, Markers, choose
+from ratchet.models.prompts import choose
+from ratchet.solutions.step_formats import CONFIG_KEY, Markers
 from services.policy.engines.transformers import TransformersEngine
 from services.trainer.training import checkpoints, loop, sft
 from services.trainer.training.checkpoints import copy_tokenizer

@@ -1,7 +1,7 @@
 """What the step formats promise: byte-stable prompts, exact cuts, no exception on any text."""
 
 import ast
-from pathlib import Path
+import re
 
 import pytest
 from hypothesis import given
@@ -9,16 +9,18 @@ from hypothesis import strategies as st
 
 from ratchet.contracts.policy import FinishReason, Prefix, Until
 from ratchet.solutions.step_formats import (
-    CONFIG_KEY,
     FEW_SHOT_FILE,
+    ChatFrame,
     Markers,
     StepFormat,
-    choose,
+    chat_format,
     few_shot,
+    few_shot_format,
     prints,
 )
 
-FORMATS: list[StepFormat] = [Markers(), few_shot()]
+CHAT = chat_format(ChatFrame("<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n", "<|im_end|>\n"))
+FORMATS: list[StepFormat] = [Markers(), few_shot(), CHAT]
 by_format = pytest.mark.parametrize("fmt", FORMATS, ids=lambda fmt: fmt.name)
 anything = st.text(st.characters(exclude_categories=["Cs"]), max_size=80)
 FRAGMENTS = """
@@ -27,7 +29,7 @@ FRAGMENTS = """
 ```python
 |Problem: y|  |'''|(|<end_of_step>|<end_of_code>|def f():
     print(1)|\x0c|é"""
-jagged = st.lists(st.sampled_from(FRAGMENTS.split("|")), max_size=14).map("".join)
+jagged = st.lists(st.sampled_from([*FRAGMENTS.split("|"), "<|im_end|>"]), max_size=14).map("".join)
 word = st.text("abcdefgh xyz0123456789+-*/=.,%", min_size=1, max_size=24).map(str.strip).filter(bool)
 code_line = st.builds("{} = {}".format, st.sampled_from("abcxyz"), st.integers(0, 99))
 
@@ -67,12 +69,10 @@ def test_splitting_joined_steps_gives_the_steps_back(fmt: StepFormat, steps: lis
     for finish in FinishReason:
         got, final = fmt.split(text, Until.END, finish)
         assert got == steps
-        # A few-shot program has ended by printing, whatever stopped the engine; markers need the end itself.
-        assert final == (fmt.name == "few_shot" or finish is FinishReason.END)
-    assert (
-        fmt.split(text + "<end_of_code>", Until.END, FinishReason.STOP) == (steps, True)
-        or fmt.name == "few_shot"
-    )
+        # A program of numbered steps has ended by printing, whatever stopped the engine; markers need the end itself.
+        assert final == (fmt.name != "markers" or finish is FinishReason.END)
+    if fmt.name == "markers":
+        assert fmt.split(text + "<end_of_code>", Until.END, FinishReason.STOP) == (steps, True)
 
 
 @by_format
@@ -92,7 +92,7 @@ def test_a_candidate_is_exactly_one_step(fmt: StepFormat, steps: list[str]) -> N
         assert rest.startswith(consumed), "the next prompt continues exactly here"
         rest = rest[len(consumed) :]
     assert got == steps
-    assert final == (fmt.name == "few_shot")
+    assert final == (fmt.name != "markers")
 
 
 @by_format
@@ -149,6 +149,42 @@ def test_few_shot_steps(text: str, finish: FinishReason, steps: list[str], final
     assert few_shot().split(text, Until.STEP, finish) == (steps, final)
 
 
+@pytest.mark.parametrize(
+    ("text", "finish", "steps", "final"),
+    [
+        # A fence that is closed, and what a model says after it.
+        ("# Step 1: a\nx = 1\n```\nThe answer is 1.", FinishReason.LENGTH, ["# Step 1: a\nx = 1"], True),
+        ("# Step 1: a\nx = 1<|im_end|>\n<|im_start|>", FinishReason.LENGTH, ["# Step 1: a\nx = 1"], True),
+        ("```\nThat was all.", FinishReason.LENGTH, [], True),
+        ("<|im_end|>", FinishReason.END, [], True),
+        # The fence that the prompt has opened, opened again.
+        ("```python\n# Step 1: a\nx = 1", FinishReason.STEP, ["# Step 1: a\nx = 1"], False),
+        # Only few-shot solutions end where the next problem begins.
+        (
+            "# Step 1: a\n\nProblem: next",
+            FinishReason.LENGTH,
+            ["# Step 1: a\n\nProblem: next"],
+            False,
+        ),
+    ],
+)
+def test_chat_steps(text: str, finish: FinishReason, steps: list[str], final: bool) -> None:
+    assert CHAT.split(text, Until.STEP, finish) == (steps, final)
+
+
+def test_a_chat_prompt_leaves_the_turn_of_the_assistant_open() -> None:
+    prompt = CHAT.render(Prefix(problem=" What is 2 + 3? ", steps=["# Step 1: Add.\nx = 2 + 3"]))
+    assert prompt.startswith("<|im_start|>user\nSolve the math problem")
+    assert prompt.endswith(
+        "\n\nWhat is 2 + 3?<|im_end|>\n<|im_start|>assistant\n```python\n# Step 1: Add.\nx = 2 + 3\n"
+    )
+
+
+def test_examples_without_a_place_for_the_problem_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"no \{problem\}"):
+        few_shot_format("Problem: none")
+
+
 def test_markers_end_the_program() -> None:
     fmt = Markers()
     assert fmt.split("# a\nx = 1\n", Until.STEP, FinishReason.STEP) == (["# a\nx = 1"], False)
@@ -171,17 +207,12 @@ def test_worked_examples_follow_the_format_and_run(capsys: pytest.CaptureFixture
             assert step.startswith(f"# Step {number}: ")
             assert ast.parse(step).body
             assert prints(step) == (number == len(steps))
+        numbers = {
+            constant.value for constant in ast.walk(ast.parse(code)) if isinstance(constant, ast.Constant)
+        }
+        said = re.findall(
+            r"(?<!Step )\d+", "".join(line for line in code.splitlines() if line.startswith("#"))
+        )
+        assert {int(number) for number in said} <= numbers, "a comment states no result"
         exec(compile(code, "example", "exec"), {})
         assert float(capsys.readouterr().out) >= 0
-
-
-def test_the_checkpoint_chooses_the_format(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text("{}")
-    assert choose("auto", tmp_path).name == "few_shot"
-    assert choose("markers", tmp_path).name == "markers"
-    (tmp_path / "config.json").write_text(f'{{"{CONFIG_KEY}": "markers"}}')
-    assert choose("auto", tmp_path).name == "markers"
-    assert choose("few_shot", tmp_path).name == "few_shot"
-    (tmp_path / "config.json").write_text(f'{{"{CONFIG_KEY}": "haiku"}}')
-    with pytest.raises(ValueError, match="haiku"):
-        choose("auto", tmp_path)

@@ -1,0 +1,33 @@
+"""Which problems of GSM8K's training file are for what, so that nothing is reported on problems that chose it.
+
+All parts are of one shuffle, `sample(problems, seed=SEED, offset, limit)`; they do not overlap. What lies beyond
+is for training.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ratchet.problems import Problem, read_problems, sample
+
+SEED = 13
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Places in the shuffled file: so many from `offset` on."""
+
+    offset: int
+    count: int
+
+    def problems(self, file: Path, limit: int | None = None) -> list[Problem]:
+        """The first `limit` problems of it. Raises ProblemFileError."""
+        count = self.count if limit is None else min(limit, self.count)
+        return sample(read_problems(file).problems, seed=SEED, offset=self.offset, limit=count)
+
+
+CHOOSING = Slice(0, 120)
+"""Prompts and models are chosen on these."""
+CALIBRATION = Slice(120, 400)
+"""Probabilities and votes are fitted on these."""
+REPORT = Slice(520, 400)
+"""Nothing is fitted or chosen on these."""
