@@ -19,6 +19,7 @@ import orjson
 import structlog
 from pydantic import ValidationError
 
+from ratchet.contracts.calibration import AnswerCalibration, CalibrationList, CalibrationRequest
 from ratchet.contracts.policy import (
     GenerateRequest,
     GenerateResponse,
@@ -366,6 +367,14 @@ class TrainerClient(ServiceClient):
         return await self._call(
             RoundView, "POST", f"{_round_path(round_id)}/retry", RoundRetry(config=config)
         )
+
+    async def calibrate(self, request: CalibrationRequest) -> AnswerCalibration:
+        """Fit the probability of answers to searches that are over."""
+        return await self._call(AnswerCalibration, "POST", "/calibrations", request)
+
+    async def calibrations(self) -> list[AnswerCalibration]:
+        """How probable answers are, by policy and PRM; the packaged ones last."""
+        return (await self._call(CalibrationList, "GET", "/calibrations")).calibrations
 
     async def models(self) -> list[ModelView]:
         """All versions in the registry, the newest first."""

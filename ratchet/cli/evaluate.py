@@ -115,7 +115,7 @@ def evaluate(
     console = Console(stderr=True)
     comparison = comparison_of(compared, strategy, tokens, seeds, baseline, seed)
     budget = None if comparison else one_budget(tokens)
-    held = _read(spec, console)
+    held = read_problems(spec, console)
     problems = sample(held.problems, seed=seed, offset=offset, limit=limit)
     if not problems:
         raise typer.BadParameter(f"{spec} has {len(held.problems)} problems.", param_hint="--offset")
@@ -275,7 +275,7 @@ def _print_object(facts: Mapping[str, Any]) -> None:
     print(orjson.dumps(facts).decode(), flush=True)
 
 
-def _read(spec: str, console: Console) -> ProblemSet:
+def read_problems(spec: str, console: Console) -> ProblemSet:
     """The problem set; what of it is left out is said. Raises typer.BadParameter."""
     try:
         held = load(spec).require_any()

@@ -51,6 +51,8 @@ class Services:
     sandbox: SandboxClient
     model: str | None
     """Version of the policy's model, where it is known."""
+    trainer: str
+    """Its URL; empty for a search service at a given URL."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ async def reach_services(
             sandbox_url = await stack.enter_async_context(local_sandbox())
         search = await stack.enter_async_context(SearchClient(endpoint.search))
         sandbox = await stack.enter_async_context(SandboxClient(sandbox_url))
-        yield Services(search, sandbox, endpoint.model)
+        yield Services(search, sandbox, endpoint.model, endpoint.trainer or "")
 
 
 @dataclass(frozen=True)
