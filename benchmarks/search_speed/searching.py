@@ -20,7 +20,7 @@ from ratchet.store.calibrations import CalibrationStore
 from ratchet.store.engine import make_engine
 from ratchet.store.searches import SearchStore
 from services.search.search import Backends
-from services.search.worker import Worker
+from services.search.worker import POOL_SECONDS, Worker
 
 
 class ListeningPolicyClient(PolicyClient):
@@ -69,7 +69,7 @@ class Searcher:
 async def searcher(urls: StackUrls, *, policy: str, prm: str, sandbox: str) -> AsyncIterator[Searcher]:
     """A worker with the store of a running stack and these backends."""
     settings = SearchSettings(database_url=urls.database, redis_url=urls.redis)
-    engine = make_engine(urls.database)
+    engine = make_engine(urls.database, pool_seconds=POOL_SECONDS)
     events = Events(urls.redis)
     async with (
         ListeningPolicyClient(policy) as policy_client,

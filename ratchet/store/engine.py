@@ -34,13 +34,16 @@ def _dumps(value: Any) -> str:
     return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY).decode()
 
 
-def make_engine(database_url: str, pool_size: int = 10) -> AsyncEngine:
-    """An engine for a `postgresql+asyncpg://` URL. It connects when it is first used."""
+def make_engine(database_url: str, pool_size: int = 10, pool_seconds: float = CONNECT_SECONDS) -> AsyncEngine:
+    """An engine for a `postgresql+asyncpg://` URL. It connects when it is first used.
+
+    Who waits for one of its connections for more than `pool_seconds` is told that the store is not available.
+    """
     return create_async_engine(
         database_url,
         pool_size=pool_size,
         max_overflow=pool_size,
-        pool_timeout=CONNECT_SECONDS,
+        pool_timeout=pool_seconds,
         pool_recycle=1800,
         pool_pre_ping=True,
         json_serializer=_dumps,

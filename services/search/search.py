@@ -18,6 +18,7 @@ from ratchet.contracts.policy import Candidate, GenerateRequest, Prefix, Until
 from ratchet.contracts.prm import ScoreRequest
 from ratchet.contracts.search import PrmUse, SearchRequest, StrategyName, Usage
 from services.search.interpreter import Interpreter
+from services.search.right_of_way import RightOfWay
 from services.search.strategies import Strategy, Tree, strategy_of
 
 R = TypeVar("R")
@@ -71,6 +72,8 @@ class Search:
     models: dict[str, str] = field(default_factory=dict)
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     """Set from outside to end the search with what it has: a cancel, or a lost lease."""
+    right_of_way: RightOfWay = field(default_factory=RightOfWay)
+    """Shared by the searches of a worker: which of them is under way."""
     find_calibration: FindCalibration = no_calibration
     calibration: AnswerCalibration | None = None
     """Of the models that have worked on it; None as well where it was not looked up yet."""
@@ -151,7 +154,10 @@ async def _ask_policy_alike(
         until=questions[0].until,
         model=search.request.models.policy,
     )
-    response = await _ask_until_held(lambda: backends.policy.generate(request), request.model)
+    response = await search.right_of_way.ask(
+        search.request.priority,
+        lambda: _ask_until_held(lambda: backends.policy.generate(request), request.model),
+    )
     search.models["policy"] = response.model
     return [candidate for [candidate] in response.candidates]
 

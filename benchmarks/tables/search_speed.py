@@ -1,0 +1,78 @@
+"""What searches cost beside what bounds them."""
+
+from typing import Any
+
+from benchmarks.tables.documents import Below, Results, Rows, Table
+
+NANO = "search-speed-nano"
+
+
+def cost(results: Results) -> Rows:
+    """CPU-ms a node by the size of the tree."""
+    found: dict[str, Any] = results[NANO].figures["cost"]
+    sizes = list(next(iter(found.values()))["ms_a_node"])
+    [trees] = next(iter(found.values()))["ms_a_node_trees_at_once"]
+    head = [
+        "CPU-ms a node",
+        *(f"one tree of {int(size):,}" for size in sizes),
+        f"{trees} trees of 100 at once",
+    ]
+    return [
+        head,
+        *(
+            [
+                f"`{strategy}`",
+                *(f"{each['ms_a_node'][size]:.2f}" for size in sizes),
+                f"{each['ms_a_node_trees_at_once'][trees]:.2f}",
+            ]
+            for strategy, each in found.items()
+        ),
+    ]
+
+
+def engine(results: Results) -> Rows:
+    """Tokens a second through searches and by the engine alone."""
+    found = results[NANO].figures["engine"]
+    rows = [["searches", "sequences", "tokens/s through searches", "by the engine alone", "utilisation"]]
+    for name, each in found.items():
+        if isinstance(each, dict):
+            rows.append(
+                [
+                    name,
+                    f"{each['sequences']:,}",
+                    f"{each['searches']['tokens_per_second']:,.0f}",
+                    f"{each['engine']['tokens_per_second']:,.0f}",
+                    f"{each['utilisation']:.2f}",
+                ]
+            )
+    return rows
+
+
+def lock_step(results: Results) -> Rows:
+    """Searches beside the lock-step driver."""
+    found = results[NANO].figures["lock_step"]
+    rows = [["way", "tokens", "seconds", "tokens/s"]]
+    for name, label in (("lock_step", "lock step"), ("mcts", "`mcts`")):
+        each = found[name]
+        rows.append(
+            [label, f"{each['tokens']:,}", f"{each['seconds']:.1f}", f"{each['tokens_per_second']:,.0f}"]
+        )
+    return rows
+
+
+def interactive(results: Results) -> Rows:
+    """Seconds of an interactive search."""
+    found = results[NANO].figures["interactive"]
+    rows = [["an interactive search", "median, s", "p99, s"]]
+    for name, label in (("alone", "alone"), ("beside_batch", "beside a batch")):
+        each = found[name]
+        rows.append([label, f"{each['p50_seconds']:.2f}", f"{each['p99_seconds']:.2f}"])
+    return rows
+
+
+TABLES = {
+    "search-cost": Table((NANO,), cost),
+    "search-engine": Table((NANO,), engine, Below.NOTHING),
+    "search-lock-step": Table((NANO,), lock_step, Below.NOTHING),
+    "search-interactive": Table((NANO,), interactive, Below.NOTHING),
+}
