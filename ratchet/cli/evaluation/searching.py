@@ -51,7 +51,7 @@ class Services:
     sandbox: SandboxClient
     model: str | None
     """Version of the policy's model, where it is known."""
-    trainer: str
+    trainer: str = ""
     """Its URL; empty for a search service at a given URL."""
 
 
