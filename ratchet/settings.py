@@ -69,7 +69,7 @@ class StoreSettings(Settings):
 class PolicySettings(Settings):
     """The policy service."""
 
-    model: str = Field(default="small", description="Local folder, hub id, or a name: nano, small.")
+    model: str = Field(default="small", description="Local folder, hub id, or a name: nano, small, medium.")
     engine: Literal["auto", "vllm", "transformers"] = Field(
         default="auto",
         description="auto: vLLM where it is installed, otherwise transformers, as for very small models.",

@@ -25,7 +25,7 @@ def models() -> None:
 @app.command()
 def fetch(
     model: Annotated[
-        str, typer.Argument(help="A name (small), a hub id (org/name), or a local folder.")
+        str, typer.Argument(help="A name (small, medium), a hub id (org/name), or a local folder.")
     ] = "small",
     cache_dir: Annotated[
         Path | None, typer.Option(help="Where converted checkpoints are kept.", envvar="RATCHET_CACHE_DIR")

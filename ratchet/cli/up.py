@@ -32,7 +32,7 @@ def up(
         Path | None, typer.Option(help="Folder of all state. Default: $RATCHET_DATA, otherwise ./.ratchet")
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help="Model: a local folder, a hub id, or a name (small).")
+        str | None, typer.Option(help="Model: a local folder, a hub id, or a name (small, medium).")
     ] = None,
     engine: Annotated[str | None, typer.Option(help="Policy engine: auto, vllm, transformers.")] = None,
     port: Annotated[
