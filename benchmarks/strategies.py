@@ -189,7 +189,7 @@ async def compare(options: argparse.Namespace, interrupts: Interrupts) -> int:
             parameters = parameters_of(last.evaluation, options.set)
         except (ValidationError, ValueError) as error:
             raise typer.BadParameter(str(error), param_hint="--set") from None
-        services = Services(search, sandbox, base)
+        services = Services(search, sandbox, base, urls.trainer)
         outcomes = await search_grid(grid, held, parameters, services, options, console, interrupts)
         if outcomes is None:
             return EXIT_INTERRUPTED

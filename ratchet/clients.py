@@ -52,6 +52,7 @@ from ratchet.contracts.sandbox import (
 )
 from ratchet.contracts.search import EventKind, Proof, SearchEvent, SearchRequest, SearchResult, TreeView
 from ratchet.contracts.serving import HeldModel, HeldModels, LoadModel, ServeModel
+from ratchet.contracts.strategies import StrategyChoice, StrategyChoices
 from ratchet.contracts.trainer import Lineage, ModelList, ModelView
 from ratchet.service_client import UNIX_SCHEME, ServiceClient, ServiceError
 
@@ -375,6 +376,14 @@ class TrainerClient(ServiceClient):
     async def calibrations(self) -> list[AnswerCalibration]:
         """How probable answers are, by policy and PRM; the packaged ones last."""
         return (await self._call(CalibrationList, "GET", "/calibrations")).calibrations
+
+    async def keep_strategy(self, choice: StrategyChoice) -> StrategyChoice:
+        """Have searches with the strategy `auto` take this one for its policy and PRM."""
+        return await self._call(StrategyChoice, "PUT", "/strategies", choice)
+
+    async def strategies(self) -> list[StrategyChoice]:
+        """Which strategy measured best, by policy and PRM, the newest first."""
+        return (await self._call(StrategyChoices, "GET", "/strategies")).choices
 
     async def models(self) -> list[ModelView]:
         """All versions in the registry, the newest first."""

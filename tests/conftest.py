@@ -26,6 +26,8 @@ from tests.small_rounds import Rounds, running_rounds
 
 SHARED_STACKS = {
     "tests/e2e/test_search.py": "stack",
+    "tests/e2e/test_replay.py": "stack",
+    "tests/e2e/test_auto.py": "stack",
     "tests/e2e/test_bad_input.py": "stack",
     "tests/e2e/test_openapi.py": "stack",
     "tests/chaos/test_kill.py": "stack",

@@ -19,7 +19,7 @@ import typer
 from rich.console import Console
 
 from ratchet.cli.display import clean
-from ratchet.cli.evaluation.comparison import ArmOutcomes, Measured, compare, measured
+from ratchet.cli.evaluation.comparison import ArmOutcomes, Measured, best_strategy, compare, measured
 from ratchet.cli.evaluation.options import comparison_of, one_budget
 from ratchet.cli.evaluation.plan import Arm, Comparison, Plan, comparison_stem, result_name
 from ratchet.cli.evaluation.results import open_results
@@ -28,7 +28,9 @@ from ratchet.cli.evaluation.tables import arms_table, pairs_table, summary_table
 from ratchet.cli.outcomes import GradedProblem, summarise
 from ratchet.cli.session import EXIT_INTERRUPTED, EXIT_SYSTEM, Interrupts, complain, run
 from ratchet.cli.solve import search_request
+from ratchet.clients import TrainerClient
 from ratchet.contracts.search import SearchRequest, StrategyName, VerificationLevel
+from ratchet.contracts.strategies import StrategyChoice
 from ratchet.problems import ProblemFileError, ProblemSet, load, sample
 from ratchet.states import SearchState
 
@@ -105,6 +107,12 @@ def evaluate(
         Path | None,
         typer.Option(help="Result file; default results/….jsonl. With --compare: the JSON, plots beside it."),
     ] = None,
+    keep: Annotated[
+        bool,
+        typer.Option(
+            "--keep", help="With --compare: searches with the strategy auto take the best one from now on."
+        ),
+    ] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start over, even if there are results.")] = False,
     url: Annotated[str | None, typer.Option(help="A search service; otherwise the local stack.")] = None,
     data: Annotated[
@@ -115,6 +123,10 @@ def evaluate(
     console = Console(stderr=True)
     comparison = comparison_of(compared, strategy, tokens, seeds, baseline, seed)
     budget = None if comparison else one_budget(tokens)
+    if keep and (comparison is None or url is not None):
+        raise typer.BadParameter("it goes with --compare, and needs the local stack.", param_hint="--keep")
+    if keep and comparison is not None and StrategyName.AUTO in comparison.strategies:
+        raise typer.BadParameter("auto cannot stand for itself; leave it out.", param_hint="--keep")
     held = read_problems(spec, console)
     problems = sample(held.problems, seed=seed, offset=offset, limit=limit)
     if not problems:
@@ -134,7 +146,7 @@ def evaluate(
             session = _Session(plan, services, concurrency, fresh, console, interrupts)
             if comparison is None:
                 return await session.evaluate(output)
-            return await session.compare(comparison, output)
+            return await session.compare(comparison, output, keep=keep)
 
     run(command)
 
@@ -166,7 +178,7 @@ class _Session:
         _print_object(summary.model_dump(mode="json") | facts)
         return EXIT_SYSTEM if summary.failed == summary.n else 0
 
-    async def compare(self, comparison: Comparison, output: Path | None) -> int:
+    async def compare(self, comparison: Comparison, output: Path | None, *, keep: bool) -> int:
         """Several strategies and budgets; gives the exit code."""
         stem = comparison_stem(self.plan, comparison, self._model_name())
         path = output or RESULTS / f"{stem}.json"
@@ -195,11 +207,48 @@ class _Session:
             "comparisons": [pair.model_dump(mode="json") for pair in pairs],
             **self._facts(done),
         }
+        facts["best"] = best_strategy(figures)
+        if keep:
+            facts["kept"] = await self._keep(figures, done, comparison)
         facts["plots"] = self._plot(figures, path)
         facts["results"] = [str(way.results.path) for _, ways in arms for way in ways]
         _write(path, facts)
         _print_object(facts)
         return EXIT_SYSTEM if all(line.state is SearchState.FAILED for line in done) else 0
+
+    async def _keep(
+        self, figures: Sequence[Measured], done: Sequence[GradedProblem], comparison: Comparison
+    ) -> dict[str, Any]:
+        """Have searches with the strategy `auto` take the best one. Raises ServiceError, typer.BadParameter."""
+        pairs = {
+            (line.models["policy"], line.models["prm"])
+            for line in done
+            if {"policy", "prm"} <= set(line.models)
+        }
+        if len(pairs) != 1 or not self.services.trainer:
+            raise typer.BadParameter(
+                f"the answers came from {len(pairs)} pairs of policy and PRM, and a choice is of one.",
+                param_hint="--keep",
+            )
+        [(policy, prm)] = pairs
+        best = best_strategy(figures)
+        of_best = [arm for arm in figures if arm.strategy is best]
+        choice = StrategyChoice(
+            policy=policy,
+            prm=prm,
+            strategy=best,
+            accuracy=sum(arm.accuracy for arm in of_best) / len(of_best),
+            n=len(self.plan.problems),
+            tokens=[arm.tokens for arm in of_best],
+            compared=list(comparison.strategies),
+            source=f"{self.plan.held.name}, {len(self.plan.problems)} problems"[:1000],
+        )
+        async with TrainerClient(self.services.trainer) as trainer:
+            kept = await trainer.keep_strategy(choice)
+        self.console.print(
+            f"auto takes {best} for {clean(policy)} with {clean(prm)}.", markup=False, highlight=False
+        )
+        return kept.model_dump(mode="json")
 
     def _way(self, request: SearchRequest, arm: Arm, files: contextlib.ExitStack) -> Way:
         path = RESULTS / self._result_name(request)

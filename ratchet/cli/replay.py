@@ -6,6 +6,7 @@ checked is that the strategy asks for the same tasks, grows the same tree, and t
 
 import asyncio
 from collections.abc import Iterator, Mapping
+from http import HTTPStatus
 from pathlib import Path
 from typing import Annotated
 
@@ -17,11 +18,13 @@ from rich.text import Text
 
 from ratchet.cli.display import TreeDisplay, clean, tree_lines
 from ratchet.cli.session import Interrupts, connected, run
-from ratchet.clients import SearchClient
+from ratchet.clients import SearchClient, ServiceError
 from ratchet.contracts.replay import Replay, ReplayedTask
 from ratchet.contracts.search import NodeView, SearchResult, TreeView
 
 EXIT_DIFFERS = 1
+WRONG_SEARCH = (HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT, HTTPStatus.UNPROCESSABLE_ENTITY)
+"""No id, unknown, without a journal, or not over yet."""
 FINAL_TREE_LINES = 40
 
 
@@ -46,7 +49,12 @@ def replay(
             connected(url=url, data=data, model=None, console=Console(stderr=True)) as endpoint,
             SearchClient(endpoint.search) as client,
         ):
-            found = await client.replay(search)
+            try:
+                found = await client.replay(search)
+            except ServiceError as error:
+                if error.status in WRONG_SEARCH:
+                    raise typer.BadParameter(clean(str(error)), param_hint="ID") from None
+                raise
             result, tree = await client.get(search), await client.tree(search)
         if json:
             print(orjson.dumps(found.model_dump(mode="json")).decode(), flush=True)

@@ -29,6 +29,8 @@ class StrategyName(StrEnum):
     """Level by level in subtrees that do not compete; the best candidate of each is kept."""
     REBASE = "rebase"
     """Level by level; draws are allotted by the softmax of the scores."""
+    AUTO = "auto"
+    """What measured best for the models that answer, mcts where nothing was measured; the result says which it was."""
 
 
 class Priority(StrEnum):

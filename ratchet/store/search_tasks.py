@@ -13,7 +13,10 @@ from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from ratchet.contracts.search import SearchRequest
 from ratchet.store import tables as t
+from ratchet.store.nodes import NodeRecord, read_trees
+from ratchet.store.search_requests import read_request
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,18 @@ class TaskRecord:
     """Of the trajectory that stands; None where it gave no answer."""
 
 
+@dataclass(frozen=True, slots=True)
+class SearchJournal:
+    """What a search has written down of itself."""
+
+    request: SearchRequest
+    """Without the reference answer."""
+    nodes: list[NodeRecord]
+    """Parents before children."""
+    tasks: list[TaskRecord]
+    """In the order in which the strategy was told of them."""
+
+
 async def write_tasks(connection: AsyncConnection, search_id: UUID, tasks: Sequence[TaskRecord]) -> None:
     """Store tasks; one that is there already stays."""
     if tasks:
@@ -57,8 +72,22 @@ async def write_tasks(connection: AsyncConnection, search_id: UUID, tasks: Seque
         await connection.execute(insert(t.search_tasks).on_conflict_do_nothing(), rows)
 
 
-async def read_tasks(connection: AsyncConnection, search_id: UUID) -> list[TaskRecord]:
-    """All tasks in the order in which the strategy was told of them."""
+async def read_journal(connection: AsyncConnection, search_id: UUID) -> SearchJournal | None:
+    """All that was journalled of a search; None: unknown."""
+    row = (
+        await connection.execute(
+            select(t.searches, t.problems.c.text.label("problem"))
+            .join(t.problems, t.problems.c.id == t.searches.c.problem_id)
+            .where(t.searches.c.id == search_id)
+        )
+    ).one_or_none()
+    if row is None:
+        return None
+    nodes = (await read_trees(connection, [search_id]))[search_id]
+    return SearchJournal(read_request(row, row.problem), nodes, await _read_tasks(connection, search_id))
+
+
+async def _read_tasks(connection: AsyncConnection, search_id: UUID) -> list[TaskRecord]:
     rows = await connection.execute(
         select(t.search_tasks)
         .where(t.search_tasks.c.search_id == search_id)

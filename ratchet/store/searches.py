@@ -17,7 +17,15 @@ from uuid import UUID
 from sqlalchemy import Row, and_, exists, func, or_, select, text, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from ratchet.contracts.search import Priority, SearchPage, SearchRequest, SearchResult, TreeView, Usage
+from ratchet.contracts.search import (
+    Priority,
+    SearchPage,
+    SearchRequest,
+    SearchResult,
+    StrategyName,
+    TreeView,
+    Usage,
+)
 from ratchet.states import (
     SEARCH_TRANSITIONS,
     IllegalTransitionError,
@@ -31,7 +39,8 @@ from ratchet.store.ids import new_id
 from ratchet.store.nodes import NodeRecord, read_trees, write_nodes
 from ratchet.store.search_requests import insert_searches, read_request, request_sha256
 from ratchet.store.search_results import SearchOutcome, insert_solution, read_page, read_result
-from ratchet.store.search_tasks import TaskRecord, read_tasks, write_tasks
+from ratchet.store.search_tasks import SearchJournal, TaskRecord, read_journal, write_tasks
+from ratchet.store.strategy_choices import UNMEASURED, read_choice
 from ratchet.store.text import replace_unstorable
 
 
@@ -70,18 +79,6 @@ class Waiting:
     id: UUID
     fence: int
     priority: Priority
-
-
-@dataclass(frozen=True, slots=True)
-class SearchJournal:
-    """What a search has written down of itself."""
-
-    request: SearchRequest
-    """Without the reference answer."""
-    nodes: list[NodeRecord]
-    """Parents before children."""
-    tasks: list[TaskRecord]
-    """In the order in which the strategy was told of them."""
 
 
 class SearchStore:
@@ -179,6 +176,18 @@ class SearchStore:
             ).scalar_one_or_none()
 
     @retried
+    async def choose_strategy(self, claim: Claim, models: tuple[str, str] | None) -> StrategyName:
+        """What stands for `auto` in this search from now on, with this policy and PRM. Raises LeaseLostError."""
+        async with transaction(self._engine) as connection:
+            await _require_lease(connection, claim)
+            choice = None if models is None else await read_choice(connection, *models)
+            strategy = UNMEASURED if choice is None else choice.strategy
+            await connection.execute(
+                t.searches.update().where(t.searches.c.id == claim.id).values(strategy=strategy)
+            )
+        return strategy
+
+    @retried
     async def renew(self, claim: Claim, lease_seconds: float) -> bool:
         """Extend the lease. Returns whether a caller asked to cancel. Raises LeaseLostError."""
         async with transaction(self._engine) as connection:
@@ -243,19 +252,7 @@ class SearchStore:
     async def load_journal(self, search_id: UUID) -> SearchJournal | None:
         """The request with all that was journalled of the search; None: unknown."""
         async with transaction(self._engine) as connection:
-            row = (
-                await connection.execute(
-                    select(t.searches, t.problems.c.text.label("problem"))
-                    .join(t.problems, t.problems.c.id == t.searches.c.problem_id)
-                    .where(t.searches.c.id == search_id)
-                )
-            ).one_or_none()
-            if row is None:
-                return None
-            nodes = (await read_trees(connection, [search_id]))[search_id]
-            return SearchJournal(
-                read_request(row, row.problem), nodes, await read_tasks(connection, search_id)
-            )
+            return await read_journal(connection, search_id)
 
     @retried
     async def finish(self, claim: Claim, state: SearchState, outcome: SearchOutcome) -> None:

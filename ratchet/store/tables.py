@@ -279,6 +279,16 @@ evaluations = Table(
     _created_at(),
 )
 
+strategy_choices = Table(
+    "strategy_choices",
+    metadata,
+    Column("policy", Text, primary_key=True),
+    Column("prm", Text, primary_key=True),
+    # No foreign keys, as of calibrations.
+    Column("choice", JSONB, nullable=False),
+    _created_at(),
+)
+
 calibrations = Table(
     "calibrations",
     metadata,

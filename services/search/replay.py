@@ -6,7 +6,8 @@ told then. What policy, sandbox and PRM answered is taken from the journal and n
 same again is not claimed. What a lost worker had in flight is lost here too.
 
 Limits: a step that several tasks found has the score that the earliest of them saw, also where a later one was told first. A
-task that was in flight at the end left nothing to be compared with.
+task that was in flight at the end left nothing to be compared with. A step that was no text (NUL, half a surrogate pair), and
+one that another version of Python parsed, has another id now, so that the trees differ there.
 """
 
 import math
@@ -87,16 +88,16 @@ class _Again:
         while self.tree.asked < record.asked:
             self._ask(self.tree.asked)
         before, visits = set(self.tree.nodes), self.tree.root.visits
-        rollout = Rollout(
-            self.under_way.pop(record.number), tuple(self._path(record, end) for end in record.ends)
-        )
-        strategy_of(self.request, record.prm).tell(self.tree, rollout)
+        task = self.under_way.pop(record.number, None)
+        if task is not None:
+            rollout = Rollout(task, tuple(self._path(record, end) for end in record.ends))
+            strategy_of(self.request, record.prm).tell(self.tree, rollout)
         return ReplayedTask(
             number=record.number,
             asked=record.asked,
             node=record.node,
             draw=record.draw.lower(),
-            same=self.same[record.number],
+            same=self.same.get(record.number, False),
             made=[node for node in self.tree.nodes if node not in before],
             end=self._end(record) if self.tree.root.visits > visits else None,
             value=record.value,
@@ -118,7 +119,12 @@ class _Again:
                 end_task(self.tree, task)
                 self.tree.nodes[task.node].expansions -= 1
             self.tree.asked = number
-            task = start_task(self.tree, self.tree.nodes[record.node], Draw[record.draw])
+            start = self.tree.nodes.get(record.node)
+            if start is None:
+                # The trees are no longer the same; what began here cannot be told.
+                self.tree.asked = number + 1
+                return
+            task = start_task(self.tree, start, Draw[record.draw])
         self.under_way[number] = task
 
     def _path(self, record: TaskRecord, end: PathEnd) -> tuple[ExecutedStep, ...]:

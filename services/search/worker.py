@@ -13,7 +13,7 @@ import socket
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
@@ -27,7 +27,7 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, w
 
 from ratchet.clients import PolicyClient, PrmClient, SandboxClient, SandboxFailedError, ServiceError
 from ratchet.contracts.calibration import AnswerCalibration
-from ratchet.contracts.search import EventKind, Priority
+from ratchet.contracts.search import EventKind, Priority, StrategyName
 from ratchet.events import Event, Events, answer_event, end_event, node_event
 from ratchet.settings import SearchSettings, load
 from ratchet.states import SEARCH_TRANSITIONS, SearchState, is_end
@@ -38,8 +38,10 @@ from ratchet.store.search_results import SearchOutcome
 from ratchet.store.search_tasks import TaskRecord
 from ratchet.store.searches import Claim, LeaseLostError, SearchStore
 from ratchet.telemetry import configure_logging
+from services.search.answering_models import models_of
 from services.search.consumer import Consumer
 from services.search.interpreter import Interpreter
+from services.search.right_of_way import RightOfWay
 from services.search.run import grow
 from services.search.search import Backends, Search
 from services.search.step_memory import StepMemory
@@ -56,6 +58,8 @@ STORE_SECONDS = 120.0
 """A store that restarts is back within this time."""
 CALIBRATION_SECONDS = 30.0
 """How long a worker believes what it has read of a calibration, or that there is none."""
+POOL_SECONDS = 60.0
+"""A worker's searches, hundreds perhaps, share a few connections to the store: one that waits its turn is no outage."""
 BEAT_SECONDS = 5.0
 """Between two touches of the ready file."""
 ORDINALS_PER_TASK = 10_000
@@ -226,6 +230,7 @@ class Worker:
     events: Events
     backends: Backends
     memory: StepMemory = field(default_factory=StepMemory)
+    right_of_way: RightOfWay = field(default_factory=RightOfWay)
     _calibrations: dict[tuple[str, str], tuple[float, AnswerCalibration | None]] = field(default_factory=dict)
     """By policy and PRM: when it was read, and what."""
 
@@ -239,9 +244,16 @@ class Worker:
             return
         with structlog.contextvars.bound_contextvars(search=str(search_id), attempt=claim.attempt):
             try:
-                await self._work_or_give_back(claim, cancelled)
+                await self._work_or_give_back(await self._with_strategy(claim), cancelled)
             except* LeaseLostError:
                 log.warning("lease lost; another worker has this search")
+
+    async def _with_strategy(self, claim: Claim) -> Claim:
+        """The claim, with the strategy that stands for `auto`; it is written down, so that the next worker has the same."""
+        if claim.request.strategy is not StrategyName.AUTO:
+            return claim
+        chosen = await self.store.choose_strategy(claim, await models_of(claim.request, self.backends))
+        return replace(claim, request=claim.request.model_copy(update={"strategy": chosen}))
 
     async def _work_or_give_back(self, claim: Claim, cancelled: asyncio.Event) -> None:
         try:
@@ -295,6 +307,7 @@ class Worker:
             interpreter=Interpreter(self.backends.sandbox, claim.request.seed, self.memory),
             usage=claim.usage.model_copy(deep=True),
             stop=cancelled,
+            right_of_way=self.right_of_way,
             find_calibration=self.find_calibration,
         )
 
@@ -304,7 +317,8 @@ class Worker:
         """Grow until an end, then verify. A backend that stays away or refuses ends the search with what it has."""
         try:
             async with search.interpreter:
-                reason = await grow(search, self.backends, journal, deadline)
+                with self.right_of_way.under_way(claim.request.priority):
+                    reason = await grow(search, self.backends, journal, deadline)
         except (ServiceError, SandboxFailedError) as error:
             log.warning("a backend failed", error=str(error))
             reason = f"stopped early: {error}"
@@ -366,7 +380,7 @@ async def _keep_touching(file: Path) -> None:
 
 async def main(settings: SearchSettings) -> None:
     """Run the worker until SIGTERM or SIGINT."""
-    engine: AsyncEngine = make_engine(settings.database_url)
+    engine: AsyncEngine = make_engine(settings.database_url, pool_seconds=POOL_SECONDS)
     events = Events(settings.redis_url)
     name = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
     async with (

@@ -18,9 +18,10 @@ from ratchet.store.engine import StoreUnavailableError, make_engine, ready
 from ratchet.store.registry import Registry
 from ratchet.store.round_searches import RoundSearchStore
 from ratchet.store.rounds import RoundStore
+from ratchet.store.strategy_choices import StrategyChoiceStore
 from ratchet.web.app import create_app
 from ratchet.web.unavailable import answer_unavailable
-from services.trainer import calibration_routes, model_routes, round_routes
+from services.trainer import calibration_routes, model_routes, round_routes, strategy_routes
 from services.trainer.machine import Machine
 from services.trainer.promotion import keep_serving
 
@@ -77,8 +78,10 @@ def build_app(settings: TrainerSettings) -> FastAPI:
     answer_unavailable(app)
     app.state.registry, app.state.rounds, app.state.services = registry, rounds, {}
     app.state.calibrations = calibrations
+    app.state.strategy_choices = StrategyChoiceStore(engine)
     app.include_router(model_routes.router)
     app.include_router(calibration_routes.router)
+    app.include_router(strategy_routes.router)
     app.include_router(round_routes.router)
     return app
 

@@ -11,6 +11,7 @@ from typing import TypeVar
 import httpx
 import pytest
 
+from ratchet.contracts.replay import Replay
 from ratchet.contracts.search import SearchResult
 from ratchet.stack.supervisor import ChildState
 from ratchet.states import SEARCH_TRANSITIONS, SearchState, is_end
@@ -87,3 +88,11 @@ async def test_a_killed_part_is_started_again_and_the_search_ends(stack: Running
     )
     steps = Counter((node["parent"], node["text"], node["status"]) for node in nodes)
     assert max(steps.values()) == 1, "no step is there twice"
+
+    async def run_again() -> Replay:
+        response = await stack.http.get(f"/search/{search_id}/replay")
+        assert response.status_code == 200, response.text
+        return Replay.model_validate(response.json())
+
+    again = await patiently(run_again)
+    assert again.holds, again.differing_nodes

@@ -14,9 +14,10 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
 from ratchet.contracts.search import SearchRequest, SearchResult
+from ratchet.contracts.strategies import StrategyChoice
 from ratchet.states import SEARCH_TRANSITIONS, SearchState, is_end
 
-MODEL = "double@0"
+MODEL, PRM = "double@0", "prm1-likelihood@double@0"
 
 
 class Searches:
@@ -26,6 +27,7 @@ class Searches:
         self.requests: list[SearchRequest] = []
         self.results: list[SearchResult] = []
         self.cancelled: list[int] = []
+        self.choices: list[StrategyChoice] = []
 
 
 def result(number: int, request: SearchRequest) -> SearchResult:
@@ -62,7 +64,7 @@ def result(number: int, request: SearchRequest) -> SearchResult:
             if answered
             else None,
             "usage": {"policy": {"calls": 2, "tokens": 120, "seconds": 1.5}, "wall_seconds": 2.0},
-            "models": {"policy": MODEL},
+            "models": {"policy": MODEL, "prm": PRM},
             "reason": "out of luck" if word == "fail" else None,
             "created_at": datetime.now(UTC),
         }
@@ -147,6 +149,11 @@ def search_double() -> tuple[FastAPI, Searches]:
             for place, answer in enumerate(ends)
         ]
         return {"search": search, "nodes": [node(1, None, visits=4), *nodes]}
+
+    @app.put("/strategies")
+    async def keep(choice: StrategyChoice) -> StrategyChoice:
+        searches.choices.append(choice)
+        return choice
 
     @app.post("/grade")
     async def grade(request: Request) -> Response:

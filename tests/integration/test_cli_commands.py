@@ -19,7 +19,7 @@ from ratchet.stack.config import StackUrls
 from ratchet.stack.data_folder import running_stack
 from tests.cli_process import ENVIRONMENT, ratchet
 from tests.http_double import serving
-from tests.integration.search_double import MODEL, Searches, search_double
+from tests.integration.search_double import MODEL, PRM, Searches, search_double
 
 Double = tuple[str, Searches]
 
@@ -89,6 +89,9 @@ def test_solve_sends_what_the_options_say(double: Double) -> None:
         (["eval", "/nowhere.jsonl", "--tokens", "300,600"], "--compare"),
         (["eval", "/nowhere.jsonl", "--seeds", "0,1"], "--compare"),
         (["eval", "/nowhere.jsonl", "--baseline", "mcts"], "--compare"),
+        (["eval", "/nowhere.jsonl", "--keep"], "--compare"),
+        (["eval", "/nowhere.jsonl", "--compare", "mcts", "--keep", "--url", "http://127.0.0.1:9"], "--keep"),
+        (["eval", "/nowhere.jsonl", "--compare", "mcts,auto", "--keep"], "--keep"),
         (["eval", "/nowhere.jsonl", "--compare", "mcts,magic"], "'magic' is no strategy"),
         (["eval", "/nowhere.jsonl", "--compare", ""], "no strategy"),
         (["eval", "/nowhere.jsonl", "--compare", "mcts,mcts"], "twice"),
@@ -278,8 +281,14 @@ def test_eval_compares_strategies_at_budgets_and_goes_on_from_single_runs(
 
     again = ratchet(*command, cwd=tmp_path)
     assert (again.stdout, len(searches.requests)) == (done.stdout, 36)
-    more = ratchet(*command, "--baseline", "greedy", "--output", "new/of.json", cwd=tmp_path)
+    assert not searches.choices
+    more = ratchet(*command, "--baseline", "greedy", "--keep", "--output", "new/of.json", cwd=tmp_path)
     assert more.returncode == 0, more.stderr
+    [kept_choice] = searches.choices
+    # All are right equally often, and of equals the first counts.
+    assert (kept_choice.policy, kept_choice.prm, kept_choice.strategy) == (MODEL, PRM, "greedy")
+    assert (kept_choice.n, kept_choice.tokens, kept_choice.accuracy) == (4, [600], 0.25)
+    assert kept_choice.compared == ["greedy", "best_of_n", "mcts"]
     assert json.loads((tmp_path / "new" / "of.json").read_text())["baseline"] == "greedy"
     assert (tmp_path / "new" / "of.svg").exists()
 

@@ -39,6 +39,8 @@ def strategy_of(request: SearchRequest, prm: str | None) -> Strategy:
             return Dvts(*_level_wise(parameters))
         case StrategyName.REBASE:
             return Rebase(*_level_wise(parameters))
+        case StrategyName.AUTO:
+            raise ValueError("auto stands for another strategy, which is chosen before a search begins")
 
 
 def _level_wise(parameters: StrategyParameters) -> tuple[int, int, int, int]:
