@@ -116,7 +116,8 @@ class StrategyParameters(Contract):
         default=4,
         ge=1,
         le=64,
-        description="Rollouts of one search under way at once; keep it small for mcts.",
+        description="Tasks of one search under way at once; keep it small for mcts. best_of_n and majority without "
+        "`early_stop` draw as wide as their budget.",
     )
     batch_rollouts: bool = Field(
         default=False,

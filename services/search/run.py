@@ -10,11 +10,14 @@ import time
 from collections.abc import Sequence
 from typing import Protocol
 
+from ratchet.contracts.search import SearchRequest, StrategyName
 from services.search.early_stop import EarlyStop
 from services.search.rollouts import roll_out
 from services.search.search import Backends, Search
 from services.search.strategies import Node, Rollout, Strategy, Task, Tree
 
+WIDEST = 64
+"""Independent trajectories of one search at once."""
 FIRST_GUESS_TOKENS = 120
 """Tokens reserved for a task before the first one has ended."""
 
@@ -39,7 +42,7 @@ async def grow(search: Search, backends: Backends, journal: Journal, deadline: f
     running: set[asyncio.Task[Rollout]] = set()
     stopped = asyncio.create_task(search.stop.wait())
     reserve = _Reserve()
-    early_stop = EarlyStop(search)
+    early_stop, width = EarlyStop(search), most_in_flight(request)
     try:
         while True:
             # The PRM that scores may have changed.
@@ -48,7 +51,7 @@ async def grow(search: Search, backends: Backends, journal: Journal, deadline: f
             reason = _reason_to_end(search, early_stop, deadline)
             while (
                 reason is None
-                and len(running) < request.parameters.in_flight
+                and len(running) < width
                 and search.usage.policy.tokens + reserve.expected(len(running)) < request.budget.tokens
                 and (task := strategy.ask(search.tree)) is not None
             ):
@@ -79,6 +82,16 @@ def _record(search: Search, strategy: Strategy, rollout: Rollout, journal: Journ
     search.usage.nodes = len(search.tree.nodes) - 1
     search.usage.rollouts = search.tree.root.visits
     journal.note([search.tree.nodes[node] for node in changed])
+
+
+def most_in_flight(request: SearchRequest) -> int:
+    """Tasks of a search that may be under way at once.
+
+    Trajectories that neither learn from one another nor may be spared are drawn as wide as the budget pays for.
+    """
+    in_flight, early_stop = request.parameters.in_flight, request.parameters.early_stop
+    independent = request.strategy in (StrategyName.MAJORITY, StrategyName.BEST_OF_N)
+    return max(in_flight, WIDEST) if independent and not early_stop else in_flight
 
 
 class _Reserve:

@@ -42,7 +42,7 @@ from services.search.answering_models import models_of
 from services.search.consumer import Consumer
 from services.search.interpreter import Interpreter
 from services.search.right_of_way import RightOfWay
-from services.search.run import grow
+from services.search.run import grow, most_in_flight
 from services.search.search import Backends, Search
 from services.search.step_memory import StepMemory
 from services.search.strategies import Node, Rollout, Task, Tree
@@ -302,7 +302,7 @@ class Worker:
             tree=tree_of(
                 await self.store.load_nodes(claim.id),
                 # Each worker before this one lost at most what it had in flight.
-                lost=(claim.fence - 1) * claim.request.parameters.in_flight,
+                lost=(claim.fence - 1) * most_in_flight(claim.request),
             ),
             interpreter=Interpreter(self.backends.sandbox, claim.request.seed, self.memory),
             usage=claim.usage.model_copy(deep=True),
