@@ -19,7 +19,7 @@ JOBS     ?= 2
 PARALLEL  = --numprocesses $(JOBS) --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help env dev demo up eval rounds nano attack bench-sandbox bench-search bench-strategies bench-prompts soak compose-test test test-all tables lint format clean
+.PHONY: help env dev demo up eval rounds nano attack bench-sandbox bench-search bench-strategies bench-prompts bench-votes bench-verified soak compose-test test test-all tables lint format clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -70,6 +70,14 @@ bench-strategies: $(READY) ## Tree search against best-of-N at equal tokens: [RU
 
 bench-search: $(READY) ## Speed of searches beside the engine and a lock-step driver: [MODEL=nano] [PROBLEMS=] [ARGS="--parts cost"]
 	@$(BIN)/python -m benchmarks.search_speed $(if $(MODEL),--model "$(MODEL)") $(if $(PROBLEMS),--problems "$(PROBLEMS)") $(ARGS)
+
+bench-votes: $(READY) ## Which vote finds the right answer? Counted on stored trees: RUNS="results/rounds/nano-seed2 …"
+	@test -n "$(RUNS)" || { echo "make bench-votes needs data folders of rounds: RUNS=results/rounds/nano-seed2" >&2; exit 2; }
+	@$(BIN)/python -m benchmarks.votes $(RUNS)
+
+bench-verified: $(READY) ## Is what is called verified right? [MODEL=small] [LIMIT=200] [DATA=hub:gsm8k] [SEED=] [ARGS="--fit 200"]
+	@$(BIN)/python -m benchmarks.verified "$(or $(DATA),hub:gsm8k)" --model "$(or $(MODEL),small)" \
+	    --data results/verified/$(or $(MODEL),small) $(if $(LIMIT),--limit $(LIMIT)) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 soak: $(READY) ## Does the sandbox leak under random load, floods and kills? [ARGS="--minutes 10"]
 	@$(BIN)/python -m benchmarks.sandbox_soak $(ARGS)
