@@ -58,7 +58,10 @@ def _figure(arms: Sequence[Measured], title: str) -> Figure:
         else:
             axes.vlines(tokens, low, high, color=colour, linewidth=1.2, alpha=0.7)
     axes.set_xscale("log")
-    ticks = sorted({arm.tokens for arm in arms})
+    # Greedy spends its budget on nothing; it stands where its tokens are.
+    ticks = sorted(
+        {round(arm.tokens_per_search) if arm.strategy is StrategyName.GREEDY else arm.tokens for arm in arms}
+    )
     axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
     axes.xaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0f} %")

@@ -80,4 +80,4 @@ def _by_budget(title: str, columns: Sequence[str]) -> Table:
 
 def _interval(edges: tuple[float, float], *, signed: bool = False) -> str:
     low, high = (100 * edge for edge in edges)
-    return f"{low:+.1f} to {high:+.1f}" if signed else f"{low:.1f} to {high:.1f}"
+    return f"{low:+.1f} to {high:+.1f}" if signed else f"{low:.1f}–{high:.1f}"
