@@ -49,7 +49,8 @@ def test_with_one_seed_the_paired_test_is_mcnemars() -> None:
     one = arm(StrategyName.MCTS, 300, outcomes("1111100010"))
     other = arm(StrategyName.BEST_OF_N, 300, outcomes("1000011000"))
     pair = paired(one, other)
-    assert (pair.n, pair.better, pair.worse, pair.difference) == (10, 5, 2, pytest.approx(0.3))
+    assert (pair.n, pair.better, pair.worse) == (10, 5, 2)
+    assert pair.difference == pytest.approx(0.3)
     assert pair.p == pytest.approx(mcnemar(5, 2))
     assert pair.ci95[0] < 0.3 < pair.ci95[1]
 
