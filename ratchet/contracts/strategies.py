@@ -1,5 +1,7 @@
 """Which strategy measured best for a policy with its PRM: what a search with the strategy `auto` takes."""
 
+from typing import Annotated
+
 from pydantic import Field, field_validator
 
 from ratchet.contracts.base import Contract, Text
@@ -14,8 +16,10 @@ class StrategyChoice(Contract):
     prm: ModelVersion
     strategy: StrategyName = Field(description="Any but `auto`.")
     accuracy: float = Field(ge=0, le=1, description="Of this strategy, the mean over its budgets.")
-    n: int = Field(ge=1, description="Problems.")
-    tokens: list[int] = Field(min_length=1, max_length=100, description="Budgets at which it was measured.")
+    n: int = Field(ge=1, le=10_000_000, description="Problems.")
+    tokens: list[Annotated[int, Field(ge=1, le=10_000_000)]] = Field(
+        min_length=1, max_length=100, description="Budgets at which it was measured."
+    )
     compared: list[StrategyName] = Field(
         min_length=1, max_length=100, description="What it was the best of, itself among them."
     )
