@@ -9,8 +9,8 @@ alike. Tokens are counted by vLLM, whatever optillm says.
 Ratchet then searches the same problems with as many tokens a problem as each approach took (`mcts`, its default), where two
 took about the same once for both, and answers greedily once.
 
-`python -m benchmarks.optillm_peer FILE --folder FOLDER [--limit 50]`; the folder gets the environment, logs and the stack's
-data. The last line is JSON.
+`python -m benchmarks.optillm_peer gsm8k_train.jsonl --folder FOLDER [--limit 50]`: problems on which nothing was chosen or
+fitted (`slices.py`). The folder gets the environment, logs and the stack's data. The last line is JSON.
 
 Limits: an answer in words is read as its last number, after `boxed` or "answer is" where they stand. One run each; the model's
 chat template, one prompt. What the model wrote for `executecode` can read files and reach the network.
@@ -31,11 +31,12 @@ from typing import Any
 
 import httpx
 
+from benchmarks.slices import REPORT
 from ratchet.clients import SandboxClient, SearchClient
 from ratchet.contracts.search import SearchRequest
 from ratchet.models.checkpoint import ResolvedModel
 from ratchet.models.sources import resolve
-from ratchet.problems import Problem, load
+from ratchet.problems import Problem
 from ratchet.settings import PolicySettings
 from ratchet.solutions.answers import numeric_value, same_answer
 from ratchet.stack.config import StackConfig
@@ -76,7 +77,7 @@ def install(folder: Path) -> Path:
         subprocess.run([sys.executable, "-m", "venv", str(folder / "optillm")], check=True)
         subprocess.run([*pip, *NEEDED], check=True)
         subprocess.run([*pip, "--no-deps", OPTILLM], check=True)
-    return programs
+    return programs.resolve()
 
 
 @contextlib.asynccontextmanager
@@ -275,7 +276,7 @@ async def measure(options: argparse.Namespace) -> dict[str, Any]:
     """optillm first, then Ratchet with as many tokens."""
     options.folder.mkdir(parents=True, exist_ok=True)
     options.folder = options.folder.resolve()
-    problems = load(str(options.problems)).require_any().problems[: options.limit]
+    problems = REPORT.problems(options.problems, options.limit)
     theirs = await measure_optillm(problems, options)
     ours = await measure_ratchet(
         problems, distinct([each["tokens_a_problem"] for each in theirs if each["way"] != "none"]), options
@@ -284,7 +285,7 @@ async def measure(options: argparse.Namespace) -> dict[str, Any]:
         "benchmark": "optillm_peer",
         "model": options.model,
         "peer": OPTILLM,
-        "problems": Path(options.problems).name,
+        "problems": options.problems.name,
         "n": len(problems),
         "max_tokens": options.max_tokens,
         "at_once": options.at_once,
@@ -299,7 +300,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("problems", help="a problem set with numbers as answers, as `ratchet eval` takes it")
+    parser.add_argument("problems", type=Path, help="GSM8K's training file")
     parser.add_argument("--folder", type=Path, required=True, help="for the environment, logs and data")
     parser.add_argument("--model", default="small")
     parser.add_argument("--limit", type=int, default=50, help="so many of the problems")

@@ -30,12 +30,13 @@ async def measure_interactive(
     url: str, problems: Sequence[Problem], tokens: int, seed: int, count: int
 ) -> dict[str, Any]:
     """Seconds of `count` searches, alone and beside the batch."""
-    async with SearchClient(url) as client:
+    # The batch holds a connection for each of its searches.
+    async with SearchClient(url) as client, SearchClient(url, max_connections=1024) as batch_client:
         chosen = [problems[number % len(problems)] for number in range(count)]
         # The first one pays for connections and for what the services do at first use.
         await _ask_one_after_another(client, chosen[:1], seed + 1)
         alone = await _ask_one_after_another(client, chosen, seed)
-        async with _batch(client, problems, tokens, seed):
+        async with _batch(batch_client, problems, tokens, seed):
             await asyncio.sleep(SETTLE_SECONDS)
             beside = await _ask_one_after_another(client, chosen, seed)
     found = {"n": count, "alone": _quantiles(alone), "beside_batch": _quantiles(beside)}
