@@ -1,14 +1,15 @@
 """Is what is called verified right? Calibrates a model on some development problems, and counts on others.
 
 `python -m benchmarks.verified DATA --data FOLDER [--model small] [--fit 200] [--limit 200] [--offset 0] [--tokens 1000]`:
-problems from `--offset` on of the set, shuffled with `--seed`. The first `--fit` of them calibrate the model (`ratchet calibrate`),
-the next `--limit` are searched with it as a person's problems are (`ratchet eval`, early stop and all); no search knows a
-reference answer. Both go on where they were broken off. The last line is a JSON object: of how many answers it is said that they
-are solved and verified at the default, how many of these are right, the calibration error of all stated probabilities, and the
-same for `before`: the level `agreement` alone, on the same searches.
+problems from `--offset` on of the set, shuffled with `--seed`. The first `--fit` of them calibrate the model
+(`ratchet calibrate`), the next `--limit` are searched with it as a person's problems are (`ratchet eval`, early stop and all);
+no search knows a reference answer. Both go on where they were broken off. The last line is a JSON object: of how many answers
+it is said that they are solved and verified at the default, how many of these are right, the calibration error of all stated
+probabilities, and the same for `before`: the level `agreement` alone, on the same searches.
 
-With `--stored FILE` no search is run: trees that `python -m benchmarks.stored_trees` has written are split in the same way, in
-their order. The answers are those of the vote, the levels those that the searches gave to the same answers.
+With `--stored FIT.jsonl REPORT.jsonl` no search is run: the trees of searches that are over (`python -m
+benchmarks.stored_trees`) take their place. As the vote chooses the answer, and the calibration only says how probable it is,
+the answers and their levels are those of the searches.
 """
 
 import argparse
@@ -153,7 +154,9 @@ def main() -> None:
     parser.add_argument(
         "--data", type=Path, default=Path("results/verified"), help="data folder of the stack"
     )
-    parser.add_argument("--stored", type=Path, help="count these stored trees instead")
+    parser.add_argument(
+        "--stored", type=Path, nargs=2, metavar=("FIT", "REPORT"), help="count these stored trees instead"
+    )
     parser.add_argument("--model", default="small")
     parser.add_argument("--fit", type=int, default=200, help="so many problems calibrate")
     parser.add_argument("--limit", type=int, default=200, help="so many others are counted")
@@ -163,23 +166,17 @@ def main() -> None:
     parser.add_argument("--at-once", type=int, default=8, help="searches under way at once")
     options = parser.parse_args()
     if options.stored is None and options.problems is None:
-        parser.error("say which problems, or --stored FILE")
+        parser.error("say which problems, or --stored FIT REPORT")
     if options.stored is not None:
-        trees = load_trees([options.stored])
-        end = options.fit + options.limit
-        answers, least = answers_of_trees(trees[: options.fit], trees[options.fit : end])
+        fit, counted = (load_trees([file]) for file in options.stored)
+        answers, least = answers_of_trees(fit, counted)
+        facts = {"problems": counted[0].split, "model": counted[0].policy, "fitted_on": len(fit)}
+        facts |= {"prm": counted[0].prm, "token_budget": counted[0].token_budget}
     else:
         answers, least = run(options)
-    facts = {
-        "benchmark": "verified",
-        "problems": options.problems or options.stored.stem,
-        "model": options.model,
-        "fitted_on": options.fit,
-        "offset": options.offset,
-        "seed": options.seed,
-        "token_budget": options.tokens,
-        "min_confidence": least,
-    }
+        facts = {"problems": options.problems, "model": options.model, "fitted_on": options.fit}
+        facts |= {"offset": options.offset, "seed": options.seed, "token_budget": options.tokens}
+    facts |= {"benchmark": "verified", "min_confidence": least}
     print(json.dumps(facts | figures(answers)))
 
 

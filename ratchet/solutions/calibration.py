@@ -137,7 +137,8 @@ def least_confidence(stated: Sequence[float], right: Sequence[bool]) -> float:
     """The lowest probability from which on a share of PRECISION of the answers is right; PRECISION itself where there is none.
 
     The share is estimated with one right and one wrong answer more than there were, so that a few lucky ones are not enough;
-    and the mean of the stated probabilities must reach it as well.
+    and the mean of the stated probabilities must reach it as well. It is never under one half, however often a pair is right:
+    no answer that is more probably wrong counts as solved.
     """
     found: float | None = None
     hits, total = 0, 0.0
@@ -148,7 +149,7 @@ def least_confidence(stated: Sequence[float], right: Sequence[bool]) -> float:
         if last_of_equals and (hits + 1) / (number + 2) >= PRECISION and total / number >= PRECISION:
             # Rounded down, so that the answer itself still passes.
             found = int(probability * 1e4) / 1e4
-    return PRECISION if found is None else found
+    return PRECISION if found is None else max(0.5, found)
 
 
 def _problems(votes: Sequence[LabelledVote]) -> _Problems:

@@ -146,6 +146,7 @@ def test_the_threshold_is_the_lowest_with_enough_right_ones_above_it() -> None:
     assert least_confidence(stated, right) == 0.95
     assert least_confidence(stated[:5], right[:5]) == PRECISION, "five right ones may be luck"
     assert least_confidence([], []) == PRECISION
+    assert least_confidence([0.99] * 50 + [0.3], [True] * 51) == 0.5, "nothing that is more probably wrong"
 
 
 @given(st.lists(st.tuples(st.floats(0, 1), st.booleans()), max_size=80))
