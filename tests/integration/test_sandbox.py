@@ -79,6 +79,12 @@ def test_what_cannot_be_done_for_such_a_client_is_refused_by_its_name(
     assert [error["field"] for error in response.json()["errors"]] == [field]
 
 
+def test_digits_of_large_numbers_are_read_and_written(sandbox: Sandbox) -> None:
+    code = "print(sum(map(int, str(3**20_000))), int('8' * 5000) % 100)"
+    assert sandbox.stdout(code) == "42426 88\n"
+    assert sandbox.steps(code)["steps"][0]["stdout"] == "42426 88\n"
+
+
 def test_a_byte_order_mark_is_no_part_of_a_program(sandbox: Sandbox) -> None:
     assert sandbox.stdout("\ufeffprint(2 + 3)") == "5\n"
     answer = sandbox.steps("\ufeffx = 4", "\ufeffprint(x)")

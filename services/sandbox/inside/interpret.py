@@ -59,7 +59,9 @@ def seed_generators(seed: int | None) -> None:
 
 
 def new_main() -> dict[str, Any]:
-    """The namespace of a fresh `__main__`."""
+    """The namespace of a fresh `__main__`. From here on integers of any length are read and written."""
+    # Problems ask for the digits of large powers. Python's limit guards servers against time, which is limited here.
+    sys.set_int_max_str_digits(0)
     main = types.ModuleType("__main__")
     main.__dict__["__builtins__"] = __builtins__
     sys.modules["__main__"] = main
