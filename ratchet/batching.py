@@ -6,11 +6,34 @@ one.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import Generic, TypeVar
 
 Q = TypeVar("Q")
 A = TypeVar("A")
+
+REQUEST_CHARS = 400_000
+"""Of text that one request carries: in JSON a character has up to six bytes, and services take 4 MiB."""
+
+
+def within_a_request(
+    questions: Iterable[Q], chars: Callable[[Q], int], *, most: int = 256, limit: int = REQUEST_CHARS
+) -> Iterator[list[Q]]:
+    """The questions in order, cut into requests of at most `limit` characters and `most` questions.
+
+    A question of more characters is a request alone.
+    """
+    request: list[Q] = []
+    left = limit
+    for question in questions:
+        size = chars(question)
+        if request and (size > left or len(request) == most):
+            yield request
+            request, left = [], limit
+        request.append(question)
+        left -= size
+    if request:
+        yield request
 
 
 class MicroBatcher(Generic[Q, A]):

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from pydantic import ValidationError
 
+from ratchet.batching import within_a_request
 from ratchet.clients import SandboxClient, SandboxFailedError
 from ratchet.contracts.sandbox import (
     RunStatus,
@@ -31,7 +32,6 @@ FAILED = "error"
 """Answer of a variant that does not run to its end."""
 SILENT = "none"
 """Answer of a variant whose last step gives none."""
-_BATCH = 256
 _ATTEMPTS = 3
 _LONGEST_KEY = 200
 
@@ -118,8 +118,7 @@ async def _run_all(
         left = [
             (steps, request) for steps, request in runs.items() if request is not None and steps not in keys
         ]
-        for first in range(0, len(left), _BATCH):
-            batch = left[first : first + _BATCH]
+        for batch in within_a_request(left, lambda run: sum(map(len, run[0]))):
             asked = RunStepsBatchRequest(runs=[request for _, request in batch])
             for (steps, _), ran in zip(batch, (await sandbox.run_steps_batch(asked)).results, strict=True):
                 if ran.status is RunStatus.SANDBOX_ERROR:

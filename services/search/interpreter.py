@@ -12,7 +12,7 @@ import contextlib
 from collections.abc import Sequence
 from typing import Self
 
-from ratchet.batching import MicroBatcher
+from ratchet.batching import MicroBatcher, within_a_request
 from ratchet.clients import SandboxClient, SandboxFailedError, ServiceError
 from ratchet.contracts.sandbox import (
     Chain,
@@ -66,9 +66,9 @@ class Interpreter:
 
     async def _run(self, asked: Sequence[tuple[str, ...]]) -> list[list[StepResult]]:
         new = [steps for steps in dict.fromkeys(asked) if not self._recalls(steps)]
-        if new:
-            found = await (self._in_session(new) if self._session_pays else self._from_nothing(new))
-            self._known.update(zip(new, found, strict=True))
+        for some in within_a_request(new, lambda steps: sum(map(len, steps))):
+            found = await (self._in_session(some) if self._session_pays else self._from_nothing(some))
+            self._known.update(zip(some, found, strict=True))
         return [self._known[steps] for steps in asked]
 
     def _recalls(self, steps: tuple[str, ...]) -> bool:

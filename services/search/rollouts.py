@@ -4,7 +4,6 @@ import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import takewhile
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -202,13 +201,12 @@ async def execute_steps(
     if not steps:
         return []
     began = time.monotonic()
-    # A hot or broken model writes what no program can hold (NUL, half a surrogate pair): such a step fails unrun.
-    runnable = list(takewhile(_is_text, steps))
+    runnable = _runnable(prefix, steps)
     done = await search.interpreter.run(prefix + runnable) if runnable else []
     seconds = _charge(search.usage.sandbox, began, 0)
     results: Sequence[StepResult] = done[len(prefix) :]
     if len(runnable) < len(steps):
-        results = [*results, StepResult(status=StepStatus.ERROR, stderr="the step is no text")]
+        results = [*results, StepResult(status=StepStatus.ERROR, stderr="the step is no text, or too long")]
     if any(result.status is not StepStatus.OK for result in done[: len(prefix)]):
         # The prefix ran before and does not run now: whatever follows it cannot be trusted.
         results = [StepResult(status=StepStatus.ERROR, stderr="an earlier step did not run again")]
@@ -234,6 +232,18 @@ async def execute_steps(
         if not ok or executed[-1].answer is not None:
             break
     return executed
+
+
+def _runnable(prefix: Sequence[str], steps: Sequence[str]) -> list[str]:
+    """The steps up to the first that no program can hold: a hot or broken model writes NUL, half a character, or no end."""
+    left = MAX_CODE_CHARS - sum(map(len, prefix))
+    runnable: list[str] = []
+    for step in steps:
+        left -= len(step)
+        if left < 0 or not _is_text(step):
+            break
+        runnable.append(step)
+    return runnable
 
 
 def _is_text(step: str) -> bool:

@@ -48,7 +48,7 @@ async def test_steps_run_up_to_the_one_that_prints(sandbox: SandboxClient) -> No
     assert found == [(StepStatus.OK, None), (StepStatus.OK, "2")]
 
 
-@pytest.mark.parametrize("broken", ["print(1\x00)", "print('\ud800')"])
+@pytest.mark.parametrize("broken", ["print(1\x00)", "print('\ud800')", "#" * 99_996])
 async def test_a_step_that_is_no_text_fails_and_does_not_end_the_search(
     sandbox: SandboxClient, broken: str
 ) -> None:

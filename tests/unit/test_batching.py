@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from ratchet.batching import MicroBatcher
+from ratchet.batching import MicroBatcher, within_a_request
 
 
 @dataclass
@@ -206,3 +206,13 @@ async def test_nobody_waits_for_ever_for_a_call_that_was_cancelled() -> None:
     async with asyncio.timeout(5):
         found = await asyncio.gather(*map(batcher.ask, (1, 2)), return_exceptions=True)
     assert [type(each) for each in found] == [asyncio.CancelledError] * 2
+
+
+def test_requests_are_cut_by_number_and_by_text_and_lose_nothing() -> None:
+    def cut(*texts: str) -> list[list[str]]:
+        return list(within_a_request(texts, len, most=3, limit=10))
+
+    assert cut() == []
+    assert cut("aaaa", "bbbb", "cccc", "d") == [["aaaa", "bbbb"], ["cccc", "d"]]
+    assert cut("a", "b", "c", "d") == [["a", "b", "c"], ["d"]]
+    assert cut("a", "b" * 11, "c") == [["a"], ["b" * 11], ["c"]]
