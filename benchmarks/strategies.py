@@ -2,20 +2,21 @@
 
 `python -m benchmarks.strategies results/rounds/nano-seed2 [--tokens 200,400,800] [--seeds 0,1,2] [--prms prm1,1,2,3,4]
 [--strategies best_of_n,mcts] [--problems 400] [--set exploration=1] [--at-once 48]` starts the stack of that folder and
-searches the run's held-out problems through the API, without their reference answers, with pinned models and without early
-stop; the budget of tokens alone ends a search. Temperature and lengths are those of the run's own evaluation, everything that
-belongs to a strategy is at its default unless `--set` says otherwise.
+searches problems of the run's held-out source through the API, without their reference answers, with pinned models and
+without early stop; the budget of tokens alone ends a search. Temperature and lengths are those of the run's own evaluation,
+everything that belongs to a strategy is at its default unless `--set` says otherwise.
 
 Resumable: each search is one line of a file in results/strategies, so the same command goes on where it was broken off. The
 last line is a JSON object: for each PRM and budget the accuracies, the difference of each strategy to the first one with its
 95 % interval (Bonett and Price, clustered by problem) and the exact sign-flip test, coverage, and tokens as measured.
+
+Limit: the files know all settings of the searches, but not the code: after a change of it start over (`--fresh`).
 """
 
 import argparse
 import contextlib
-import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ import typer
 from pydantic import ValidationError
 from rich.console import Console
 
-from benchmarks.prm_value import base_policy, evaluated_rounds, held_out, hold
+from benchmarks.prm_value import base_policy, evaluated_rounds, hold
 from ratchet.cli.evaluation.comparison import ArmOutcomes, measured, paired
 from ratchet.cli.evaluation.options import strategy_list, whole_numbers
 from ratchet.cli.evaluation.plan import file_stem
@@ -43,10 +44,9 @@ from ratchet.contracts.search import (
     VerificationLevel,
 )
 from ratchet.contracts.serving import PRM1
-from ratchet.problems import Problem, ProblemSet
+from ratchet.problems import ProblemFileError, ProblemSet, load, sample
 from ratchet.stack.config import StackConfig
 from ratchet.stack.local import local_stack
-from ratchet.store.rounds import RoundProblem
 
 RESULTS = Path("results/strategies")
 SEARCH_SECONDS = 3600.0
@@ -118,18 +118,13 @@ def chosen_prms(rounds: Sequence[RoundView], names: Sequence[str] | None) -> dic
     return {shown[name]: version for name, version in made.items() if names is None or name in names}
 
 
-def problems_of(found: Sequence[RoundProblem], name: str) -> ProblemSet:
-    """The run's problems as a set that can be searched."""
-    problems = [
-        Problem(
-            id=hashlib.sha256(f"{each.text}\0{each.answer}".encode()).hexdigest()[:16],
-            text=each.text,
-            answer=each.answer,
-            source=each.source,
-        )
-        for each in found
-    ]
-    return ProblemSet(name, problems, [], [], sha256="")
+def held_out(config: RoundConfig, limit: int | None) -> ProblemSet:
+    """The run's source of held-out problems, all of it: a round may have measured on fewer."""
+    try:
+        held = load(config.held_out.spec).require_any()
+    except ProblemFileError as error:
+        raise typer.BadParameter(str(error), param_hint="RUN") from None
+    return replace(held, problems=sample(held.problems, seed=0, limit=limit))
 
 
 def cells(grid: Grid, outcomes: dict[tuple[str, int], list[ArmOutcomes]]) -> list[dict[str, Any]]:
@@ -183,8 +178,7 @@ async def compare(options: argparse.Namespace, interrupts: Interrupts) -> int:
         for version in prms.values():
             if version != PRM1:
                 await hold(prm, trainer, version)
-        problems = (await held_out(urls.database, rounds[-1]))[: options.problems]
-        held = problems_of(problems, f"{options.run.name}-held_out")
+        held = held_out(last, options.problems)
         try:
             parameters = parameters_of(last.evaluation, options.set)
         except (ValidationError, ValueError) as error:
@@ -197,6 +191,8 @@ async def compare(options: argparse.Namespace, interrupts: Interrupts) -> int:
         "benchmark": "strategies",
         "model": base,
         "run": rounds[0].run,
+        "data": held.spec,
+        "problems": len(held.problems),
         "seeds": list(grid.seeds),
         "strategies": [each.value for each in grid.strategies],
         "parameters": parameters.model_dump(mode="json"),
@@ -272,7 +268,7 @@ def main() -> None:
         "--strategies", type=strategy_list, default=[StrategyName.BEST_OF_N, StrategyName.MCTS]
     )
     parser.add_argument("--prms", type=lambda text: text.split(","), help="prm1,1,2,3,4; default: all")
-    parser.add_argument("--problems", type=int, help="default: all held-out problems of the run")
+    parser.add_argument("--problems", type=int, help="default: all of the run's held-out source")
     parser.add_argument("--set", action="append", default=[], help="a strategy parameter, name=value")
     parser.add_argument("--at-once", type=int, default=48, help="searches under way at once")
     parser.add_argument("--workers", type=int, default=2, help="search workers of the stack")

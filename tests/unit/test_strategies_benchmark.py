@@ -3,11 +3,11 @@
 import pytest
 from pydantic import ValidationError
 
-from benchmarks.strategies import Grid, cells, parameters_of, problems_of, request_of
+from benchmarks.strategies import Grid, cells, held_out, parameters_of, request_of
 from ratchet.cli.evaluation.comparison import ArmOutcomes
+from ratchet.cli.presets import Preset, round_config
 from ratchet.contracts.rounds import Evaluation
 from ratchet.contracts.search import StrategyName, StrategyParameters
-from ratchet.store.rounds import RoundProblem
 from tests.unit.test_comparison import outcomes
 
 
@@ -49,10 +49,8 @@ def test_a_cell_holds_both_accuracies_and_their_difference() -> None:
     assert cell["beam_against"]["difference"] == -0.25
 
 
-def test_problems_are_told_apart_by_what_they_ask() -> None:
-    def problem(place: int, text: str) -> RoundProblem:
-        return RoundProblem(place, text, "1", "", None, f"nano:{place}", quarantined=False)
-
-    held = problems_of([problem(0, "a"), problem(1, "b")], "run")
-    again = problems_of([problem(7, "b")], "run")
-    assert held.problems[1].id == again.problems[0].id != held.problems[0].id
+def test_problems_are_the_held_out_source_whole_whatever_the_rounds_measured_on() -> None:
+    config = round_config(Preset.NANO, 4, 7, ["held_out.count=10"])
+    held = held_out(config, None)
+    assert (held.spec, len(held.problems)) == ("nano:held_out?count=400", 400)
+    assert [each.id for each in held_out(config, 20).problems] == [each.id for each in held.problems[:20]]
