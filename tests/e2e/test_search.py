@@ -238,6 +238,30 @@ async def test_every_strategy_answers(stack: Running, strategy: StrategyName) ->
         assert result.usage.rollouts == 1
 
 
+async def test_steps_that_the_gate_leaves_stay_in_the_tree(stack: Running) -> None:
+    # Asked that no score may fall, the gate leaves many steps.
+    parameters = {"gate": 1.0, "redraws": 1, "rollouts": 12, "early_stop": False, "temperature": 1.3}
+    result = await stack.solve(CUPS.problem, parameters=parameters, seed=3)
+    nodes = await stack.nodes(result.id)
+    left = [node for node in nodes if node["state"] == "abandoned"]
+    assert left
+    assert all(node["prm_score"] is not None and node["tokens"] > 0 for node in left)
+    assert all(node["visits"] == 0 for node in left)
+    assert not {node["parent"] for node in nodes} & {node["id"] for node in left}
+    assert result.usage.rollouts == 12
+    assert sum(node["tokens"] for node in nodes) <= result.usage.policy.tokens
+    asked = [heard for heard in stack.heard if heard.path == "/generate" and CUPS.problem in heard.body]
+    assert any(json.loads(heard.body)["until"] == "step" for heard in asked)
+
+
+async def test_with_prm1_no_step_is_gated_unless_that_is_asked_for(stack: Running) -> None:
+    before = len(stack.heard)
+    result = await stack.solve(PENS.problem, parameters={"rollouts": 4}, seed=5)
+    asked = [heard for heard in stack.heard[before:] if heard.path == "/generate"]
+    assert {json.loads(heard.body)["until"] for heard in asked} == {"end"}
+    assert not [node for node in await stack.nodes(result.id) if node["state"] == "abandoned"]
+
+
 async def test_a_step_that_never_ends_is_cut_off_once_and_not_built_on(stack: Running) -> None:
     parameters = {"rollouts": 3, "in_flight": 1, "temperature": 0.0}
     result = await stack.solve(ENDLESS.problem, parameters=parameters)

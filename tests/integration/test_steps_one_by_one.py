@@ -6,7 +6,7 @@ before, the PRM gives each step the score that stands in its comment.
 
 import re
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from itertools import cycle
 from pathlib import Path
@@ -31,7 +31,7 @@ from tests.sandbox_server import running_sandbox
 TOKENS = 10
 """Of each step that the double writes."""
 START, GOOD, BAD, END = "a = 2  # 0.8", "b = a * 3  # 0.7", "b = a * 0  # 0.1", "print(b)  # 0.7"
-Script = dict[tuple[str, ...], Sequence[str]]
+Script = Mapping[tuple[str, ...], Sequence[str]]
 """What is written after these steps, one draw after another, again and again."""
 
 
