@@ -1,4 +1,4 @@
-"""Does searching help, and how far can an answer be trusted?"""
+"""Does searching help, and what does an execution mean?"""
 
 from benchmarks.tables.documents import Below, Results, Rows, Table, interval
 
@@ -51,32 +51,6 @@ def trees(results: Results) -> Rows:
     ]
 
 
-def trust(results: Results) -> Rows:
-    """Right answers by verification level."""
-    rows = [["verification", "answers", "of them right"]]
-    for level, count in results["gsm8k-mcts"].figures["solved_by_level"].items():
-        if count["n"]:
-            rows.append([f"`{level}`", str(count["n"]), str(count["right"])])
-    return rows
-
-
-def calibration(results: Results) -> Rows:
-    """Brier scores of the stated confidence."""
-    fitted = results["gsm8k-trees"].figures["confidence"]
-    return [
-        ["Brier score (0 is perfect)", "value"],
-        [
-            "on the searches that it was fitted on, left out one at a time",
-            f"{fitted['brier_left_out_one_at_a_time']:.3f}",
-        ],
-        ["there, always saying the mean", f"{fitted['brier_of_the_mean']:.3f}"],
-        [
-            "on other searches of the same problems",
-            f"{results['gsm8k-mcts'].figures['calibration']['brier']:.3f}",
-        ],
-    ]
-
-
 GROUNDING = {
     "answers": ("answers of the searches", "right"),
     "vote_of_grounded": ("a vote of grounded trajectories alone", "right"),
@@ -112,8 +86,6 @@ TABLES = {
     "gsm8k": Table(_EVALUATED, accuracy),
     "gsm8k-paired": Table(("gsm8k-paired",), paired),
     "gsm8k-trees": Table(("gsm8k-trees",), trees),
-    "trust": Table(("gsm8k-mcts",), trust, Below.NOTHING),
-    "calibration": Table(("gsm8k-trees", "gsm8k-mcts"), calibration),
     "grounding": Table(("grounding-nano",), grounding),
     "readme-gsm8k": Table(_EVALUATED, accuracy, Below.COMMANDS),
 }

@@ -1,0 +1,127 @@
+"""How far can an answer be trusted? What *verified* is worth, and which vote chooses the answer."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from benchmarks.tables.documents import Below, Results, Rows, Table, interval
+
+VOTES = {
+    "majority": "majority: each trajectory has one vote",
+    "visits_last": "each visit of an end, by the PRM's last score (version 0.1)",
+    "visits_squared": "the same, squared",
+    "visits_product": "the same, the product of the scores of all steps",
+    "mass": "the end's mass",
+    "mass_last": "**mass, by the last score**",
+    "mass_squared": "the same, squared",
+    "mass_product": "mass, by the product of the scores",
+    "ends_last": "each end once, by the last score",
+    "log_odds": "mass, by the calibrated log-odds of the last score: low scores vote against",
+    "aggregator": "the most probable answer, by the calibration",
+}
+VERIFIED = {"verified": "level and probability", "before": "the level `agreement` alone, as before"}
+
+
+def trust(results: Results) -> Rows:
+    """Right answers by verification level."""
+    rows = [["verification", "answers", "of them right"]]
+    for level, count in results["gsm8k-mcts"].figures["solved_by_level"].items():
+        if count["n"]:
+            rows.append([f"`{level}`", str(count["n"]), str(count["right"])])
+    return rows
+
+
+def votes(results: Results) -> Rows:
+    """Right answers of each vote, over all pairs of models."""
+    figures = results["votes-nano"].figures
+    development = _total(figures, "development", "mcts")
+    rows = [
+        [
+            "vote",
+            f"development, right of {development['n']:,}",
+            *(
+                f"held out, `{name}`, of {_total(figures, 'held_out', name)['n']:,}"
+                for name in ("best_of_n", "mcts")
+            ),
+            "difference to version 0.1",
+            "95 %",
+        ]
+    ]
+    for name, label in VOTES.items():
+        found = figures["held_out"][name]
+        low, high = found["ci95"]
+        baseline = name == "visits_last"
+        rows.append(
+            [
+                label,
+                str(development.get(name, "")),
+                *(str(_total(figures, "held_out", strategy)[name]) for strategy in ("best_of_n", "mcts")),
+                "" if baseline else f"{100 * found['difference']:+.1f} points",
+                "" if baseline else f"{100 * low:+.1f} to {100 * high:+.1f}",
+            ]
+        )
+    return rows
+
+
+def _total(figures: Mapping[str, Any], split: str, strategy: str) -> dict[str, int]:
+    """Sums over the pairs that have a calibration where the split is held out, and over all pairs otherwise."""
+    found = {"n": 0}
+    for cell in figures["cells"]:
+        fitted = split == "development" or "aggregator" in cell["right"]
+        if (cell["split"], cell["strategy"]) == (split, strategy) and fitted:
+            found["n"] += cell["n"]
+            for name, right in cell["right"].items():
+                found[name] = found.get(name, 0) + right
+    return found
+
+
+def verified_of(name: str) -> Table:
+    """The table of one measurement of what *verified* is worth."""
+
+    def rows(results: Results) -> Rows:
+        figures = results[name].figures
+        found = [["called solved and verified by", "answers", "coverage", "of them right", "95 % (Wilson)"]]
+        for key, label in VERIFIED.items():
+            of = figures if key == "verified" else figures[key]
+            share = f"{100 * of['precision']:.1f} %" if of["verified"] else "–"
+            edges = f"{interval(of['precision_ci95'])} %" if of["verified"] else "–"
+            found.append(
+                [label, f"{of['verified']} of {figures['n']}", f"{100 * of['coverage']:.1f} %", share, edges]
+            )
+        found.append(
+            [
+                "all answers",
+                f"{figures['answered']} of {figures['n']}",
+                "",
+                f"{100 * figures['accuracy']:.1f} %",
+                f"{interval(figures['accuracy_ci95'])} %",
+            ]
+        )
+        return found
+
+    return Table((name,), rows)
+
+
+def reliability_of(name: str) -> Table:
+    """The reliability diagram of one measurement, as a table."""
+
+    def rows(results: Results) -> Rows:
+        figures = results[name].figures
+        found = [["stated", "answers", "right", "95 % (Wilson)"]]
+        found += [
+            [
+                f"{100 * each['predicted']:.0f} %",
+                str(each["n"]),
+                f"{100 * each['share']:.0f} %",
+                f"{interval(each['ci95'])} %",
+            ]
+            for each in figures["reliability"]
+        ]
+        return found
+
+    return Table((name,), rows, Below.NOTHING)
+
+
+TABLES = {
+    "trust": Table(("gsm8k-mcts",), trust),
+    "votes-nano": Table(("votes-nano",), votes),
+}
