@@ -22,7 +22,7 @@ from ratchet.solutions.step_formats import (
 
 FormatName = Literal["markers", "few_shot", "chat"]
 
-MEASURED: dict[str, FormatName] = {}
+MEASURED: dict[str, FormatName] = {"small": "chat"}
 """By the names in `MIRRORS`; the same models from the hub count as well."""
 UNMEASURED: FormatName = "few_shot"
 

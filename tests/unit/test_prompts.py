@@ -6,6 +6,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from ratchet.contracts.policy import FinishReason, Prefix, Until
+from ratchet.models.mirror import MIRRORS
 from ratchet.models.prompts import MEASURED, UNMEASURED, choose, measured, read_chat_frame
 from ratchet.solutions.step_formats import CONFIG_KEY
 from tests.models import make_checkpoint
@@ -45,6 +46,12 @@ def test_what_was_measured_for_a_model_follows_its_name(monkeypatch: pytest.Monk
     assert measured(["this@3f2a"]) == "markers"
     assert measured(["b", "this@3f2a"]) == "markers"
     assert measured(["3f2a@this"]) == measured([]) == UNMEASURED
+
+
+@pytest.mark.parametrize("name", sorted(MEASURED))
+def test_every_model_with_a_mirror_was_measured_wherever_it_comes_from(name: str) -> None:
+    from_hub = MIRRORS[name].hub_id.partition("/")[2] + "@3f2a"
+    assert MEASURED[name] == measured([f"{name}@3f2a"]) == measured([from_hub])
 
 
 def test_a_chat_prompt_is_what_the_template_makes_of_it(checkpoint: Path) -> None:
