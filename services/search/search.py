@@ -14,7 +14,7 @@ from typing import TypeAlias, TypeVar
 from ratchet.batching import MicroBatcher
 from ratchet.clients import PolicyClient, PrmClient, SandboxClient, ServiceError
 from ratchet.contracts.calibration import AnswerCalibration
-from ratchet.contracts.policy import Candidate, GenerateRequest, Prefix, Until
+from ratchet.contracts.policy import Candidate, FinishReason, GenerateRequest, Prefix, Until
 from ratchet.contracts.prm import ScoreRequest
 from ratchet.contracts.search import PrmUse, SearchRequest, StrategyName, Usage
 from services.search.interpreter import Interpreter
@@ -80,7 +80,7 @@ class Search:
 
     _calibrated: tuple[str, str] | None = None
     _questions: MicroBatcher[PolicyQuestion, Candidate] | None = None
-    _scores: MicroBatcher[PrmQuestion, list[float]] | None = None
+    _scores: MicroBatcher[PrmQuestion, list[float | None]] | None = None
 
     def questions(self, backends: Backends) -> MicroBatcher[PolicyQuestion, Candidate]:
         """Where rollouts of one moment ask the policy with one request."""
@@ -88,7 +88,7 @@ class Search:
             self._questions = MicroBatcher(lambda asked: ask_policy(self, backends, asked))
         return self._questions
 
-    def scores(self, backends: Backends) -> MicroBatcher[PrmQuestion, list[float]]:
+    def scores(self, backends: Backends) -> MicroBatcher[PrmQuestion, list[float | None]]:
         """Where rollouts of one moment ask the PRM with one request."""
         if self._scores is None:
             self._scores = MicroBatcher(lambda asked: _ask_prm(self, backends, asked))
@@ -154,15 +154,44 @@ async def _ask_policy_alike(
         until=questions[0].until,
         model=search.request.models.policy,
     )
-    response = await search.right_of_way.ask(
-        search.request.priority,
-        lambda: _ask_until_held(lambda: backends.policy.generate(request), request.model),
-    )
+    try:
+        response = await search.right_of_way.ask(
+            search.request.priority,
+            lambda: _ask_until_held(lambda: backends.policy.generate(request), request.model),
+        )
+    except ServiceError as error:
+        if not _is_too_long(error) or not any(each.steps for each in questions):
+            raise
+        if len(questions) == 1:
+            # What the policy wrote has filled all that it reads: the branch ends here, and not the search.
+            return [_NOTHING_MORE]
+        return [(await _ask_policy_alike(search, backends, [each]))[0] for each in questions]
     search.models["policy"] = response.model
     return [candidate for [candidate] in response.candidates]
 
 
-async def _ask_prm(search: Search, backends: Backends, questions: Sequence[PrmQuestion]) -> list[list[float]]:
+_NOTHING_MORE = Candidate(
+    text="",
+    steps=[],
+    final=False,
+    tokens=0,
+    mean_logprob=0.0,
+    step_logprobs=[],
+    finish_reason=FinishReason.LENGTH,
+)
+
+
+def _is_too_long(error: ServiceError) -> bool:
+    """Whether a model refuses a text because it is longer than what it reads."""
+    return error.status == HTTPStatus.UNPROCESSABLE_ENTITY and any(
+        wrong.field == "max_tokens" or wrong.field.startswith("steps.") for wrong in error.errors
+    )
+
+
+async def _ask_prm(
+    search: Search, backends: Backends, questions: Sequence[PrmQuestion]
+) -> list[list[float | None]]:
+    """Scores of all steps of each question; None each where the PRM does not read so much."""
     request = ScoreRequest(
         problem=search.request.problem,
         steps=[each.steps for each in questions],
@@ -170,9 +199,16 @@ async def _ask_prm(search: Search, backends: Backends, questions: Sequence[PrmQu
         model=search.request.models.prm,
         policy=search.request.models.policy,
     )
-    response = await _ask_until_held(lambda: backends.prm.score(request), request.model)
+    try:
+        response = await _ask_until_held(lambda: backends.prm.score(request), request.model)
+    except ServiceError as error:
+        if not _is_too_long(error):
+            raise
+        if len(questions) == 1:
+            return [[None for _ in questions[0].steps]]
+        return [(await _ask_prm(search, backends, [each]))[0] for each in questions]
     search.models["prm"] = response.model
-    return response.scores
+    return [list(scores) for scores in response.scores]
 
 
 async def _ask_until_held(ask: Callable[[], Awaitable[R]], pinned: str | None) -> R:

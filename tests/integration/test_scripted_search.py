@@ -1,5 +1,6 @@
 """Whole searches over programs that a script writes in the policy's place: real jail, real grader, real HTTP."""
 
+import contextlib
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
 from itertools import cycle
@@ -10,12 +11,16 @@ import pytest
 from fastapi import FastAPI
 
 from ratchet.clients import PolicyClient, PrmClient, SandboxClient
+from ratchet.contracts.base import Health
 from ratchet.contracts.policy import Candidate, FinishReason, GenerateRequest, GenerateResponse
-from ratchet.contracts.sandbox import MAX_ANSWER_CHARS
+from ratchet.contracts.prm import ScoreRequest, ScoreResponse
+from ratchet.contracts.sandbox import MAX_ANSWER_CHARS, StepStatus
 from ratchet.contracts.search import SearchRequest, VerificationLevel
 from ratchet.events import answer_event, node_event
+from ratchet.settings import Settings
 from ratchet.states import SearchState
 from ratchet.store.search_results import SearchOutcome
+from ratchet.web.app import create_app, invalid
 from services.search.interpreter import Interpreter
 from services.search.rollouts import roll_out
 from services.search.search import Backends, Search
@@ -38,12 +43,24 @@ async def sandbox(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[San
             yield client
 
 
-def policy(programs: Sequence[Program]) -> FastAPI:
-    """A double that writes one program after another, whatever it is asked."""
-    app, written = FastAPI(), cycle(programs)
+def models(programs: Sequence[Program], reads: int = 99) -> FastAPI:
+    """A double of policy and PRM: writes one program after another, scores with 0.75, reads so many steps at most."""
+    written = cycle(programs)
+    app = create_app(
+        service="script", summary="A double.", settings=Settings(), lifespan=lifespan, health=no_health
+    )
+
+    @app.post("/score")
+    async def score(request: ScoreRequest) -> ScoreResponse:
+        for number, steps in enumerate(request.steps):
+            if len(steps) > reads:
+                raise invalid(f"steps.{number}", "it is too long")
+        return ScoreResponse(model="script@0", scores=[[0.75] * len(steps) for steps in request.steps])
 
     @app.post("/generate")
     async def generate(request: GenerateRequest) -> GenerateResponse:
+        if any(len(prefix.steps) > reads for prefix in request.prefixes):
+            raise invalid("max_tokens", "the prompt is too long")
         return GenerateResponse(
             model="script@0",
             candidates=[[candidate(next(written))] for _ in request.prefixes],
@@ -51,6 +68,15 @@ def policy(programs: Sequence[Program]) -> FastAPI:
         )
 
     return app
+
+
+@contextlib.asynccontextmanager
+async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    yield
+
+
+def no_health() -> Health:
+    return Health(service="script", ready=True, version="0")
 
 
 def candidate(steps: Program) -> Candidate:
@@ -66,20 +92,27 @@ def candidate(steps: Program) -> Candidate:
 
 
 async def searched(
-    sandbox: SandboxClient, problem: str, *programs: Program, reference: str | None = None
+    sandbox: SandboxClient,
+    problem: str,
+    *programs: Program,
+    reference: str | None = None,
+    reads: int = 99,
+    **asked: object,
 ) -> tuple[SearchState, SearchOutcome, Tree]:
+    parameters = {"rollouts": ROLLOUTS, "prm": "none"} | asked
     request = SearchRequest.model_validate(
         {
             "problem": problem,
             "reference_answer": reference,
-            "strategy": "majority",
-            "parameters": {"rollouts": ROLLOUTS, "prm": "none"},
+            "strategy": "majority" if parameters["prm"] == "none" else "mcts",
+            "parameters": parameters,
         }
     )
     with serving() as serve:
+        url = serve(models(programs, reads))
         async with (
-            PolicyClient(serve(policy(programs))) as writing,
-            PrmClient("http://127.0.0.1:9") as prm,
+            PolicyClient(url) as writing,
+            PrmClient(url) as prm,
             Interpreter(sandbox, 0, StepMemory()) as interpreter,
         ):
             search = Search(request, reference, Tree(), interpreter)
@@ -158,3 +191,25 @@ async def test_an_answer_that_cannot_be_known_does_not_stand_beside_one_that_is(
     assert outcome.verification is not None
     assert (outcome.verification.votes, outcome.verification.total_votes) == (2, 2)
     assert sum(node.answer is None for node in tree.children(tree.root)) == 1
+
+
+@pytest.mark.parametrize("together", [False, True])
+async def test_what_is_too_long_for_a_model_ends_its_branch_and_not_the_search(
+    sandbox: SandboxClient, together: bool
+) -> None:
+    breaks = ("ann = 9 / 3", "bea = ann + hits")
+    programs = (breaks, ("print(9 / 3 + 4)",), ("ann = 9 / 3", "print(ann + 4)"))
+    _, outcome, tree = await searched(
+        sandbox, HOOPS, *programs, reads=0, prm="value", batch_rollouts=together
+    )
+    assert outcome.answer == "7.0"
+    assert all(node.prm_score is None for node in tree.nodes.values())
+    _, outcome, tree = await searched(
+        sandbox, HOOPS, *programs, reads=1, prm="value", batch_rollouts=together
+    )
+    assert outcome.answer == "7.0"
+    scores = {
+        (node.depth > 1, node.prm_score) for node in tree.nodes.values() if node.status is StepStatus.OK
+    }
+    assert scores <= {(False, 0.75), (False, None), (True, None)}
+    assert (False, 0.75) in scores
