@@ -104,6 +104,7 @@ async def of_trainer(http: httpx.AsyncClient, stack: Running) -> dict[str, httpx
         "GET /models/{version}/lineage": await http.get("/models/good/lineage"),
         "POST /models/{version}/serve": await http.post(f"/models/{version}/serve"),
         "POST /rounds": begun,
+        "GET /calibrations": await http.get("/calibrations"),
         "GET /rounds": await http.get("/rounds"),
         "GET /rounds/{round_id}": await http.get(path),
         "GET /rounds/{round_id}/quarantine": await http.get(f"{path}/quarantine"),
@@ -136,8 +137,13 @@ GOOD: dict[str, GoodRequests] = {
     "prm": of_prm,
     "trainer": of_trainer,
 }
-NEVER_SERVED = {("prm", "PUT /models/{version}"), ("prm", "DELETE /models/{version}")}
-"""Only a round makes a PRM; its tests hold these two."""
+NEVER_SERVED = {
+    ("prm", "PUT /models/{version}"),
+    ("prm", "DELETE /models/{version}"),
+    ("trainer", "POST /calibrations"),
+}
+"""Only a round makes a PRM; its tests hold the first two. A calibration takes thirty searches and would change the state of those
+of other tests: `tests/integration/test_calibrations.py`, and the tests of rounds."""
 
 
 @pytest.mark.parametrize("service", SERVICES)

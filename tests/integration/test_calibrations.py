@@ -8,17 +8,26 @@ import httpx
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from ratchet.clients import PolicyClient, PrmClient, SandboxClient
 from ratchet.contracts.calibration import AnswerCalibration
-from ratchet.contracts.search import SearchRequest, Usage
+from ratchet.contracts.rounds import RoundProgress
+from ratchet.contracts.search import SearchRequest, StrategyName, Usage
+from ratchet.queue import SearchQueue
 from ratchet.settings import TrainerSettings
 from ratchet.states import NodeState, SearchState
 from ratchet.store import calibrations
 from ratchet.store.calibrations import CalibrationStore
 from ratchet.store.ids import new_id
 from ratchet.store.nodes import NodeRecord
+from ratchet.store.registry import Registry
+from ratchet.store.round_searches import RoundSearchStore
+from ratchet.store.rounds import RoundProblem, RoundStore
 from ratchet.store.search_results import SearchOutcome
 from ratchet.store.searches import SearchStore
 from services.trainer.app import build_app
+from services.trainer.stages.context import Context
+from services.trainer.stages.evaluate import Plan, calibrate_pair
+from tests.integration.round_claims import begin, claim_round, requests
 
 MODELS = {"policy": "small@1", "prm": "prm1-likelihood@small@1"}
 
@@ -60,15 +69,21 @@ async def a_search(
     store = SearchStore(engine)
     request = SearchRequest(problem=f"What is {new_id()}?", reference_answer=reference)
     search_id, _ = await store.create(request)
+    await end_search(store, search_id, answers, MODELS if models is None else models, over=over)
+    return search_id
+
+
+async def end_search(
+    store: SearchStore, search_id: UUID, answers: list[str], models: dict[str, str], *, over: bool = True
+) -> None:
     claim = await store.claim(search_id, "w", 30.0, 5)
     assert claim is not None
     root = NodeRecord("n0", None, -1, 0, NodeState.OPEN, "-1", visits=len(answers), expansions=len(answers))
     ends = [end(number, answer, 0.5) for number, answer in enumerate(answers, 1)]
     await store.journal(claim, [root, *ends], Usage())
     if over:
-        outcome = SearchOutcome(answer=answers[0], models=MODELS if models is None else models)
+        outcome = SearchOutcome(answer=answers[0], models=models)
         await store.finish(claim, SearchState.ANSWERED_UNVERIFIED, outcome)
-    return search_id
 
 
 async def searched(engine: AsyncEngine, n: int) -> list[dict[str, str]]:
@@ -101,6 +116,54 @@ async def test_searches_that_are_over_calibrate_their_pair(
     assert [each["source"] for each in listed if each["policy"] == made.policy] == ["fewer"]
 
 
+async def test_a_round_calibrates_the_pair_that_its_development_searches_were_of(engine: AsyncEngine) -> None:
+    rounds, searches, store = RoundStore(engine), RoundSearchStore(engine), SearchStore(engine)
+    await begin(rounds)
+    claim = await claim_round(rounds)
+    plan = Plan("development", StrategyName.MCTS, 40)
+    texts = [f"What is {new_id()}?" for _ in range(40)]
+    planned = await searches.plan(claim, "candidate.development.mcts", 0, requests(texts, reference=None))
+    models = {"policy": "r1-policy@1", "prm": "r1-prm@1"}
+    rng = random.Random(1)
+    for each in planned:
+        share = rng.random()
+        answers = ["42" if rng.random() < share else str(rng.randint(1, 5)) for _ in range(8)]
+        await end_search(store, each.id, answers, models)
+    problems = [
+        RoundProblem(place, text, "42.0", "family", None, "source", False) for place, text in enumerate(texts)
+    ]
+    nowhere = "http://127.0.0.1:9"
+
+    async def report(progress: RoundProgress) -> None:
+        raise AssertionError("nothing is to be told")
+
+    async with (
+        PolicyClient(nowhere) as policy,
+        PrmClient(nowhere) as prm,
+        SandboxClient(nowhere) as sandbox,
+    ):
+        context = Context(
+            settings=TrainerSettings(),
+            claim=claim,
+            rounds=rounds,
+            searches=searches,
+            registry=Registry(engine),
+            calibrations=CalibrationStore(engine),
+            queue=SearchQueue("redis://127.0.0.1:9/0", "nobody"),
+            policy=policy,
+            prm=prm,
+            sandbox=sandbox,
+            report=report,
+        )
+        await calibrate_pair(context, "candidate.development.mcts", plan, problems[:20])
+        assert await CalibrationStore(engine).get(models["policy"], models["prm"]) is None, "too few"
+        await calibrate_pair(context, "candidate.development.mcts", plan, problems)
+    found = await CalibrationStore(engine).get(models["policy"], models["prm"])
+    assert found is not None
+    assert (found.problems, found.reliability.n) == (40, 40)
+    assert found.source == f"round 1 of run {claim.run}: 40 development problems"
+
+
 async def test_a_packaged_calibration_stands_where_the_registry_has_none(
     engine: AsyncEngine, api: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -114,7 +177,8 @@ async def test_a_packaged_calibration_stands_where_the_registry_has_none(
     store = CalibrationStore(engine)
     assert await store.get(other.policy, other.prm) == other
     assert (await store.get(made.policy, made.prm)) == made
-    assert [each.source for each in await store.all()] == ["mine", "shipped"]
+    pairs = [(each.policy, each.source) for each in await store.all() if each.prm == made.prm]
+    assert pairs == [(made.policy, "mine"), (other.policy, "shipped")]
 
 
 async def test_what_does_not_fit_is_refused_with_the_reason(

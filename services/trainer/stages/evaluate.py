@@ -110,7 +110,7 @@ async def _measure_pair(
         chosen = problems[each.split][: each.limit]
         found |= await _measure(context, purpose, each, chosen)
         if each.name == SYSTEM:
-            await _calibrate(context, purpose, each, chosen)
+            await calibrate_pair(context, purpose, each, chosen)
     return found
 
 
@@ -220,7 +220,7 @@ async def _measure(
     }
 
 
-async def _calibrate(context: Context, purpose: str, plan: "Plan", problems: Sequence[RoundProblem]) -> None:
+async def calibrate_pair(context: Context, purpose: str, plan: "Plan", problems: Sequence[RoundProblem]) -> None:
     """Fit how probable the pair's answers are to the trees of a purpose, and store it; too few of them are none."""
     results = await context.searches.results(context.claim.id, purpose)
     pairs = {(each.models.get("policy"), each.models.get("prm")) for each in results if each.models}
