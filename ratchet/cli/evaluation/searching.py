@@ -6,6 +6,7 @@ All searches of a run wait in one queue, so that no engine is idle between two w
 import asyncio
 import contextlib
 import math
+import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -33,8 +34,7 @@ from ratchet.problems import Problem
 from ratchet.solutions.answers import answer_key, grade_request, same_answer
 from ratchet.states import SEARCH_TRANSITIONS, SearchState, is_end
 
-FIRST_POLL_SECONDS, POLL_SECONDS = 0.1, 1.0
-"""A search is looked at soon, and then ever less often."""
+SHORTEST_POLL_SECONDS, POLL_SECONDS = 0.1, 1.0
 CANCEL_SECONDS = 10.0
 MAX_LINES = 1000
 """Of progress, where there is no terminal."""
@@ -100,16 +100,35 @@ class Run:
         return [way.results.known[each.id] for each in self.problems if each.id in way.results.known]
 
 
+class _Pauses:
+    """Between two looks at a search: the first one at half the time that searches have taken, so that a thousand short ones
+    are not asked for all the time, and then at a fifth of it."""
+
+    def __init__(self) -> None:
+        self._mean: float | None = None
+
+    def learn(self, seconds: float) -> None:
+        """A search has taken so long."""
+        self._mean = seconds if self._mean is None else self._mean + (seconds - self._mean) / 16
+
+    def __iter__(self) -> Iterator[float]:
+        mean = self._mean or SHORTEST_POLL_SECONDS
+        yield max(SHORTEST_POLL_SECONDS, mean / 2)
+        while True:
+            yield min(POLL_SECONDS, max(SHORTEST_POLL_SECONDS, mean / 5))
+
+
 async def search_all(run: Run, services: Services, console: Console, interrupts: Interrupts) -> bool:
     """Search and grade what has no result yet; whether all is done, or a person stopped it."""
     waiting = iter(
         [(way, each) for way in run.ways for each in run.problems if each.id not in way.results.known]
     )
+    pauses = _Pauses()
     with _progress(run, console) as show:
 
         async def work() -> None:
             for way, problem in waiting:
-                line = await _solve_and_grade(problem, way.request, run.with_reference, services)
+                line = await _solve_and_grade(problem, way.request, run.with_reference, services, pauses)
                 way.results.append(line)
                 show(way, line)
 
@@ -165,12 +184,11 @@ def _progress(run: Run, console: Console) -> Iterator[Show]:
 
 
 async def _solve_and_grade(
-    problem: Problem, request: SearchRequest, with_reference: bool, services: Services
+    problem: Problem, request: SearchRequest, with_reference: bool, services: Services, pauses: _Pauses
 ) -> GradedProblem:
     reference = problem.answer if with_reference else None
-    result = await _to_the_end(
-        request.model_copy(update={"problem": problem.text, "reference_answer": reference}), services.search
-    )
+    asked = request.model_copy(update={"problem": problem.text, "reference_answer": reference})
+    result = await _to_the_end(asked, services.search, pauses)
     correct, rule = await _grade(result, problem, services.sandbox)
     found = await _trajectories(result, problem, services)
     return graded_problem(problem, result, found, correct=correct, rule=rule)
@@ -208,16 +226,17 @@ async def _trajectories(result: SearchResult, problem: Problem, services: Servic
     return Trajectories(n=sum(votes.values()), right=right)
 
 
-async def _to_the_end(request: SearchRequest, client: SearchClient) -> SearchResult:
+async def _to_the_end(request: SearchRequest, client: SearchClient, pauses: _Pauses) -> SearchResult:
     """Create a search and wait for its end; whoever stops waiting cancels it."""
     result = await client.create(request, idempotency_key=f"eval-{uuid.uuid4().hex}")
-    pause = FIRST_POLL_SECONDS
+    began = time.monotonic()
+    waits = iter(pauses)
     try:
         async with asyncio.timeout(request.budget.seconds + GRACE_SECONDS):
             while not is_end(SEARCH_TRANSITIONS, result.state):
-                await asyncio.sleep(pause)
-                pause = min(POLL_SECONDS, 1.5 * pause)
+                await asyncio.sleep(next(waits))
                 result = await client.get(result.id)
+        pauses.learn(time.monotonic() - began)
     except (asyncio.CancelledError, TimeoutError) as error:
         with contextlib.suppress(ServiceError, TimeoutError):
             async with asyncio.timeout(CANCEL_SECONDS):
