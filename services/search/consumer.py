@@ -1,7 +1,8 @@
 """The side of the queue that takes jobs: runs a handler for each search, some at once, the most urgent first.
 
 Built on streaq's worker. Searches under way are tasks of their own, apart from streaq's jobs, so they go on while Redis is
-away; streaq's worker is then made anew until Redis is back.
+away; streaq's workers are then made anew until Redis is back. There are two: one for all jobs, and one with a few places of its
+own for jobs of high priority, so that an interactive search does not wait until one of a batch is over.
 
 Limits: tied to streaq 7.2, whose worker `_StreaqWorker` changes in two places.
 """
@@ -10,7 +11,7 @@ import asyncio
 import contextlib
 import functools
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
@@ -21,6 +22,7 @@ import structlog
 from anyio import CancelScope
 from redis.exceptions import RedisError
 
+from ratchet.contracts.search import Priority
 from ratchet.queue import JOB, PRIORITIES, cancel_channel
 from ratchet.redis import make_redis
 from ratchet.settings import SearchSettings
@@ -31,6 +33,8 @@ Handler = Callable[[UUID, asyncio.Event], Awaitable[None]]
 """Works on one search until it is over or not this worker's any more. The event is set when a caller asks to cancel. A worker
 that is told to stop cancels the handler once; it has STOP_SECONDS to give the search back."""
 
+URGENT_PLACES = 4
+"""Searches of high priority that run beside `settings.concurrency` others."""
 STOP_SECONDS = 8.0
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.1, 3.0
 """Seconds before a failed consumer is made anew."""
@@ -46,7 +50,7 @@ class _Running:
 
 @dataclass
 class Consumer:
-    """Takes jobs by priority and runs the handler for each, `settings.concurrency` at once.
+    """Takes jobs by priority and runs the handler for each, `settings.concurrency` at once, and URGENT_PLACES urgent ones.
 
     A search that is handed out again while it runs here (Redis was away, and forgot) is joined, not begun again.
     """
@@ -56,9 +60,11 @@ class Consumer:
     running: dict[UUID, _Running] = field(default_factory=dict, init=False)
     _stopping: asyncio.Event = field(default_factory=asyncio.Event, init=False)
     _slots: asyncio.Semaphore = field(init=False)
+    _urgent: asyncio.Semaphore = field(init=False)
 
     def __post_init__(self) -> None:
         self._slots = asyncio.Semaphore(self.settings.concurrency)
+        self._urgent = asyncio.Semaphore(URGENT_PLACES)
 
     def stop(self) -> None:
         """Take no more jobs, cancel the handlers, and let `run` return."""
@@ -86,30 +92,42 @@ class Consumer:
                 loop.remove_signal_handler(signum)
 
     async def _consume(self) -> None:
-        """Run one streaq worker, until it fails or the consumer stops."""
+        """Run both streaq workers, until one fails or the consumer stops."""
         ended = asyncio.Event()
-        worker = _make_streaq_worker(self.settings, ended)
-        worker.task(name=JOB, ttl=0, max_tries=None, timeout=None, silent=True)(
-            functools.partial(_run_job, self, ended)
-        )
-        consuming = asyncio.create_task(worker.run_async())
+        settings = self.settings
+        consuming = [
+            asyncio.create_task(self._run_streaq(ended, self._slots, settings.concurrency, PRIORITIES)),
+            asyncio.create_task(self._run_streaq(ended, self._urgent, URGENT_PLACES, [Priority.HIGH])),
+        ]
         stopping = asyncio.create_task(self._stopping.wait())
-        await asyncio.wait({consuming, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        if not consuming.done():
-            # Jobs see `ended` and hand themselves back to the queue before the worker is gone.
+        await asyncio.wait({*consuming, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if self._stopping.is_set():
+            # Jobs see `ended` and hand themselves back to the queue before the workers are gone.
             await self._stop_running()
-            consuming.cancel()
-            await asyncio.wait({consuming}, timeout=STOP_SECONDS)
+        ended.set()
+        for each in consuming:
+            each.cancel()
+        await asyncio.wait(consuming, timeout=STOP_SECONDS)
         stopping.cancel()
-        if consuming.done() and not consuming.cancelled() and (error := consuming.exception()) is not None:
-            log.warning("queue consumer failed; it is made anew", error=repr(error))
+        for each in consuming:
+            if each.done() and not each.cancelled() and (error := each.exception()) is not None:
+                log.warning("queue consumer failed; it is made anew", error=repr(error))
 
-    async def run_or_join(self, search_id: UUID, ended: asyncio.Event) -> None:
+    async def _run_streaq(
+        self, ended: asyncio.Event, slots: asyncio.Semaphore, count: int, priorities: Sequence[Priority]
+    ) -> None:
+        worker = _make_streaq_worker(self.settings, ended, count, priorities)
+        worker.task(name=JOB, ttl=0, max_tries=None, timeout=None, silent=True)(
+            functools.partial(_run_job, self, ended, slots)
+        )
+        await worker.run_async()
+
+    async def run_or_join(self, search_id: UUID, ended: asyncio.Event, slots: asyncio.Semaphore) -> None:
         """Return when the search is done, or `ended` is set. Raises StreaqRetry when the consumer stops: another takes it."""
         running = self.running.get(search_id)
         if running is None:
             cancelled = asyncio.Event()
-            running = _Running(asyncio.create_task(self._handle(search_id, cancelled)), cancelled)
+            running = _Running(asyncio.create_task(self._handle(search_id, cancelled, slots)), cancelled)
             self.running[search_id] = running
         gone = asyncio.create_task(ended.wait())
         try:
@@ -120,9 +138,9 @@ class Consumer:
             await asyncio.wait({running.task}, timeout=STOP_SECONDS)
             raise streaq.StreaqRetry("the worker stops", delay=0)
 
-    async def _handle(self, search_id: UUID, cancelled: asyncio.Event) -> None:
+    async def _handle(self, search_id: UUID, cancelled: asyncio.Event, slots: asyncio.Semaphore) -> None:
         try:
-            async with self._slots:
+            async with slots:
                 await self.handler(search_id, cancelled)
         except asyncio.CancelledError:
             if not self._stopping.is_set():
@@ -164,8 +182,10 @@ class Consumer:
                 running.cancelled.set()
 
 
-async def _run_job(consumer: Consumer, ended: asyncio.Event, search_id: str) -> None:
-    await consumer.run_or_join(UUID(search_id), ended)
+async def _run_job(
+    consumer: Consumer, ended: asyncio.Event, slots: asyncio.Semaphore, search_id: str
+) -> None:
+    await consumer.run_or_join(UUID(search_id), ended, slots)
 
 
 class _StreaqWorker(streaq.Worker[None]):
@@ -184,13 +204,15 @@ class _StreaqWorker(streaq.Worker[None]):
         """Nothing: streaq 7.2 takes SIGTERM from us even with `handle_signals=False`."""
 
 
-def _make_streaq_worker(settings: SearchSettings, ended: asyncio.Event) -> _StreaqWorker:
+def _make_streaq_worker(
+    settings: SearchSettings, ended: asyncio.Event, count: int, priorities: Sequence[Priority]
+) -> _StreaqWorker:
     worker = _StreaqWorker(
         redis_url=settings.redis_url,
         redis_kwargs={"connect_timeout": 2},
-        concurrency=settings.concurrency,
+        concurrency=count,
         queue_name=settings.queue_name,
-        priorities=[priority.value for priority in PRIORITIES],
+        priorities=[priority.value for priority in priorities],
         serializer=functools.partial(orjson.dumps, default=repr),
         deserializer=orjson.loads,
         # A worker that is silent for as long as a lease has lost its jobs too.

@@ -216,8 +216,8 @@ async def test_a_flushed_redis_loses_no_search(site: Site, redis: Redis) -> None
     assert sum(f"begin {running}" in line for line in site.lines()) == 1
 
 
-async def test_urgent_searches_go_first(site: Site) -> None:
-    order = [Priority.LOW, Priority.NORMAL, Priority.HIGH, Priority.LOW, Priority.NORMAL, Priority.HIGH]
+async def test_more_urgent_searches_go_first(site: Site) -> None:
+    order = [Priority.LOW, Priority.NORMAL, Priority.LOW, Priority.NORMAL, Priority.LOW]
     waiting = [Waiting(new_id(), 0, priority) for priority in order]
     await site.queue.enqueue_many(waiting)
     seen: list[UUID] = []
@@ -228,13 +228,36 @@ async def test_urgent_searches_go_first(site: Site) -> None:
     consumer = Consumer(site.settings.model_copy(update={"concurrency": 1}), note)
     running = asyncio.create_task(consumer.run())
     deadline = time.monotonic() + 10
-    while len(seen) < 6 and time.monotonic() < deadline:
+    while len(seen) < len(order) and time.monotonic() < deadline:
         await asyncio.sleep(0.02)
     consumer.stop()
     await running
-    rank = {Priority.HIGH: 0, Priority.NORMAL: 1, Priority.LOW: 2}
-    expected = [job.id for job in sorted(waiting, key=lambda job: rank[job.priority])]
+    expected = [job.id for job in sorted(waiting, key=lambda job: job.priority is Priority.LOW)]
     assert seen == expected
+
+
+async def test_an_urgent_search_does_not_wait_until_one_of_a_batch_is_over(site: Site) -> None:
+    low, other_low, high = new_id(), new_id(), new_id()
+    began: list[UUID] = []
+    over = asyncio.Event()
+
+    async def hold(search_id: UUID, cancelled: asyncio.Event) -> None:
+        began.append(search_id)
+        await over.wait()
+
+    consumer = Consumer(site.settings.model_copy(update={"concurrency": 1}), hold)
+    running = asyncio.create_task(consumer.run())
+    await site.queue.enqueue_many([Waiting(low, 0, Priority.LOW), Waiting(other_low, 0, Priority.LOW)])
+    deadline = time.monotonic() + 10
+    while not began and time.monotonic() < deadline:
+        await asyncio.sleep(0.02)
+    await site.queue.enqueue(high, Priority.HIGH)
+    while high not in began and time.monotonic() < deadline:
+        await asyncio.sleep(0.02)
+    assert began == [low, high]
+    over.set()
+    consumer.stop()
+    await running
 
 
 async def test_no_more_searches_run_at_once_than_the_worker_may(site: Site) -> None:
