@@ -11,18 +11,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ratchet.contracts.sandbox import StepStatus
+from ratchet.contracts.search import SearchRequest
+from ratchet.contracts.serving import PRM1
 from ratchet.states import NodeState
 from services.search.strategies import (
+    Beam,
     BestOfN,
     Draw,
+    Dvts,
     ExecutedStep,
     Gate,
+    Greedy,
     Majority,
     Mcts,
+    Rebase,
     Rollout,
     Strategy,
     Task,
     Tree,
+    strategy_of,
 )
 from services.search.strategies.mcts import estimate
 from services.search.strategies.tree import ROOT
@@ -366,3 +373,38 @@ def test_a_step_that_one_rollout_left_and_another_took_is_taken(accepted_first: 
         "a = 1": NodeState.OPEN,
         "a = 2": NodeState.OPEN,
     }
+
+
+@pytest.mark.parametrize(
+    ("asked", "prm", "gate"),
+    [
+        ({}, "small-prm@1", 0.6),
+        ({}, f"{PRM1}@small@1", 0.0),
+        ({}, None, 0.0),
+        ({"gate": 0.3}, PRM1, 0.3),
+        ({"gate": 0.0}, "small-prm@1", 0.0),
+        ({"gate": 0.3, "prm": "none"}, "small-prm@1", 0.0),
+    ],
+)
+def test_the_gate_is_that_of_the_request_or_of_the_prm(
+    asked: dict[str, Any], prm: str | None, gate: float
+) -> None:
+    request = SearchRequest.model_validate({"problem": "1 + 1", "parameters": asked})
+    strategy = strategy_of(request, prm)
+    assert isinstance(strategy, Mcts)
+    assert strategy.gate == gate
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("greedy", Greedy),
+        ("majority", Majority),
+        ("best_of_n", BestOfN),
+        ("beam", Beam),
+        ("dvts", Dvts),
+        ("rebase", Rebase),
+    ],
+)
+def test_a_request_names_its_strategy(name: str, kind: type[Strategy]) -> None:
+    assert type(strategy_of(SearchRequest.model_validate({"problem": "1", "strategy": name}), None)) is kind
