@@ -229,7 +229,8 @@ def _design(problems: _Problems, mean: Floats, scale: Floats) -> Floats:
     """Standardised features and the constant, 0 in the padding: shape (problems, answers, features + 1)."""
     scaled = (problems.features - mean) / scale
     whole = np.concatenate([scaled, np.ones((*problems.there.shape, 1))], axis=2)
-    return whole * problems.there[:, :, None]
+    design: Floats = whole * problems.there[:, :, None]
+    return design
 
 
 def _softmax_with_none(scores: Floats, there: NDArray[np.bool_]) -> Floats:
@@ -237,4 +238,5 @@ def _softmax_with_none(scores: Floats, there: NDArray[np.bool_]) -> Floats:
     scores = np.where(there, scores, -np.inf)
     largest = np.maximum(0.0, scores.max(axis=1, keepdims=True))
     weights = np.exp(scores - largest)
-    return weights / (weights.sum(axis=1, keepdims=True) + np.exp(-largest))
+    found: Floats = weights / (weights.sum(axis=1, keepdims=True) + np.exp(-largest))
+    return found

@@ -93,6 +93,19 @@ def check_bundle(document: Mapping[str, Any], proof: Proof) -> Iterator[Check]:
         proof_variants(variants) == proof.variants,
         f"{_count(len(variants), 'variant')} of the problem",
     )
+    yield _check_probability(proof)
+
+
+def _check_probability(proof: Proof) -> Check:
+    """Whether what is said of the probability can be: where the answer equals a reference it is certain."""
+    name, stated = "probability", proof.verification.confidence
+    if proof.verification.level is VerificationLevel.REFERENCE and stated != 1.0:
+        return Check(name, False, f"{stated} of an answer that is said to equal the reference")
+    if stated is None:
+        return Check(name, True, "not calibrated for these models")
+    asked = proof.verification.min_confidence
+    words = "" if asked is None else f"; {asked:.2f} counted as solved"
+    return Check(name, True, f"{stated:.2f} of being right, the service's word{words}")
 
 
 def asked_variants(proof: Proof) -> list[Variant]:

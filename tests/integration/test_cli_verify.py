@@ -55,7 +55,7 @@ def bundle(
                 "forms": len(programs),
                 "grounded": grounded,
                 "prm_share": 0.9,
-                "confidence": 0.8,
+                "confidence": 1.0 if level == "reference" else 0.8,
             },
             "quantities": proof_quantities(PROBLEM),
             "variants": proof_variants(make_variants(PROBLEM)),

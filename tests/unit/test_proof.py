@@ -98,6 +98,34 @@ def test_whatever_is_changed_breaks_the_seal(path: list[Any], value: Any, broken
     assert {check.name for check in checks if not check.holds} == broken
 
 
+@pytest.mark.parametrize(
+    ("changes", "holds", "words"),
+    [
+        (
+            {"confidence": 0.93, "min_confidence": 0.81},
+            True,
+            "0.93 of being right, the service's word; 0.81 counted",
+        ),
+        ({"confidence": 0.93}, True, "0.93 of being right"),
+        ({"confidence": None}, True, "not calibrated"),
+        ({"level": "reference", "confidence": 1.0}, True, "1.00 of being right"),
+        ({"level": "reference", "confidence": 0.5}, False, "said to equal the reference"),
+        ({"level": "reference", "confidence": None}, False, "said to equal the reference"),
+    ],
+)
+def test_a_bundle_tells_the_probability_and_is_certain_of_a_reference(
+    changes: dict[str, Any], holds: bool, words: str
+) -> None:
+    whole = bundle()
+    verification = {**whole.verification.model_dump(), **changes}
+    document = reread(bundle(verification=verification))
+    [check] = [
+        each for each in check_bundle(document, Proof.model_validate(document)) if each.name == "probability"
+    ]
+    assert check.holds is holds
+    assert words in check.detail
+
+
 def ran(*steps: tuple[str, str], stderr: str = "") -> RunStepsResponse:
     return RunStepsResponse.model_validate(
         {
