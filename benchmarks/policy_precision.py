@@ -1,7 +1,7 @@
 """The same policy in fp32 and in bf16 on this CPU: seconds to the first token of a cold prompt, and tokens a second.
 
 Each format has a vLLM engine in a process of its own, one after the other. First it reads one cold prompt of the few-shot
-format, about 800 tokens, and writes one token. Then it writes 24 tokens for each of 16 problems at once, twice; the second
+format, about 650 tokens, and writes one token. Then it writes 24 tokens for each of 16 problems at once, twice; the second
 time counts.
 
 `python -m benchmarks.policy_precision [--model small]`; the last line is JSON. `chosen` is what the policy service takes here
