@@ -221,12 +221,11 @@ def _literals(step: str) -> Sequence[_Literal]:
                 continue
             start = lines[constant.lineno - 1] + constant.col_offset
             end = lines[constant.end_lineno - 1] + constant.end_col_offset
-            if constant is node and _is_literal(source[start:end], constant.value):
-                found[start] = _Literal(start, end, constant.value)
+            value = constant.value
+            if constant is node and _is_literal(source[start:end], value):
+                found[start] = _Literal(start, end, value)
             elif constant is not node:
-                found |= {
-                    each.start: each for each in _written_numbers(source[start:end], constant.value, start)
-                }
+                found |= {each.start: each for each in _written_numbers(source[start:end], value, start)}
     return [found[start] for start in sorted(found)]
 
 

@@ -79,6 +79,13 @@ def test_what_cannot_be_done_for_such_a_client_is_refused_by_its_name(
     assert [error["field"] for error in response.json()["errors"]] == [field]
 
 
+def test_a_program_may_choose_the_encoding_of_what_it_prints(sandbox: Sandbox) -> None:
+    choose = "sys.stdout.reconfigure(encoding=name, errors='replace')"
+    code = f"import sys\nfor name in ('utf-8', 'ascii'):\n    {choose}\n    print('é')"
+    assert sandbox.stdout(code) == "é\n?\n"
+    assert [step["stdout"] for step in sandbox.steps(code, "print('é')")["steps"]] == ["é\n?\n", "?\n"]
+
+
 def test_digits_of_large_numbers_are_read_and_written(sandbox: Sandbox) -> None:
     code = "print(sum(map(int, str(3**20_000))), int('8' * 5000) % 100)"
     assert sandbox.stdout(code) == "42426 88\n"

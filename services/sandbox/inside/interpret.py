@@ -31,12 +31,19 @@ RUN, FORK = b"x", b"f"
 READY, RAN, RAN_UNFORKABLE, RAISED, NO_FORK = b"r", b"k", b"u", b"e", b"n"
 
 
+class _Pipe(io.FileIO):
+    """A stream of the program's output. The descriptor gets its pipe later: what it is before could be sought in."""
+
+    def seekable(self) -> bool:
+        return False
+
+
 def standard_streams() -> None:
     """New text streams on descriptors 0 to 2."""
     sys.stdin = io.TextIOWrapper(io.BufferedReader(io.FileIO(0)), encoding="utf-8", errors="replace")
     sys.stdout, sys.stderr = (
         io.TextIOWrapper(
-            io.BufferedWriter(io.FileIO(fd, "w")),
+            io.BufferedWriter(_Pipe(fd, "w")),
             encoding="utf-8",
             errors="backslashreplace",
             line_buffering=True,
