@@ -19,7 +19,6 @@ from typing import Protocol
 
 from ratchet.contracts.policy import FinishReason, Prefix, Until
 from ratchet.solutions.fences import fenced_code
-from ratchet.solutions.fences import fenced_code
 
 FEW_SHOT_FILE = Path(__file__).parent / "prompts" / "few_shot.txt"
 INSTRUCTIONS_FILE = Path(__file__).parent / "prompts" / "chat.txt"
@@ -120,7 +119,6 @@ class NumberedSteps:
         fence = _LEADING_FENCE.match(text)
         if fence and (fence["language"] or _FENCE not in self._after):
             text = text[fence.end() :]
-        text = fenced_code(text)
         text = fenced_code(text)
         ended = finish is FinishReason.END
         # A line break is put before the text, so that an end in its first line is found as well.
