@@ -41,6 +41,12 @@ def solve(
     answer: Annotated[
         str | None, typer.Option(help="The right answer, if known: only the verifier sees it.")
     ] = None,
+    min_confidence: Annotated[
+        float | None,
+        typer.Option(
+            help="Least probability that counts as solved, in [0, 1]; default: what the models' calibration asks for."
+        ),
+    ] = None,
     proof: Annotated[
         Path | None, typer.Option(help="Write the proof bundle here; check it with `ratchet verify`.")
     ] = None,
@@ -51,7 +57,13 @@ def solve(
 ) -> None:
     """Solve one problem. Exit code 0: solved and verified, 1: not, 2: wrong use, 3: the system failed."""
     request = search_request(
-        {"problem": _problem(problem), "reference_answer": answer, "strategy": strategy, "seed": seed},
+        {
+            "problem": _problem(problem),
+            "reference_answer": answer,
+            "strategy": strategy,
+            "seed": seed,
+            "min_confidence": min_confidence,
+        },
         parameters={"rollouts": rollouts},
         budget={"tokens": tokens, "seconds": seconds},
     )
@@ -98,6 +110,7 @@ _OPTIONS = {
     "budget.seconds": "--seconds",
     "seed": "--seed",
     "require": "--level",
+    "min_confidence": "--min-confidence",
 }
 
 

@@ -78,6 +78,7 @@ def test_solve_sends_what_the_options_say(double: Double) -> None:
         (["solve", ""], "PROBLEM"),
         (["solve", "x" * 30_000], "PROBLEM"),
         (["solve", "say 1", "--tokens", "-5"], "--tokens"),
+        (["solve", "say 1", "--min-confidence", "1.5"], "--min-confidence"),
         (["solve", "say 1", "--rollouts", "0"], "--rollouts"),
         (["solve", "say 1", "--strategy", "magic"], "--strategy"),
         (["solve", "say 1", "--url", "nonsense"], "no http:// or https:// address"),
