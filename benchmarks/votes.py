@@ -4,7 +4,8 @@
 `python -m benchmarks.stored_trees` has written. The aggregation with the most right answers on development problems is named;
 what it is worth is reported on the held-out problems of the same pairs of policy and PRM. Aggregations that learn are fitted to
 the development trees of their pair. The last line is a JSON object: right answers for each pair, strategy and aggregation, and
-differences to `visits_last` (each visit of an end, by its last score) with paired 95 % intervals (Bonett and Price).
+differences to `visits_last` (each visit of an end, by its last score) with paired 95 % intervals (Bonett and Price): of each
+aggregation over all held-out cells, and of the vote that searches use in each cell.
 
 Limits: a pair's development trees are of `mcts` alone, so what learns was fitted to no other strategy. Differences over all
 cells count a problem once for each pair and strategy; their interval takes these together.
@@ -26,9 +27,9 @@ from ratchet.contracts.search import StrategyName
 from ratchet.solutions.aggregator import probabilities
 from ratchet.solutions.calibration import CalibrationError, LabelledVote, calibrate
 from ratchet.solutions.votes import AnswerGroup, End, Weigh, by_count, by_prm, count_votes, log_odds
-from ratchet.statistics import paired_interval, wilson
+from ratchet.statistics import paired_interval
 
-BASELINE = "visits_last"
+BASELINE, OURS = "visits_last", "mass_last"
 DEVELOPMENT, HELD_OUT = "development", "held_out"
 Pair: TypeAlias = tuple[str, str]
 Cell: TypeAlias = tuple[str, str, StrategyName, str]
@@ -51,7 +52,7 @@ FIXED: dict[str, Weigh] = {
     "visits_squared": weighed(lambda end: end.votes * end.score**2),
     "visits_product": weighed(lambda end: end.votes * product(end)),
     "mass": weighed(lambda end: end.mass),
-    "mass_last": by_prm,
+    OURS: by_prm,
     "mass_squared": weighed(lambda end: end.mass * end.score**2),
     "mass_product": weighed(lambda end: end.mass * product(end)),
     "ends_last": weighed(lambda end: end.score),
@@ -190,30 +191,19 @@ def _difference(
 
 
 def _cell(cell: Cell, votes: Sequence[Vote], outcomes: dict[str, list[bool]]) -> dict[str, Any]:
+    """Right answers by aggregation, and the product's vote beside the baseline."""
     policy, prm, strategy, split = cell
-    covered = sum(any(vote.right.values()) for vote in votes)
+    differences = [new - old for new, old in zip(outcomes[OURS], outcomes[BASELINE], strict=True)]
     return {
         "policy": policy,
         "prm": prm,
         "strategy": strategy,
         "split": split,
         "n": len(votes),
-        "covered": covered,
+        "covered": sum(any(vote.right.values()) for vote in votes),
         "right": {name: sum(says) for name, says in outcomes.items()},
-        "ci95": {
-            name: [round(edge, 4) for edge in wilson(sum(says), len(votes))]
-            for name, says in outcomes.items()
-        },
-        "differences": {
-            name: [
-                round(edge, 4)
-                for edge in paired_interval(
-                    [new - old for new, old in zip(says, outcomes[BASELINE], strict=True)]
-                )
-            ]
-            for name, says in outcomes.items()
-            if name != BASELINE
-        },
+        "difference": round(sum(differences) / len(votes), 4),
+        "ci95": [round(edge, 4) for edge in paired_interval(differences)],
     }
 
 
