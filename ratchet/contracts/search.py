@@ -72,12 +72,12 @@ class StrategyParameters(Contract):
         le=4096,
         description="Most solutions that the policy completes from a node of the tree to their end.",
     )
-    branching_factor: int = Field(
-        default=8,
+    branching_factor: int | None = Field(
+        default=None,
         ge=1,
         le=64,
         description="mcts: rollouts that begin at a node before its children are compared, times its visits to the power of "
-        "`widening`. beam, dvts: steps that are drawn from a node that is kept.",
+        "`widening`. beam, dvts: steps that are drawn from a node that is kept. Null: 8 for mcts, 4 for the others.",
     )
     widening: float = Field(
         default=0.0,

@@ -11,6 +11,9 @@ from services.search.strategies.rebase import Rebase
 
 GATE = 0.6
 """The gate of a trained PRM."""
+BRANCHING_FACTOR = 8
+LEVEL_BRANCHING_FACTOR = 4
+"""With the usual width of 8 two nodes of a level are kept: on small budgets wider searches never come to an end."""
 
 
 def strategy_of(request: SearchRequest, prm: str | None) -> Strategy:
@@ -20,7 +23,7 @@ def strategy_of(request: SearchRequest, prm: str | None) -> Strategy:
         case StrategyName.MCTS:
             return Mcts(
                 parameters.rollouts,
-                parameters.branching_factor,
+                parameters.branching_factor or BRANCHING_FACTOR,
                 parameters.max_depth,
                 parameters.exploration,
                 widening=parameters.widening,
@@ -44,7 +47,8 @@ def strategy_of(request: SearchRequest, prm: str | None) -> Strategy:
 
 
 def _level_wise(parameters: StrategyParameters) -> tuple[int, int, int, int]:
-    return parameters.rollouts, parameters.width, parameters.branching_factor, parameters.max_depth
+    branching_factor = parameters.branching_factor or LEVEL_BRANCHING_FACTOR
+    return parameters.rollouts, parameters.width, branching_factor, parameters.max_depth
 
 
 def _gate(request: SearchRequest, prm: str | None) -> float:
