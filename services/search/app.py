@@ -258,7 +258,10 @@ async def follow(
     after: EventId = None,
     last_event_id: LastEventId = None,
 ) -> Response:
-    """All events from the beginning, or from where a reader broke off. Ends after `end`."""
+    """All events from the beginning, or from where a reader broke off. Ends after `end`.
+
+    A search of low priority tells its nodes and answers only while somebody reads, then all so far; long texts are cut.
+    """
     state = await store.state(search_id)
     if state is None:
         raise _no_such_search(search_id)
