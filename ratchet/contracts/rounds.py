@@ -99,7 +99,7 @@ class Evaluation(Contract):
     system: bool = Field(default=True, description="Search with PRM, beside best-of-N and majority.")
     tokens: int = Field(default=600, ge=1, description="Generated tokens for each problem and strategy.")
     rollouts: int = Field(default=64, ge=1, le=4096, description="Most trajectories of a search.")
-    branching_factor: int = Field(default=4, ge=1, le=64)
+    branching_factor: int = Field(default=8, ge=1, le=64)
     exploration: float = Field(default=2.0, ge=0, le=100)
     widening: float = Field(default=0.0, ge=0, le=1, description="See the parameters of a search.")
     gate: float | None = Field(
