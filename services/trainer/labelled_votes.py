@@ -38,6 +38,10 @@ async def read_labelled(
             raise UnfitSearchError(f"Search {searched.search_id} is not over.")
         if searched.knew_reference:
             raise UnfitSearchError(f"Search {searched.search_id} knew its reference answer.")
+        if searched.strategy is StrategyName.GREEDY:
+            raise UnfitSearchError(
+                f"Search {searched.search_id} was greedy: one trajectory says nothing of a vote."
+            )
         pair = searched.models.get("policy"), searched.models.get("prm")
         if not pair[0] or not pair[1]:
             raise UnfitSearchError(f"Search {searched.search_id} was not scored by a PRM.")

@@ -63,11 +63,12 @@ async def a_search(
     *,
     models: dict[str, str] | None = None,
     reference: str | None = None,
+    strategy: StrategyName = StrategyName.MCTS,
     over: bool = True,
 ) -> UUID:
     """A search in which a trajectory gave each of these answers."""
     store = SearchStore(engine)
-    request = SearchRequest(problem=f"What is {new_id()}?", reference_answer=reference)
+    request = SearchRequest(problem=f"What is {new_id()}?", reference_answer=reference, strategy=strategy)
     search_id, _ = await store.create(request)
     await end_search(store, search_id, answers, MODELS if models is None else models, over=over)
     return search_id
@@ -187,6 +188,7 @@ async def test_what_does_not_fit_is_refused_with_the_reason(
     good = str(await a_search(engine, ["7"]))
     unfit = {
         "knew its reference answer": await a_search(engine, ["7"], reference="7"),
+        "was greedy": await a_search(engine, ["7"], strategy=StrategyName.GREEDY),
         "is not over": await a_search(engine, ["7"], over=False),
         "several pairs of models": await a_search(engine, ["7"], models={"policy": "small@2", "prm": "p@1"}),
         "was not scored by a PRM": await a_search(engine, ["7"], models={"policy": "small@1"}),
