@@ -100,9 +100,9 @@ class Run:
         return [way.results.known[each.id] for each in self.problems if each.id in way.results.known]
 
 
-class _Pauses:
+class Pauses:
     """Between two looks at a search: the first one at half the time that searches have taken, so that a thousand short ones
-    are not asked for all the time, and then at a fifth of it."""
+    are not asked for all the time, and then at a fifth of it. Until one is over, each look waits longer than the last."""
 
     def __init__(self) -> None:
         self._mean: float | None = None
@@ -112,10 +112,13 @@ class _Pauses:
         self._mean = seconds if self._mean is None else self._mean + (seconds - self._mean) / 16
 
     def __iter__(self) -> Iterator[float]:
-        mean = self._mean or SHORTEST_POLL_SECONDS
-        yield max(SHORTEST_POLL_SECONDS, mean / 2)
+        pause = SHORTEST_POLL_SECONDS
+        while self._mean is None:
+            yield pause
+            pause = min(POLL_SECONDS, pause * 1.5)
+        yield max(SHORTEST_POLL_SECONDS, self._mean / 2)
         while True:
-            yield min(POLL_SECONDS, max(SHORTEST_POLL_SECONDS, mean / 5))
+            yield min(POLL_SECONDS, max(SHORTEST_POLL_SECONDS, self._mean / 5))
 
 
 async def search_all(run: Run, services: Services, console: Console, interrupts: Interrupts) -> bool:
@@ -123,7 +126,7 @@ async def search_all(run: Run, services: Services, console: Console, interrupts:
     waiting = iter(
         [(way, each) for way in run.ways for each in run.problems if each.id not in way.results.known]
     )
-    pauses = _Pauses()
+    pauses = Pauses()
     with _progress(run, console) as show:
 
         async def work() -> None:
@@ -184,7 +187,7 @@ def _progress(run: Run, console: Console) -> Iterator[Show]:
 
 
 async def _solve_and_grade(
-    problem: Problem, request: SearchRequest, with_reference: bool, services: Services, pauses: _Pauses
+    problem: Problem, request: SearchRequest, with_reference: bool, services: Services, pauses: Pauses
 ) -> GradedProblem:
     reference = problem.answer if with_reference else None
     asked = request.model_copy(update={"problem": problem.text, "reference_answer": reference})
@@ -226,7 +229,7 @@ async def _trajectories(result: SearchResult, problem: Problem, services: Servic
     return Trajectories(n=sum(votes.values()), right=right)
 
 
-async def _to_the_end(request: SearchRequest, client: SearchClient, pauses: _Pauses) -> SearchResult:
+async def _to_the_end(request: SearchRequest, client: SearchClient, pauses: Pauses) -> SearchResult:
     """Create a search and wait for its end; whoever stops waiting cancels it."""
     result = await client.create(request, idempotency_key=f"eval-{uuid.uuid4().hex}")
     began = time.monotonic()
