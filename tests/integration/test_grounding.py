@@ -117,6 +117,14 @@ async def test_programs_of_one_behaviour_agree_whatever_they_look_like(client: S
     assert await holds(outcome, client)
 
 
+async def test_numbers_that_a_program_reads_from_strings_are_quantities_of_it(client: SandboxClient) -> None:
+    exact = ("from decimal import Decimal\nrolls = Decimal('9') * Decimal(\"6\")", "print(rolls - int('17'))")
+    solved = ("from sympy import solve", "print(solve('x + 17 - 9*6')[0])")
+    _, outcome = await concluded(client, (exact, "37"), (solved, "37"), (COMPUTED, "37"))
+    assert summary(outcome) == (VerificationLevel.AGREEMENT, True, 3)
+    assert await holds(outcome, client)
+
+
 async def test_one_program_drawn_twice_was_found_twice_but_not_at_temperature_0(
     client: SandboxClient,
 ) -> None:
