@@ -221,11 +221,11 @@ def _literals(step: str) -> Sequence[_Literal]:
                 continue
             start = lines[constant.lineno - 1] + constant.col_offset
             end = lines[constant.end_lineno - 1] + constant.end_col_offset
-            value = constant.value
-            if constant is node and _is_literal(source[start:end], value):
+            text, value = source[start:end], constant.value
+            if constant is not node:
+                found |= {each.start: each for each in _written_numbers(text, value, start)}
+            elif _is_literal(value, text):
                 found[start] = _Literal(start, end, value)
-            elif constant is not node:
-                found |= {each.start: each for each in _written_numbers(source[start:end], value, start)}
     return [found[start] for start in sorted(found)]
 
 
@@ -249,7 +249,7 @@ def _written_numbers(source: bytes, value: object, start: int) -> Iterator[_Lite
         yield _Literal(first, first + len(text), int(text) if text.isdigit() else float(text))
 
 
-def _is_literal(source: bytes, value: object) -> TypeGuard[int | float]:
+def _is_literal(value: object, source: bytes) -> TypeGuard[int | float]:
     """Whether this is the number's text. Before Python 3.12 the places of what an f-string computes can be wrong."""
     if not isinstance(value, int | float) or isinstance(value, bool):
         return False
