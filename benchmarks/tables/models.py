@@ -1,6 +1,9 @@
-"""How fast the policy is, how number formats compare, and which signal PRM1 reads."""
+"""Prompts by accuracy and cost, how fast the policy is, number formats, and which signal PRM1 reads."""
 
-from benchmarks.tables.documents import Results, Rows, Table, interval
+from collections.abc import Mapping
+from typing import Any
+
+from benchmarks.tables.documents import Below, Results, Rows, Table, interval
 
 SIGNALS = {
     "likelihood": "mean of the steps' mean log-probabilities (PRM1)",
@@ -20,6 +23,54 @@ WAYS = {
     "http_64_clients_n1": "over HTTP, 64 clients that ask for one candidate at a time",
     "http_8_clients_n8": "over HTTP, 8 clients that ask for eight",
 }
+
+PROMPTS = {
+    "few_shot_with_results": "the same examples, results in their comments (until version 0.1)",
+    "few_shot": "`few_shot`: four worked examples, no results in their comments",
+    "chat": "`chat`: the chat template, zero-shot",
+    "chat_system": "the same, instructions in the system's turn",
+    "chat_examples": "`chat` with the examples before the problem",
+}
+
+
+def share(found: Mapping[str, Any]) -> str:
+    """A count with its Wilson interval in per cent."""
+    return f"{found['count']} of {found['n']} ({interval(found['ci95'])} %)"
+
+
+def prompts(results: Results) -> Rows:
+    """Greedy programs of each model with each prompt."""
+    rows = [
+        ["model", "prompt", "right", "answers that no quantity changes", "tokens an answer", "prompt tokens"]
+    ]
+    for result in results.values():
+        model = result.figures["model"].partition("@")[0]
+        for name, found in result.figures["variants"].items():
+            greedy = found["greedy"]
+            ungrounded = greedy["ungrounded"]
+            rows.append(
+                [
+                    f"`{model}`",
+                    PROMPTS[name],
+                    share(greedy["right"]),
+                    f"{100 * ungrounded['count'] / ungrounded['n']:.0f} % of {ungrounded['n']}",
+                    f"{greedy['tokens']:.0f}",
+                    f"{greedy['prompt_tokens']:.0f}",
+                ]
+            )
+    return rows
+
+
+def paired_prompts(results: Results) -> Rows:
+    """Prompts problem by problem."""
+    rows = [["model", "problem by problem", "only the first is right", "only the second", "McNemar, exact"]]
+    for result in results.values():
+        model = result.figures["model"].partition("@")[0]
+        for pair, found in result.figures["paired"].items():
+            first, _, second = pair.partition(" against ")
+            only = [str(found[key]) for key in ("only_first", "only_second")]
+            rows.append([f"`{model}`", f"`{first}` and `{second}`", *only, f"p = {found['p']:.2f}"])
+    return rows
 
 
 def signals(results: Results) -> Rows:
@@ -87,6 +138,8 @@ def decoding(results: Results) -> Rows:
 
 
 TABLES = {
+    "prompts": Table(("prompts-small",), prompts),
+    "prompts-paired": Table(("prompts-small",), paired_prompts, Below.NOTHING),
     "prm1-signals": Table(("prm1-signals-first", "prm1-signals"), signals),
     "vllm-two-cores": Table(("vllm-two-cores",), two_cores),
     "policy-precision": Table(("policy-precision",), precision),
