@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from ratchet.contracts.search import Priority
 
@@ -81,7 +81,8 @@ class RightOfWay:
     async def _change_or(self, asked: "asyncio.Future[A]") -> None:
         """Return when something changes in what is under way, or the call is answered."""
         changed = asyncio.ensure_future(self._changed.wait())
+        either: set[asyncio.Future[Any]] = {asked, changed}
         try:
-            await asyncio.wait({asked, changed}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         finally:
             changed.cancel()

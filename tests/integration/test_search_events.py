@@ -13,7 +13,7 @@ from ratchet.events import SHOWN_CHARS, Events
 from ratchet.states import NodeState
 from ratchet.store.searches import SearchStore
 from services.search.interpreter import Interpreter
-from services.search.run import Search
+from services.search.search import Search
 from services.search.step_memory import StepMemory
 from services.search.strategies import Node, Tree
 from services.search.worker import _TreeJournal, tree_of
