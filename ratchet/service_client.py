@@ -4,8 +4,8 @@ A call is repeated on connection and read errors and on 429, 502, 503 and 504 (a
 until `retry_seconds` have passed since its first failure. With `attempt_seconds` for one attempt, a call lasts at most two
 attempts and the retry time. Any other answer of 400 and above is final.
 
-Calls go by aiohttp: a search makes three for each step, and one costs a fourth of httpx's processor time
-(`make bench-search`). Streams, which are few, go by httpx.
+Calls go by aiohttp: a search makes three for each step, and httpx was most of a worker's processor time (`make bench-search
+ARGS="--parts cost"`). Streams, which are few, go by httpx.
 
 Limit: every call may be sent twice, so it must be one that does no harm then.
 """
