@@ -130,7 +130,8 @@ class StrategyParameters(Contract):
     prm: PrmUse = Field(default=PrmUse.VALUE, description="What the PRM's scores do.")
     early_stop: bool = Field(
         default=True,
-        description="End when the leading answer can hardly be overtaken. Off: spend the whole budget.",
+        description="End when the leading answer can hardly be overtaken, unless its calibrated probability counts. Off: spend "
+        "the whole budget.",
     )
 
 

@@ -31,7 +31,11 @@ class EarlyStop:
             if any(node.value_sum > 0 for node in search.tree.terminals()):
                 return "a trajectory gives the reference answer"
             return None
-        votes = tally(search.tree, search.request.strategy, search.calibration)
+        if search.calibration is not None and search.min_confidence:
+            # Calibrations are fitted to whole searches. One that ends when its answer looks best would be less often right
+            # than they say: 14 of nano's answers that ended so at four votes of four had 0.88, and 4 of them were right.
+            return None
+        votes = tally(search.tree, search.request.strategy)
         # As long as the verification that was asked for is not within reach, a clear lead is no reason to stop.
         level = search.request.require
         least = 1 if level is VerificationLevel.EXECUTION else search.request.parameters.min_agreement
@@ -42,10 +46,6 @@ class EarlyStop:
 
 def _in_reach(search: Search, groups: list[Group], least: int) -> bool:
     """Whether the leading answer can be verified as was asked for, whatever its programs are worth."""
-    asked, probability = search.min_confidence, groups[0].probability
-    # What is not calibrated will not be by more votes.
-    if asked is not None and probability is not None and probability < asked:
-        return False
     if search.request.require is VerificationLevel.EXECUTION:
         return True
     independence = Independence(free_draws(search.tree, sampled=is_sampled(search.request)))

@@ -143,11 +143,20 @@ async def test_a_probable_answer_without_the_level_is_not_solved(client: Sandbox
     assert outcome.reason == "all rollouts done", "the probability is not what it lacks"
 
 
-@pytest.mark.parametrize(("least", "stops"), [(0.7, True), (0.9, False)])
-async def test_a_search_goes_on_while_its_leading_answer_is_too_improbable(
-    client: SandboxClient, least: float, stops: bool
+@pytest.mark.parametrize(
+    ("known", "asked", "stops"),
+    [
+        (calibration(0.7), None, False),
+        (calibration(0.9), 0.5, False),
+        (calibration(0.9), 0.0, True),
+        (None, None, True),
+        (None, 0.9, True),
+    ],
+)
+async def test_a_search_whose_probability_counts_is_not_ended_early(
+    client: SandboxClient, known: AnswerCalibration | None, asked: float | None, stops: bool
 ) -> None:
-    search = searched(client, AGREEING, calibration(least))
+    search = searched(client, AGREEING, known, min_confidence=asked)
     await search.learn_calibration()
     assert (EarlyStop(search).reason() is not None) == stops
 
