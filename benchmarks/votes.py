@@ -5,7 +5,8 @@
 what it is worth is reported on the held-out problems of the same pairs of policy and PRM. Aggregations that learn are fitted to
 the development trees of their pair. The last line is a JSON object: right answers for each pair, strategy and aggregation, and
 differences to `visits_last` (each visit of an end, by its last score) with paired 95 % intervals (Bonett and Price): of each
-aggregation over all held-out cells, and of the vote that searches use in each cell.
+aggregation over all held-out cells, and of the vote that searches use in each cell. `probable`: the held-out answers that are
+probable enough to count as solved by the calibration of their pair, and how many of them are right.
 
 Limits: a pair's development trees are of `mcts` alone, so what learns was fitted to no other strategy. Differences over all
 cells count a problem once for each pair and strategy; their interval takes these together.
@@ -23,11 +24,12 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from benchmarks.stored_trees import StoredTree, dump, load_trees
+from ratchet.contracts.calibration import AnswerCalibration
 from ratchet.contracts.search import StrategyName
 from ratchet.solutions.aggregator import probabilities
-from ratchet.solutions.calibration import CalibrationError, LabelledVote, calibrate
+from ratchet.solutions.calibration import CalibrationError, LabelledVote, calibrate, reliability
 from ratchet.solutions.votes import AnswerGroup, End, Weigh, by_count, by_prm, count_votes, log_odds
-from ratchet.statistics import paired_interval
+from ratchet.statistics import paired_interval, wilson
 
 BASELINE, OURS = "visits_last", "mass_last"
 DEVELOPMENT, HELD_OUT = "development", "held_out"
@@ -88,12 +90,16 @@ def vote_of_tree(tree: StoredTree) -> Vote:
     )
 
 
-def learnt_votes(votes: Sequence[Vote], pair: Pair) -> dict[str, Weigh]:
-    """The aggregations that are fitted to a pair's development trees; none where there is too little of them."""
+def calibration_of(votes: Sequence[Vote], pair: Pair) -> AnswerCalibration | None:
+    """The calibration of a pair's development trees; None where there is too little of them."""
     try:
-        calibration = calibrate(*pair, [vote.labelled() for vote in votes], "development")
+        return calibrate(*pair, [vote.labelled() for vote in votes], "development")
     except CalibrationError:
-        return {}
+        return None
+
+
+def learnt_votes(votes: Sequence[Vote], calibration: AnswerCalibration) -> dict[str, Weigh]:
+    """The aggregations that are fitted to a pair's development trees."""
 
     def aggregator(groups: Sequence[Sequence[End]]) -> list[float]:
         counted = [AnswerGroup("", tuple(ends), 0.0) for ends in groups]
@@ -135,7 +141,12 @@ def measure(trees: Sequence[StoredTree]) -> dict[str, Any]:
         cells[tree.policy, tree.prm, tree.strategy, tree.split].append(vote)
         if tree.split == DEVELOPMENT:
             development[tree.policy, tree.prm].append(vote)
-    learnt = {pair: learnt_votes(votes, pair) for pair, votes in development.items()}
+    calibrations = {pair: calibration_of(votes, pair) for pair, votes in development.items()}
+    learnt = {
+        pair: learnt_votes(development[pair], calibration)
+        for pair, calibration in calibrations.items()
+        if calibration is not None
+    }
     outcomes: dict[Cell, dict[str, list[bool]]] = {}
     for cell, votes in cells.items():
         # What is fitted to these very trees says nothing about them.
@@ -154,6 +165,11 @@ def measure(trees: Sequence[StoredTree]) -> dict[str, Any]:
         "held_out": {
             name: _difference(name, held_out, cells, outcomes) for name in (*FIXED, *LEARNT) if held_out
         },
+        "probable": [
+            probable(cell, cells[cell], calibration)
+            for cell in held_out
+            if (calibration := calibrations[cell[:2]]) is not None
+        ],
         "cells": [_cell(cell, cells[cell], outcomes[cell]) for cell in shown],
     }
 
@@ -187,6 +203,29 @@ def _difference(
         "n": n,
         "difference": round(sum(means) / max(1, len(means)), 4),
         "ci95": [round(low, 4), round(high, 4)],
+    }
+
+
+def probable(cell: Cell, votes: Sequence[Vote], calibration: AnswerCalibration) -> dict[str, Any]:
+    """The answers whose probability counts as solved, whatever their level, and how many of them are right."""
+    answers = [vote.labelled() for vote in votes if vote.ends]
+    stated = [(probabilities(each.groups, calibration) or [0.0])[0] for each in answers]
+    right = [each.right[0] for each in answers]
+    solved = [truth for p, truth in zip(stated, right, strict=True) if p >= calibration.min_confidence]
+    found = reliability(stated, right)
+    return {
+        "policy": cell[0],
+        "prm": cell[1],
+        "strategy": cell[2],
+        "fitted_on": calibration.problems,
+        "n": len(votes),
+        "right": sum(right),
+        "min_confidence": calibration.min_confidence,
+        "solved": len(solved),
+        "solved_right": sum(solved),
+        "ci95": [round(edge, 4) for edge in wilson(sum(solved), len(solved))],
+        "ece": found.ece,
+        "brier": found.brier,
     }
 
 

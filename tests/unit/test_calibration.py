@@ -2,6 +2,7 @@
 
 import math
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ratchet.contracts.calibration import AnswerCalibration, Feature
+from ratchet.contracts.serving import PRM1
+from ratchet.models.sources import resolve
 from ratchet.solutions.aggregator import FEATURES, features, probabilities, softmax_with_none
 from ratchet.solutions.calibration import (
     PRECISION,
@@ -19,6 +22,7 @@ from ratchet.solutions.calibration import (
     reliability,
 )
 from ratchet.solutions.votes import End, by_prm, count_votes
+from ratchet.store.calibrations import packaged
 
 POLICY, PRM = "small@1", "prm1-likelihood@small@1"
 
@@ -157,3 +161,15 @@ def test_a_threshold_other_than_the_aim_has_the_aimed_share_above_it(pairs: list
     above = [truth for probability, truth in pairs if probability >= threshold]
     if threshold != PRECISION:
         assert sum(above) / len(above) >= PRECISION
+
+
+def test_the_packaged_calibrations_are_of_the_packaged_models_and_of_these_features(tmp_path: Path) -> None:
+    """Whoever makes nano anew calibrates it anew: docs/measurements/trust.md says how."""
+    nano = resolve("nano", tmp_path).version
+    pairs = {(each.policy, each.prm) for each in packaged()}
+    assert len(pairs) == len(packaged())
+    assert (nano, f"{PRM1}@{nano}") in pairs
+    for each in packaged():
+        assert tuple(feature.name for feature in each.features) == FEATURES
+        assert each.prm.startswith(PRM1)
+        assert sum(bin_.n for bin_ in each.reliability.bins) == each.reliability.n
