@@ -62,6 +62,45 @@ def votes(results: Results) -> Rows:
     return rows
 
 
+def probable(results: Results) -> Rows:
+    """Held-out answers that are probable enough, by pair of models and strategy."""
+    rows = [
+        [
+            "policy",
+            "PRM",
+            "strategy",
+            "right of all",
+            "counts from",
+            "solved",
+            "of them right",
+            "95 % (Wilson)",
+            "ECE",
+        ]
+    ]
+    return [*rows, *(_probable_row(each) for each in results["votes-nano"].figures["probable"])]
+
+
+def _probable_row(each: Mapping[str, Any]) -> list[str]:
+    n, right = each["solved"], each["solved_right"]
+    return [
+        _short(each["policy"]),
+        _short(each["prm"]),
+        f"`{each['strategy']}`",
+        f"{each['right']} of {each['n']}",
+        f"{each['min_confidence']:.2f}",
+        str(n),
+        f"{right} ({100 * right / n:.0f} %)" if n else "–",
+        f"{interval(each['ci95'])} %" if n else "–",
+        f"{each['ece']:.3f}",
+    ]
+
+
+def _short(version: str) -> str:
+    """A version without digests; PRM1 reads the policy that stands beside it."""
+    name = version.partition("@")[0]
+    return "PRM1" if name == "prm1-likelihood" else name.removeprefix("nano-").replace("-", " ")
+
+
 def _total(figures: Mapping[str, Any], split: str, strategy: str) -> dict[str, int]:
     """Sums over the pairs that have a calibration where the split is held out, and over all pairs otherwise."""
     found = {"n": 0}
@@ -124,4 +163,7 @@ def reliability_of(name: str) -> Table:
 TABLES = {
     "trust": Table(("gsm8k-mcts",), trust),
     "votes-nano": Table(("votes-nano",), votes),
+    "probable-nano": Table(("votes-nano",), probable, Below.NOTHING),
+    "verified-nano": verified_of("verified-nano"),
+    "reliability-nano": reliability_of("verified-nano"),
 }
