@@ -234,8 +234,8 @@ class Verification(Contract):
     confidence: float | None = Field(
         ge=0,
         le=1,
-        description="Calibrated probability that the answer is right (docs/measurements/trust.md). Null: policy and PRM are not "
-        "calibrated, or nothing was sampled and scored.",
+        description="Calibrated probability that the answer is right (docs/measurements/trust.md). Null: policy and PRM are "
+        "not calibrated, or nothing was sampled and scored.",
     )
     min_confidence: float | None = Field(
         default=None,

@@ -142,8 +142,8 @@ NEVER_SERVED = {
     ("prm", "DELETE /models/{version}"),
     ("trainer", "POST /calibrations"),
 }
-"""Only a round makes a PRM; its tests hold the first two. A calibration takes thirty searches and would change the state of those
-of other tests: `tests/integration/test_calibrations.py`, and the tests of rounds."""
+"""Only a round makes a PRM; its tests hold the first two. A calibration takes thirty searches and would change the state of
+those of other tests: `tests/integration/test_calibrations.py` has it."""
 
 
 @pytest.mark.parametrize("service", SERVICES)

@@ -220,7 +220,9 @@ async def _measure(
     }
 
 
-async def calibrate_pair(context: Context, purpose: str, plan: "Plan", problems: Sequence[RoundProblem]) -> None:
+async def calibrate_pair(
+    context: Context, purpose: str, plan: "Plan", problems: Sequence[RoundProblem]
+) -> None:
     """Fit how probable the pair's answers are to the trees of a purpose, and store it; too few of them are none."""
     results = await context.searches.results(context.claim.id, purpose)
     pairs = {(each.models.get("policy"), each.models.get("prm")) for each in results if each.models}
