@@ -1,0 +1,81 @@
+"""The benchmarks of votes and of what verified is worth, on stored trees whose truth is known."""
+
+import random
+from pathlib import Path
+from uuid import UUID
+
+from benchmarks.stored_trees import StoredEnd, StoredTree, is_right, load_trees
+from benchmarks.verified import answers_of_trees, figures
+from benchmarks.votes import measure
+from ratchet.contracts.search import StrategyName
+
+
+def tree(
+    number: int, split: str, rng: random.Random, strategy: StrategyName = StrategyName.MCTS
+) -> StoredTree:
+    """A PRM that is right about ends, and a policy that is wrong more often than right about every second problem."""
+    share = 0.9 if number % 2 else 0.4
+    right = [rng.random() < share for _ in range(6)]
+    ends = [
+        StoredEnd(
+            answer="42" if truth else str(number % 7),
+            right=truth,
+            scores=(0.9 if truth else 0.2,),
+            votes=1,
+            mass=1 / 6,
+        )
+        for truth in right
+    ]
+    return StoredTree(
+        search=UUID(int=number),
+        problem=f"p{number}",
+        split=split,
+        strategy=strategy,
+        policy="small@1",
+        prm="prm@1",
+        token_budget=400,
+        answer="42" if any(right) else ends[0].answer,
+        level="agreement",
+        ends=tuple(ends),
+    )
+
+
+def trees(n: int, split: str, seed: int) -> list[StoredTree]:
+    rng = random.Random(seed)
+    return [tree(number, split, rng) for number in range(n)]
+
+
+def test_votes_are_chosen_on_development_and_reported_on_held_out_problems() -> None:
+    found = measure([*trees(60, "development", 1), *trees(80, "held_out", 2)])
+    assert found["n"] == 140
+    held_out, development = found["held_out"], found["development"]
+    assert development[found["chosen"]] == max(development.values())
+    assert development["mass_last"] > development["majority"]
+    assert held_out["mass_last"]["right"] > held_out["majority"]["right"]
+    assert held_out["mass_last"]["right"] == held_out["visits_last"]["right"], "independent trajectories"
+    assert held_out["majority"]["difference"] < 0
+    assert "aggregator" not in development, "what is fitted to these trees says nothing about them"
+    assert {"aggregator", "log_odds"} <= set(held_out)
+    [stated] = found["probable"]
+    assert stated["n"] == 80
+    assert stated["solved_right"] / stated["solved"] > 0.85
+
+
+def test_verified_is_counted_on_trees_that_nothing_was_fitted_on(tmp_path: Path) -> None:
+    file = tmp_path / "trees.jsonl"
+    file.write_text("".join(each.model_dump_json() + "\n" for each in trees(80, "held_out", 3)))
+    answers, least = answers_of_trees(trees(80, "held_out", 4), load_trees([file]))
+    found = figures(answers)
+    assert (found["n"], found["answered"]) == (80, 80)
+    agreed = [each for each in answers if each.agreed]
+    assert 0 < len(agreed) < 80, "a level is that of the answer that the search gave"
+    assert found["before"]["verified"] == len(agreed)
+    assert found["verified"] == sum(each.verified for each in answers) <= len(agreed)
+    assert found["precision"] >= found["before"]["precision"]
+    assert all(each.confidence is not None and each.confidence >= least for each in answers if each.verified)
+
+
+def test_an_answer_is_right_in_any_spelling() -> None:
+    assert is_right("7.0", "7")
+    assert is_right("sqrt(2)/2", "1/sqrt(2)")
+    assert not is_right("8", "7")
