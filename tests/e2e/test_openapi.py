@@ -97,6 +97,9 @@ async def of_trainer(http: httpx.AsyncClient, stack: Running) -> dict[str, httpx
     one = {"spec": "nano:train", "count": 1}
     begun = await http.post("/rounds", json={"run": "good", "config": {"train": one}})
     path = f"/rounds/{begun.json()['id']}"
+    # Of a policy that nobody has: no search takes it.
+    best = {"policy": "good", "prm": PRM1, "strategy": "mcts", "accuracy": 0.5, "n": 10, "tokens": [300]}
+    choice = {**best, "compared": ["mcts"], "source": "nano:development"}
     answers = {
         "POST /models": registered,
         "GET /models": await http.get("/models"),
@@ -105,6 +108,8 @@ async def of_trainer(http: httpx.AsyncClient, stack: Running) -> dict[str, httpx
         "POST /models/{version}/serve": await http.post(f"/models/{version}/serve"),
         "POST /rounds": begun,
         "GET /calibrations": await http.get("/calibrations"),
+        "PUT /strategies": await http.put("/strategies", json=choice),
+        "GET /strategies": await http.get("/strategies"),
         "GET /rounds": await http.get("/rounds"),
         "GET /rounds/{round_id}": await http.get(path),
         "GET /rounds/{round_id}/quarantine": await http.get(f"{path}/quarantine"),
