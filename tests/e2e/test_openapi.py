@@ -28,6 +28,7 @@ async def of_search(http: httpx.AsyncClient, stack: Running) -> dict[str, httpx.
         "GET /search/{search_id}": await http.get(path),
         "GET /search/{search_id}/events": await http.get(f"{path}/events"),
         "GET /search/{search_id}/tree": await http.get(f"{path}/tree"),
+        "GET /search/{search_id}/replay": await http.get(f"{path}/replay"),
         "GET /search/{search_id}/proof": await http.get(f"{path}/proof"),
         "DELETE /search/{search_id}": await http.delete(path),
     }

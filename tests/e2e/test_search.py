@@ -291,8 +291,9 @@ async def test_a_budget_ends_a_search(stack: Running, budget: dict[str, float]) 
     assert is_end(SEARCH_TRANSITIONS, result.state)
     assert f"budget of {most:g} {name} used up" in (result.reason or "")
     spent = {"tokens": result.usage.policy.tokens, "nodes": result.usage.nodes}
-    # At most what was in flight when the budget ended.
-    assert spent.get(name, 0) <= most + 400
+    # At most what was in flight when the budget ended: by the first guess of their length four trajectories fit into the
+    # tokens, and each may be as long as all of them.
+    assert spent.get(name, 0) <= {"tokens": 4 * 400, "nodes": 406, "seconds": 0}[name]
 
 
 async def test_solve_prints_the_result_of_the_running_stack(stack: Running, tmp_path: Path) -> None:
