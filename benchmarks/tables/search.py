@@ -81,9 +81,31 @@ def grounding(results: Results) -> Rows:
     return rows
 
 
+def strategies(results: Results) -> Rows:
+    """Tree search and best-of-N at equal tokens, with each PRM."""
+    rows = [["PRM", "tokens", "`best_of_n`", "`mcts`", "difference, points", "95 % (paired)", "p", "coverage"]]
+    for cell in results["strategies-nano"].figures["cells"]:
+        low, high = (100 * edge for edge in cell["ci95"])
+        coverage = cell["coverage"]
+        rows.append(
+            [
+                cell["prm"],
+                str(cell["tokens"]),
+                f"{100 * cell['best_of_n']:.1f} %",
+                f"{100 * cell['mcts']:.1f} %",
+                f"{100 * cell['difference']:+.1f}",
+                f"{low:+.1f} – {high:+.1f}",
+                f"{cell['p']:.2g}",
+                f"{100 * coverage['best_of_n']:.1f} and {100 * coverage['mcts']:.1f} %",
+            ]
+        )
+    return rows
+
+
 _EVALUATED = tuple(STRATEGIES)
 TABLES = {
     "gsm8k": Table(_EVALUATED, accuracy),
+    "strategies": Table(("strategies-nano",), strategies),
     "gsm8k-paired": Table(("gsm8k-paired",), paired),
     "gsm8k-trees": Table(("gsm8k-trees",), trees),
     "grounding": Table(("grounding-nano",), grounding),
