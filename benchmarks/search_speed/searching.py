@@ -12,7 +12,7 @@ from uuid import UUID
 
 from ratchet.clients import PolicyClient, PrmClient, SandboxClient
 from ratchet.contracts.policy import GenerateRequest, GenerateResponse
-from ratchet.contracts.search import NodeView, SearchRequest, SearchResult
+from ratchet.contracts.search import MAX_ROLLOUTS, NodeView, SearchRequest, SearchResult
 from ratchet.events import Events
 from ratchet.settings import SearchSettings
 from ratchet.stack.config import StackUrls
@@ -102,6 +102,6 @@ def request(problem: str, strategy: str, *, tokens: int, seed: int, **parameters
             "budget": budget,
             "seed": seed,
             "priority": priority,
-            "parameters": {"rollouts": 4096, "early_stop": False, **parameters},
+            "parameters": {"rollouts": MAX_ROLLOUTS, "early_stop": False, **parameters},
         }
     )

@@ -12,6 +12,9 @@ from ratchet.contracts.serving import ModelVersion
 from ratchet.states import NodeState, SearchState
 
 
+MAX_ROLLOUTS = 65_536
+
+
 class StrategyName(StrEnum):
     """How the tree is grown."""
 
@@ -69,7 +72,7 @@ class StrategyParameters(Contract):
     rollouts: int = Field(
         default=16,
         ge=1,
-        le=4096,
+        le=MAX_ROLLOUTS,
         description="Most solutions that the policy completes from a node of the tree to their end.",
     )
     branching_factor: int | None = Field(
