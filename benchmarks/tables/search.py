@@ -83,7 +83,9 @@ def grounding(results: Results) -> Rows:
 
 def strategies(results: Results) -> Rows:
     """Tree search and best-of-N at equal tokens, with each PRM."""
-    rows = [["PRM", "tokens", "`best_of_n`", "`mcts`", "difference, points", "95 % (paired)", "p", "coverage"]]
+    rows = [
+        ["PRM", "tokens", "`best_of_n`", "`mcts`", "difference, points", "95 % (paired)", "p", "coverage"]
+    ]
     for cell in results["strategies-nano"].figures["cells"]:
         low, high = (100 * edge for edge in cell["ci95"])
         coverage = cell["coverage"]

@@ -11,7 +11,6 @@ from ratchet.contracts.sandbox import StepStatus
 from ratchet.contracts.serving import ModelVersion
 from ratchet.states import NodeState, SearchState
 
-
 MAX_ROLLOUTS = 65_536
 
 
