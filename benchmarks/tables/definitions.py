@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping
 
-from benchmarks.tables import deployment, models, rounds, sandbox, search, trust
+from benchmarks.tables import deployment, models, rounds, sandbox, search, search_speed, trust
 from benchmarks.tables.documents import Table
 
 TABLES: Mapping[str, Table] = {
     **search.TABLES,
+    **search_speed.TABLES,
     **trust.TABLES,
     **models.TABLES,
     **rounds.TABLES,
