@@ -81,12 +81,16 @@ def grounding(results: Results) -> Rows:
     return rows
 
 
+_COMPARED = ("strategies-nano", "strategies-nano-weak")
+
+
 def strategies(results: Results) -> Rows:
     """Tree search and best-of-N at equal tokens, with each PRM."""
     rows = [
         ["PRM", "tokens", "`best_of_n`", "`mcts`", "difference, points", "95 % (paired)", "p", "coverage"]
     ]
-    for cell in results["strategies-nano"].figures["cells"]:
+    cells = [cell for name in _COMPARED for cell in results[name].figures["cells"]]
+    for cell in cells:
         low, high = (100 * edge for edge in cell["ci95"])
         coverage = cell["coverage"]
         rows.append(
@@ -107,7 +111,7 @@ def strategies(results: Results) -> Rows:
 _EVALUATED = tuple(STRATEGIES)
 TABLES = {
     "gsm8k": Table(_EVALUATED, accuracy),
-    "strategies": Table(("strategies-nano",), strategies),
+    "strategies": Table(_COMPARED, strategies),
     "gsm8k-paired": Table(("gsm8k-paired",), paired),
     "gsm8k-trees": Table(("gsm8k-trees",), trees),
     "grounding": Table(("grounding-nano",), grounding),
