@@ -12,6 +12,7 @@ from ratchet.contracts.serving import ModelVersion
 from ratchet.states import NodeState, SearchState
 
 MAX_ROLLOUTS = 65_536
+"""Of one search; a tree of 10,000 nodes takes more than 4,096."""
 
 
 class StrategyName(StrEnum):
