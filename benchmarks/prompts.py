@@ -78,8 +78,8 @@ def chat_system(checkpoint: Path) -> NumberedSteps:
     ]
     text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
     before, _, after = str(text).partition("{problem}")
-    ends = [read_chat_frame(checkpoint).end_of_turn.strip()]
-    return NumberedSteps("chat_system", before, f"{after}```python\n", ends)
+    end = read_chat_frame(checkpoint).end_of_turn.strip()
+    return NumberedSteps("chat_system", before, f"{after}```python\n", end=end, closing="```")
 
 
 def chat_examples(checkpoint: Path) -> NumberedSteps:
@@ -91,7 +91,8 @@ def chat_examples(checkpoint: Path) -> NumberedSteps:
         "chat_examples",
         f"{frame.before}{instructions}\n\n{examples}",
         f"{frame.between}```python\n",
-        [frame.end_of_turn.strip()],
+        end=frame.end_of_turn.strip(),
+        closing="```",
     )
 
 

@@ -89,10 +89,38 @@ class TrainingFigures(Contract):
     job: str
 
 
+class ValidationPoint(Contract):
+    """The loss on the validation problems after so many optimizer steps."""
+
+    step: int
+    nll: float = Field(description="Negative log-likelihood of a token, nats.")
+
+
+class SftValidation(Contract):
+    """What verified programs of problems that were not trained on say of a fine-tuning, and what was chosen by it.
+
+    Of the weights of step `step` the policy is `base + scale * (weights - base)`; scale 0 is the base itself.
+    """
+
+    problems: int
+    programs: int
+    curve: list[ValidationPoint] = Field(description="From step 0, which is the base, to the last step.")
+    base_nll: float = Field(description="Of the base, nats a token.")
+    nll: float = Field(description="Of what was chosen, nats a token.")
+    step: int
+    scale: float
+
+
 class SftFigures(TrainingFigures):
     """How fine-tuning went."""
 
     examples: int = Field(description="Demonstrations that were learnt from.")
+    step_format: str | None = Field(
+        default=None, description="In which the policy is trained and served; not known of older rounds."
+    )
+    validation: SftValidation | None = Field(
+        default=None, description="None: there were no validation problems, and the last step is the policy."
+    )
 
 
 class Figure(Contract):

@@ -46,6 +46,18 @@ class TrainingConfig(Contract):
 class SftConfig(TrainingConfig):
     """Supervised fine-tuning."""
 
+    step_format: Literal["serving", "markers"] = Field(
+        default="serving",
+        description="In which prompt the policy learns to answer. serving: in that with which the model is served that it is "
+        "trained from, so that nothing is spent on another form. markers: in the bare trained one, which is far shorter.",
+    )
+    validations: int = Field(
+        default=8,
+        ge=1,
+        le=1000,
+        description="How often in an epoch the loss on validation problems is taken, where there are some.",
+    )
+
 
 class PrmTraining(TrainingConfig):
     """Training of the PRM's head and the policy under it."""

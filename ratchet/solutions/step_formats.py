@@ -39,6 +39,13 @@ class StepFormat(Protocol):
         """The text of steps as the model would have written them after the prompt of the problem."""
 
     @abstractmethod
+    def ending(self, end_token: str) -> str:
+        """What the model writes after all steps (`join`) of a solution, to the end. `end_token` is its tokenizer's.
+
+        Generation stops in it: at a string of `stops`, or at the end token.
+        """
+
+    @abstractmethod
     def stops(self, until: Until) -> dict[str, FinishReason]:
         """Stop strings, and what it means when one is met: STEP (a boundary) or END (the solution is over)."""
 
@@ -69,6 +76,9 @@ class Markers:
     def join(self, steps: Sequence[str]) -> str:
         return "".join(f"{step}\n{END_OF_STEP}\n" for step in steps)
 
+    def ending(self, end_token: str) -> str:
+        return END_OF_CODE + end_token
+
     def stops(self, until: Until) -> dict[str, FinishReason]:
         ends = {END_OF_CODE: FinishReason.END}
         return ends if until is Until.END else {END_OF_STEP: FinishReason.STEP} | ends
@@ -95,20 +105,26 @@ _SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
 class NumberedSteps:
     """A fixed text, the problem, a fixed text, then steps: `# Step k: …` comment lines and Python. The last step prints.
 
-    `ends` are texts that no program holds: what follows the first of them is no part of the solution.
+    `end` is a text that no program holds, which a model of this format writes after a solution (the end of its turn, the
+    begin of its next example); "" where that is the tokenizer's end token. `closing` is what comes between.
     """
 
-    def __init__(self, name: str, before: str, after: str, ends: Sequence[str]) -> None:
+    def __init__(self, name: str, before: str, after: str, *, end: str, closing: str = "") -> None:
         self.name = name
         self._before = before
         self._after = after
-        self._ends = ["\n" + _FENCE, *ends]
+        self._end = end
+        self._closing = closing
+        self._ends = ["\n" + _FENCE, *([end] if end else [])]
 
     def render(self, prefix: Prefix) -> str:
         return self._before + prefix.problem.strip() + self._after + self.join(prefix.steps)
 
     def join(self, steps: Sequence[str]) -> str:
         return "".join(step + "\n" for step in steps)
+
+    def ending(self, end_token: str) -> str:
+        return self._closing + (self._end or end_token)
 
     def stops(self, until: Until) -> dict[str, FinishReason]:
         ends = dict.fromkeys(self._ends, FinishReason.END)
@@ -173,7 +189,7 @@ def few_shot_format(template: str) -> NumberedSteps:
     if not found:
         raise ValueError("the few-shot template has no {problem} in it")
     lead = before.rpartition("\n")[2].strip()
-    return NumberedSteps("few_shot", before, after.rstrip("\n") + "\n", ["\n" + lead] if lead else [])
+    return NumberedSteps("few_shot", before, after.rstrip("\n") + "\n", end="\n" + lead if lead else "")
 
 
 @dataclass(frozen=True)
@@ -188,7 +204,10 @@ class ChatFrame:
 def chat_format(frame: ChatFrame) -> NumberedSteps:
     """Instructions and the problem in one turn of the user; the assistant's is begun with a code fence, and open."""
     instructions = INSTRUCTIONS_FILE.read_text(encoding="utf-8").strip()
-    ends = [end] if (end := frame.end_of_turn.strip()) else []
     return NumberedSteps(
-        "chat", f"{frame.before}{instructions}\n\n", f"{frame.between}{_FENCE}python\n", ends
+        "chat",
+        f"{frame.before}{instructions}\n\n",
+        f"{frame.between}{_FENCE}python\n",
+        end=frame.end_of_turn.strip(),
+        closing=_FENCE,
     )

@@ -12,6 +12,8 @@ from ratchet.settings import TrainerSettings
 
 SFT_FILE = "sft.jsonl"
 """The selected solutions, which the policy is trained on."""
+VALIDATION_FILE = "validation.jsonl"
+"""Verified solutions of problems that are kept apart, by which the policy's training is judged."""
 TREES_FILE = "trees.jsonl"
 """The search trees, which the PRM is trained on."""
 CARD_FILE = "card.json"

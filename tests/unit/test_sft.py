@@ -77,7 +77,7 @@ def written(file: Path, lines: list[dict[str, Any]]) -> Path:
 @pytest.fixture
 def job(base: Path, tmp_path: Path) -> SftJob:
     data = written(tmp_path / "data.jsonl", demonstrations())
-    return SftJob(base=base, data=data, out=tmp_path / "out", config=CONFIG)
+    return SftJob(base=base, data=data, out=tmp_path / "out", step_format="markers", config=CONFIG)
 
 
 def configured(job: SftJob, **changes: Any) -> SftJob:
@@ -109,7 +109,7 @@ async def test_a_completion_begins_where_the_policy_service_lets_the_model_begin
     # Line breaks, blanks and letters on both sides of the boundary, where a tokenizer could merge.
     for problem in ("How many?", "What is 1 +\n 1 =", "x ", "Ends with a break.\n"):
         steps = ["    indented = 1", "# Two lines.\n\nx = 2", "print(x)"]
-        example = encode(tokenizer, Demonstration(id="1", problem=problem, steps=steps))
+        example = encode(tokenizer, Markers(), Demonstration(id="1", problem=problem, steps=steps))
         prompts = [
             Markers().render(Prefix(problem=problem, steps=steps[:count])) for count in range(len(steps) + 1)
         ]
@@ -125,7 +125,7 @@ async def test_a_completion_begins_where_the_policy_service_lets_the_model_begin
 def test_the_loss_is_the_mean_over_completion_tokens(base: Path, job: SftJob) -> None:
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(base)
-    examples = [encode(tokenizer, Demonstration.model_validate(line)) for line in demonstrations()]
+    examples = [encode(tokenizer, Markers(), Demonstration.model_validate(line)) for line in demonstrations()]
     by_hand = []
     with torch.inference_mode():
         for example in examples:
@@ -147,7 +147,9 @@ def test_the_loss_is_the_mean_over_completion_tokens(base: Path, job: SftJob) ->
 def test_prompt_tokens_are_no_targets(base: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(base)
-    examples = [encode(tokenizer, Demonstration.model_validate(line)) for line in demonstrations(3)]
+    examples = [
+        encode(tokenizer, Markers(), Demonstration.model_validate(line)) for line in demonstrations(3)
+    ]
     (rows,) = forward_passes(examples, 10_000)
     batch = collate(rows)
     seen: list[torch.Tensor] = []
@@ -212,9 +214,13 @@ def test_lora_is_merged_and_the_base_keeps_its_dtype(job: SftJob, tmp_path: Path
 
 def test_two_processes_learn_what_one_does(job: SftJob, tmp_path: Path) -> None:
     # In a step of one example the second process has no share.
-    job = configured(job, batch_tokens=90, micro_tokens=80, epochs=1, save_every_steps=1000)
+    job = configured(job, batch_tokens=90, micro_tokens=80, epochs=1, save_every_steps=1000, validations=2)
+    others = [line | {"id": f"other-{line['id']}"} for line in demonstrations(5)]
+    job = job.model_copy(update={"validation": written(tmp_path / "validation.jsonl", others)})
     tokenizer = AutoTokenizer.from_pretrained(job.base)
-    lengths = [len(encode(tokenizer, Demonstration.model_validate(line))) for line in demonstrations()]
+    lengths = [
+        len(encode(tokenizer, Markers(), Demonstration.model_validate(line))) for line in demonstrations()
+    ]
     plan = optimizer_steps(lengths, batch_tokens=90, epochs=1, seed=CONFIG.seed)
     assert {len(step) for step in plan} == {1, 2}
     one = train(job)
@@ -232,6 +238,10 @@ def test_two_processes_learn_what_one_does(job: SftJob, tmp_path: Path) -> None:
     two = SftResult.model_validate_json((job.out / RESULT_FILE).read_bytes())
     assert two.losses == pytest.approx(one.losses, rel=1e-4)
     assert two.tokens == one.tokens
+    assert one.validation is not None
+    assert two.validation is not None
+    assert two.validation.nll == pytest.approx(one.validation.nll, rel=1e-4) != one.validation.base_nll
+    assert (two.validation.step, two.validation.scale) == (one.validation.step, one.validation.scale)
 
 
 # --- the same again --------------------------------------------------------------------------------------------------

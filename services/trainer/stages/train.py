@@ -13,13 +13,15 @@ from pathlib import Path
 from typing import TypeVar
 
 import structlog
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from ratchet.contracts.round_metrics import RoundMetrics, TrainedPolicy, TrainedPrm
 from ratchet.contracts.rounds import RoundProgress
+from ratchet.contracts.serving import LoadModel
 from ratchet.contracts.trainer import ModelKind, ModelRegistration
 from ratchet.models.checkpoint import ModelSourceError, local_checkpoint
-from services.trainer.files import SFT_FILE, TREES_FILE, run_folder
+from ratchet.models.prompts import FormatName
+from services.trainer.files import SFT_FILE, TREES_FILE, VALIDATION_FILE, run_folder
 from services.trainer.stages.context import Context, RoundFailedError, require_part
 from services.trainer.training.jobs import (
     ERROR_FILE,
@@ -37,6 +39,7 @@ from services.trainer.training.jobs import (
 log = structlog.get_logger()
 
 R = TypeVar("R", bound=BaseModel)
+_FORMAT: TypeAdapter[FormatName] = TypeAdapter(FormatName)
 POLL_SECONDS = 0.5
 END_SECONDS = 10.0
 
@@ -47,16 +50,38 @@ async def train_policy(context: Context) -> RoundMetrics:
     parent, uri = (
         (models.policy, models.policy_uri) if config.from_current else (models.base, models.base_uri)
     )
+    validation = context.folder / VALIDATION_FILE
     job = SftJob(
         base=Path(uri),
         data=context.folder / SFT_FILE,
+        validation=validation if validation.is_file() and validation.stat().st_size else None,
         out=context.folder / "policy",
+        step_format=await _step_format(context, parent),
         config=config.policy,
     )
     result = await _run(context, "services.trainer.training.sft", job, SftResult, "training the policy")
     version = await _register(context, ModelKind.POLICY, job.out, parent=parent)
     figures = result.model_dump(exclude={"losses"})
     return RoundMetrics(policy=TrainedPolicy(version=version, uri=str(job.out / MODEL_FOLDER), **figures))
+
+
+async def _step_format(context: Context, parent: str) -> FormatName:
+    """The format in which the new policy is trained and served. Raises RoundFailedError, ServiceError."""
+    if context.claim.config.policy.step_format == "markers":
+        return "markers"
+    held = next((each for each in await context.policy.models() if each.version == parent), None)
+    if held is None:
+        model = await context.registry.get(parent)
+        if model is None:
+            raise RoundFailedError(f"The registry does not know {parent}, from which the policy is trained.")
+        held = await context.policy.load(parent, LoadModel(uri=model.uri, sha256=model.sha256))
+    try:
+        return _FORMAT.validate_python(held.step_format)
+    except ValidationError as error:
+        raise RoundFailedError(
+            f"The policy service serves {parent} in the step format {held.step_format!r}, which this trainer does not know. "
+            "Run policy and trainer of one version, or set policy.step_format=markers."
+        ) from error
 
 
 async def train_prm(context: Context) -> RoundMetrics:

@@ -39,10 +39,14 @@ TOKENIZER_FILES = (
 
 @dataclass(frozen=True)
 class State:
-    """Where a training stopped: after `step` optimizer steps. `tensors` are the trained weights by name."""
+    """Where a training stopped: after `step` optimizer steps. `tensors` are the trained weights by name.
+
+    `best` are those of its best point by now; empty where none is kept.
+    """
 
     step: int
     tensors: dict[str, Tensor]
+    best: dict[str, Tensor]
     notes: dict[str, Any]
 
 
@@ -55,12 +59,13 @@ def checkpoint_sha256(folder: Path) -> str:
             raise TrainingFailedError(f"The checkpoint cannot be used: {error}") from error
 
 
-def job_digest(config: TrainingConfig, base: Path, data: Iterable[Path]) -> str:
-    """What makes two jobs the same: configuration, and content (not place) of the base and of the data.
+def job_digest(config: TrainingConfig, base: Path, data: Iterable[Path], step_format: str = "") -> str:
+    """What makes two jobs the same: configuration, step format, and content (not place) of the base and of the data.
 
     Raises TrainingFailedError if one of them cannot be read.
     """
-    digest = hashlib.sha256(config.model_dump_json().encode() + checkpoint_sha256(base).encode())
+    settings = config.model_dump_json() + step_format
+    digest = hashlib.sha256(settings.encode() + checkpoint_sha256(base).encode())
     for file in data:
         try:
             with file.open("rb") as opened:
@@ -98,10 +103,12 @@ def save_state(
     optimizer: torch.optim.Optimizer,
     scheduler: torch.optim.lr_scheduler.LRScheduler,
     notes: Mapping[str, Any],
+    best: Mapping[str, Tensor],
 ) -> None:
     """Write `folder`/step-N with everything that `load_state` needs, then remove the older ones.
 
-    `job` is a digest of what is being trained, `notes` whatever JSON the caller wants back.
+    `job` is a digest of what is being trained, `notes` whatever JSON the caller wants back, `best` the weights of the best
+    point (none: {}).
     """
     state = optimizer.state_dict()
     slots: dict[str, Tensor] = {}
@@ -119,7 +126,7 @@ def save_state(
     }
 
     def fill(partial: Path) -> None:
-        for name, group in (("weights", tensors), ("optimizer", slots), ("rng", _rng())):
+        for name, group in (("weights", tensors), ("best", best), ("optimizer", slots), ("rng", _rng())):
             save_file(
                 {key: value.detach().contiguous() for key, value in group.items()},
                 partial / f"{name}.safetensors",
@@ -151,8 +158,8 @@ def load_state(
         record = json.loads((found / "state.json").read_text())
         if record["job"] != job:
             return None
-        tensors, slots, rng = (
-            load_file(found / f"{name}.safetensors") for name in ("weights", "optimizer", "rng")
+        tensors, best, slots, rng = (
+            load_file(found / f"{name}.safetensors") for name in ("weights", "best", "optimizer", "rng")
         )
         saved = record["optimizer"]
         state: dict[int, dict[str, Any]] = {}
@@ -166,7 +173,7 @@ def load_state(
             f"The checkpoint {found} cannot be read ({error}); delete it to train from the beginning."
         ) from error
     _set_rng(rng)
-    return State(record["step"], tensors, record["notes"])
+    return State(record["step"], tensors, best, record["notes"])
 
 
 def _rng() -> dict[str, Tensor]:

@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ratchet.contracts.round_metrics import PrmFigures, SftFigures
 from ratchet.contracts.training import PrmTraining, SftConfig, TrainingConfig
+from ratchet.models.prompts import FormatName
 
 PROGRESS_FILE, RESULT_FILE, ERROR_FILE = "progress.jsonl", "result.json", "error.json"
 MODEL_FOLDER = "model"
@@ -44,9 +45,15 @@ class Job(_Strict):
 
 
 class SftJob(Job):
-    """Lines of `data`: `{"id", "problem", "steps": [str, ...]}`; other fields are ignored."""
+    """Lines of `data`: `{"id", "problem", "steps": [str, ...], "weight"}`; other fields are ignored.
+
+    A line's weight (1 where it has none) is that of each of its tokens in the loss. Lines of `validation` are the same, of
+    other problems.
+    """
 
     data: Path
+    validation: Path | None = None
+    step_format: FormatName = Field(description="In which the policy is trained, and served afterwards.")
     config: SftConfig = SftConfig()
 
 

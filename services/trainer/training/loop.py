@@ -9,11 +9,12 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import torch
 from pydantic import ValidationError
+from torch import Tensor
 
 from ratchet.contracts.round_metrics import TrainingFigures
 from ratchet.contracts.training import TrainingConfig
@@ -31,7 +32,7 @@ from services.trainer.training.jobs import (
 from services.trainer.training.optimizer import optimizer_of
 
 CHECKPOINTS = "checkpoints"
-"""The folder of a job's checkpoints: about three times the weights. It goes when the job is done."""
+"""The folder of a job's checkpoints: about three times the weights, four with validation. It goes when the job is done."""
 LOSS_POINTS = 200
 
 
@@ -46,13 +47,43 @@ class Gradients:
     tokens: int
 
 
+@dataclass(frozen=True, slots=True)
+class Validation:
+    """When a training looks at problems that it does not learn from, and how: the smaller the loss, the better."""
+
+    steps: frozenset[int]
+    """After which; 0 is before the first."""
+    loss: Callable[[], float]
+    """Of the weights as they are."""
+
+
 @dataclass(slots=True)
 class Trained:
     """What the steps so far have done, those of earlier attempts among them."""
 
-    losses: list[float]
-    tokens: int
-    seconds: float
+    losses: list[float] = field(default_factory=list)
+    tokens: int = 0
+    seconds: float = 0.0
+    curve: list[tuple[int, float]] = field(default_factory=list)
+    """Validation: step and loss."""
+    best: dict[str, Tensor] = field(default_factory=dict)
+    """The weights of the point with the least validation loss, on the CPU; empty without validation."""
+
+    def notes(self) -> dict[str, Any]:
+        """All but the weights, for a checkpoint."""
+        return {"losses": self.losses, "tokens": self.tokens, "seconds": self.seconds, "curve": self.curve}
+
+    def validate(self, validation: Validation, step: int, weights: Mapping[str, Tensor]) -> None:
+        """Take the loss after this step, and keep the weights where it is the least so far. Raises TrainingFailedError."""
+        loss = validation.loss()
+        if not math.isfinite(loss):
+            raise TrainingFailedError(
+                f"The loss on the validation problems at step {step} is {loss}: lower lr, train in fp32, or look for "
+                "damage in the base checkpoint."
+            )
+        if all(loss < known for _, known in self.curve):
+            self.best = {name: weight.detach().to("cpu", copy=True) for name, weight in weights.items()}
+        self.curve.append((step, loss))
 
     def figures(self) -> dict[str, Any]:
         """The part of a result that all trainings have."""
@@ -96,6 +127,7 @@ def run_steps(
     progress: ProgressWriter | None,
     wait: Callable[[], None] = lambda: None,
     keep_last: bool = False,
+    validation: Validation | None = None,
 ) -> Trained:
     """Train `weights` in so many steps. `gradients_of` computes those of the step with this index, from 0.
 
@@ -105,11 +137,13 @@ def run_steps(
     optimizer, scheduler = optimizer_of(weights.values(), config, steps)
     folder = job.out / CHECKPOINTS
     state = load_state(folder, job=digest, optimizer=optimizer, scheduler=scheduler)
-    done = Trained([], 0, 0.0) if state is None else _resume(state, weights)
+    done = Trained() if state is None else _resume(state, weights)
     if state is None and progress is not None:
         _remove_old_files(job)
     wait()
     began = time.monotonic() - done.seconds
+    if validation is not None and state is None:
+        done.validate(validation, 0, weights)
     for step in range(len(done.losses) + 1, steps + 1):
         lr = scheduler.get_last_lr()[0]
         made = gradients_of(step - 1)
@@ -119,6 +153,8 @@ def run_steps(
         scheduler.step()
         done.losses.append(made.loss)
         done.tokens += made.tokens
+        if validation is not None and step in validation.steps:
+            done.validate(validation, step, weights)
         done.seconds = time.monotonic() - began
         if progress is None:
             continue
@@ -140,7 +176,8 @@ def run_steps(
                 tensors=weights,
                 optimizer=optimizer,
                 scheduler=scheduler,
-                notes={"losses": done.losses, "tokens": done.tokens, "seconds": done.seconds},
+                notes=done.notes(),
+                best=done.best,
             )
     return done
 
@@ -171,7 +208,8 @@ def _resume(state: State, weights: Mapping[str, torch.nn.Parameter]) -> Trained:
     with torch.no_grad():
         for name, weight in weights.items():
             weight.copy_(state.tensors[name])
-    return Trained(**state.notes)
+    curve = [(step, loss) for step, loss in state.notes["curve"]]
+    return Trained(**{**state.notes, "curve": curve}, best=state.best)
 
 
 def _remove_old_files(job: Job) -> None:

@@ -1,15 +1,16 @@
 """Supervised fine-tuning of the policy: `python -m services.trainer.training.sft JOB.json` (a SftJob).
 
 The model reads a problem as the policy service will show it, and learns to write the steps that the search verified: the
-loss is the mean over the completion's tokens of an optimizer step, those of the prompt count for nothing. A job that is run
-again goes on from its last checkpoint, to the same weights as without the interruption.
+loss is the mean over the completion's tokens of an optimizer step, each with its line's weight; those of the prompt count for
+nothing. Programs of other problems, where there are some, say how far to go (`sft_validation`). A job that is run again goes
+on from its last checkpoint, to the same weights as without the interruption.
 
 Under torchrun each process takes its share of every step's forward passes. Limits: data parallel only, so model, gradients
 and optimizer must fit on one device; bit-equal weights are promised for the CPU, and for one number of threads and processes.
 """
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +24,10 @@ from torch import Tensor
 
 from ratchet.contracts.base import ProblemText, StepText
 from ratchet.contracts.policy import Prefix
+from ratchet.contracts.round_metrics import SftValidation, ValidationPoint
 from ratchet.contracts.training import SftConfig
-from ratchet.solutions.step_formats import CONFIG_KEY, END_OF_CODE, Markers
+from ratchet.models.prompts import choose as choose_format
+from ratchet.solutions.step_formats import CONFIG_KEY, StepFormat
 from services.trainer.training.checkpoints import checkpoint_sha256, job_digest, save_model
 from services.trainer.training.jobs import (
     MODEL_FOLDER,
@@ -37,7 +40,15 @@ from services.trainer.training.jobs import (
     job_folder,
     run_job,
 )
-from services.trainer.training.loop import Gradients, finish, read_result, run_steps, set_up
+from services.trainer.training.loop import (
+    Gradients,
+    Trained,
+    Validation,
+    finish,
+    read_result,
+    run_steps,
+    set_up,
+)
 from services.trainer.training.optimizer import trained_weights, with_adapters
 from services.trainer.training.sft_rows import (
     IGNORED,
@@ -47,16 +58,21 @@ from services.trainer.training.sft_rows import (
     forward_passes,
     optimizer_steps,
 )
-
-FORMAT = Markers()
+from services.trainer.training.sft_validation import (
+    choose,
+    starting_weights,
+    validation_loss,
+    validation_steps,
+)
 
 
 class Demonstration(BaseModel):
-    """A line of the data: a problem and the steps that solved it."""
+    """A line of the data: a problem, the steps that solved it, and the weight of each of their tokens."""
 
     id: str
     problem: ProblemText
     steps: list[StepText] = Field(min_length=1)
+    weight: float = Field(default=1.0, gt=0, allow_inf_nan=False)
 
 
 def train(job: SftJob, *, on_progress: Callable[[Progress], None] | None = None) -> SftResult:
@@ -69,7 +85,8 @@ def train(job: SftJob, *, on_progress: Callable[[Progress], None] | None = None)
         explained_failures(job, job.config),
     ):
         accelerator.wait_for_everyone()
-        digest = job_digest(job.config, job.base, [job.data])
+        data = [job.data] if job.validation is None else [job.data, job.validation]
+        digest = job_digest(job.config, job.base, data, job.step_format)
         known = read_result(job, SftResult, digest)
         accelerator.wait_for_everyone()
         return known or _train(job, digest, accelerator, on_progress)
@@ -98,12 +115,25 @@ def read_demonstrations(file: Path) -> list[Demonstration]:
     return found
 
 
-def encode(tokenizer: Any, demonstration: Demonstration) -> Example:
+def encode(tokenizer: Any, step_format: StepFormat, demonstration: Demonstration) -> Example:
     """Prompt and completion are tokenised apart, as the policy service tokenises the prompt alone."""
-    prompt = tokenizer(FORMAT.render(Prefix(problem=demonstration.problem)))["input_ids"]
-    text = FORMAT.join(demonstration.steps) + END_OF_CODE
+    prompt = tokenizer(step_format.render(Prefix(problem=demonstration.problem)))["input_ids"]
+    text = step_format.join(demonstration.steps) + step_format.ending(tokenizer.eos_token)
     completion = tokenizer(text, add_special_tokens=False)["input_ids"]
-    return Example([*prompt, *completion, tokenizer.eos_token_id], len(prompt))
+    return Example([*prompt, *completion], len(prompt), demonstration.weight)
+
+
+def _read_validation(job: SftJob, learnt: Sequence[Demonstration]) -> list[Demonstration]:
+    """Those of the job; none where it has none. Raises TrainingFailedError where a problem is also learnt from."""
+    if job.validation is None:
+        return []
+    found = read_demonstrations(job.validation)
+    if both := {each.id for each in found} & {each.id for each in learnt}:
+        raise TrainingFailedError(
+            f"{len(both)} problems are in {job.data} and in {job.validation}, {min(both)} among them: a training is judged "
+            "by problems that it does not learn from. Take them out of one of the files."
+        )
+    return found
 
 
 # --- the model -------------------------------------------------------------------------------------------------------
@@ -115,12 +145,14 @@ class Base:
 
     model: Any
     tokenizer: Any
+    step_format: StepFormat
     dtype: torch.dtype
     context: int
 
 
-def load_base(folder: Path, config: SftConfig) -> Base:
+def load_base(job: SftJob, config: SftConfig) -> Base:
     """The base model on the CPU, with new adapters if the config asks for LoRA. Raises TrainingFailedError."""
+    folder = job.base
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     # What is trained is fp32: a small step would vanish in the last bit of bf16.
@@ -153,24 +185,31 @@ def load_base(folder: Path, config: SftConfig) -> Base:
         )
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
+    try:
+        step_format = choose_format(job.step_format, folder)
+    except ValueError as error:
+        raise TrainingFailedError(
+            f"The policy cannot be trained in the step format {job.step_format}: {error}"
+        ) from error
     context = getattr(model_config, "max_position_embeddings", None) or config.max_length
-    return Base(with_adapters(model, config.lora, "CAUSAL_LM"), tokenizer, dtype, context)
+    return Base(with_adapters(model, config.lora, "CAUSAL_LM"), tokenizer, step_format, dtype, context)
 
 
 def completion_loss(model: Any, batch: Batch, dtype: str) -> Tensor:
-    """Sum of the cross-entropy over the batch's labels, a scalar in fp32."""
+    """Sum of the cross-entropy over the batch's labels, each with its weight; a scalar in fp32."""
     # Logits are the largest tensor of a large vocabulary: none where no row has a label.
     kept = (batch.labels[:, 1:] != IGNORED).any(dim=0).nonzero().squeeze(1)
     with torch.autocast(batch.ids.device.type, torch.bfloat16, enabled=dtype == "bf16"):
         logits = model(
             input_ids=batch.ids, position_ids=batch.positions, use_cache=False, logits_to_keep=kept
         ).logits
-    return torch.nn.functional.cross_entropy(
+    losses = torch.nn.functional.cross_entropy(
         logits.float().flatten(0, 1),
         batch.labels[:, kept + 1].flatten(),
         ignore_index=IGNORED,
-        reduction="sum",
+        reduction="none",
     )
+    return (losses * batch.weights[:, kept + 1].flatten()).sum()
 
 
 # --- the training ----------------------------------------------------------------------------------------------------
@@ -184,24 +223,27 @@ def _train(
 ) -> SftResult:
     config, main = set_up(job.config, accelerator.device.type), accelerator.is_main_process
     demonstrations = read_demonstrations(job.data)
-    base = load_base(job.base, config)
-    examples = _examples_that_fit(
-        [encode(base.tokenizer, each) for each in demonstrations], config, base.context
-    )
+    kept_apart = _read_validation(job, demonstrations)
+    base = load_base(job, config)
+    examples = [example for _, example in _those_that_fit(base, demonstrations, config)]
     plan = optimizer_steps(
         list(map(len, examples)), batch_tokens=config.batch_tokens, epochs=config.epochs, seed=config.seed
     )
     model: Any = accelerator.prepare(base.model.train())
+    weights = trained_weights(base.model)
+    judge = _Judge.of(base, kept_apart, weights, config, accelerator) if kept_apart else None
     trained = run_steps(
         job,
         config,
         digest,
-        trained_weights(base.model),
+        weights,
         len(plan),
         lambda step: _gradients(model, [examples[index] for index in plan[step]], config, accelerator),
         progress=ProgressWriter(job.out, on_progress) if main else None,
         wait=accelerator.wait_for_everyone,
+        validation=None if judge is None else judge.plan(len(plan)),
     )
+    validation = None if judge is None else judge.choose(weights, trained)
     if main:
         _save(base, job)
     accelerator.wait_for_everyone()
@@ -210,6 +252,8 @@ def _train(
         epochs=config.epochs,
         examples=len(examples),
         dropped_too_long=len(demonstrations) - len(examples),
+        step_format=job.step_format,
+        validation=validation,
         sha256=checkpoint_sha256(job.out / MODEL_FOLDER),
         job=digest,
     )
@@ -218,16 +262,64 @@ def _train(
     return result
 
 
-def _examples_that_fit(encoded: Sequence[Example], config: SftConfig, context: int) -> list[Example]:
-    """Those that are not too long for the config and the model, which reads `context` tokens."""
-    longest = min(config.max_length, context)
-    fitting = [each for each in encoded if len(each) <= longest]
+def _those_that_fit(
+    base: Base, demonstrations: Sequence[Demonstration], config: SftConfig
+) -> list[tuple[Demonstration, Example]]:
+    """Those that are not too long for the config and the model. Raises TrainingFailedError if there are none."""
+    encoded = [(each, encode(base.tokenizer, base.step_format, each)) for each in demonstrations]
+    longest = min(config.max_length, base.context)
+    fitting = [(each, example) for each, example in encoded if len(example) <= longest]
     if not fitting:
         raise TrainingFailedError(
-            f"None of {len(encoded)} demonstrations fits into {longest} tokens; raise max_length (the model reads "
-            f"{context})."
+            f"None of {len(demonstrations)} demonstrations fits into {longest} tokens; raise max_length (the model reads "
+            f"{base.context})."
         )
     return fitting
+
+
+@dataclass(frozen=True)
+class _Judge:
+    """Takes the loss on the programs that were kept apart, and chooses by it."""
+
+    kept_apart: Sequence[Demonstration]
+    start: Mapping[str, Tensor]
+    """The weights before the first step, as far as they are scaled."""
+    points: int
+    loss: Callable[[], float]
+
+    @classmethod
+    def of(
+        cls,
+        base: Base,
+        kept_apart: Sequence[Demonstration],
+        weights: Mapping[str, Tensor],
+        config: SftConfig,
+        accelerator: Accelerator,
+    ) -> "_Judge":
+        fitting = _those_that_fit(base, kept_apart, config)
+        examples = [example for _, example in fitting]
+        return cls(
+            [each for each, _ in fitting],
+            starting_weights(weights, adapters=config.lora is not None),
+            config.validations * config.epochs,
+            lambda: validation_loss(base.model, examples, config, accelerator, completion_loss),
+        )
+
+    def plan(self, steps: int) -> Validation:
+        return Validation(validation_steps(steps, self.points), self.loss)
+
+    def choose(self, weights: Mapping[str, Tensor], trained: Trained) -> SftValidation:
+        """Set the weights to what is chosen."""
+        choice = choose(weights, self.start, trained, self.loss)
+        return SftValidation(
+            problems=len({each.id for each in self.kept_apart}),
+            programs=len(self.kept_apart),
+            curve=[ValidationPoint(step=step, nll=loss) for step, loss in trained.curve],
+            base_nll=trained.curve[0][1],
+            nll=choice.loss,
+            step=choice.step,
+            scale=choice.scale,
+        )
 
 
 def _gradients(
@@ -237,7 +329,7 @@ def _gradients(
     # Passes are so small that each process gets one, as long as there are enough examples.
     share_tokens = -(-sum(map(len, examples)) // accelerator.num_processes)
     passes = forward_passes(examples, min(config.micro_tokens, share_tokens))
-    targets = sum(len(each) - each.prompt for each in examples)
+    targets = sum(each.loss_weight for each in examples)
     share = passes[accelerator.process_index :: accelerator.num_processes]
     # A process without a share takes part in the exchange of gradients, with zeros.
     weight = 1 / targets if share else 0.0
@@ -257,7 +349,7 @@ def _gradients(
 def _save(base: Base, job: SftJob) -> None:
     model = base.model if job.config.lora is None else base.model.merge_and_unload()
     model = model.to(base.dtype)
-    setattr(model.config, CONFIG_KEY, FORMAT.name)
+    setattr(model.config, CONFIG_KEY, base.step_format.name)
     save_model(model, job.base, job.out / MODEL_FOLDER)
 
 

@@ -27,13 +27,19 @@ LEAST_ROW = 256
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """Tokens of a prompt and its completion. The first `prompt` of them carry no loss."""
+    """Tokens of a prompt and its completion. The first `prompt` of them carry no loss, the others `weight` each."""
 
     ids: list[int]
     prompt: int
+    weight: float = 1.0
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @property
+    def loss_weight(self) -> float:
+        """Of all its tokens together."""
+        return self.weight * (len(self.ids) - self.prompt)
 
 
 Row = list[Example]
@@ -41,14 +47,18 @@ Row = list[Example]
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """One forward pass, each tensor int64 of R rows and T tokens. `labels` is IGNORED where there is no loss."""
+    """One forward pass, each tensor of R rows and T tokens, int64 but for `weights` (fp32).
+
+    `labels` is IGNORED, and `weights` 0, where there is no loss.
+    """
 
     ids: Tensor
     positions: Tensor
     labels: Tensor
+    weights: Tensor
 
     def to(self, device: torch.device) -> "Batch":
-        return Batch(self.ids.to(device), self.positions.to(device), self.labels.to(device))
+        return Batch(*(each.to(device) for each in (self.ids, self.positions, self.labels, self.weights)))
 
 
 def optimizer_steps(lengths: Sequence[int], *, batch_tokens: int, epochs: int, seed: int) -> list[list[int]]:
@@ -105,16 +115,18 @@ def collate(rows: Sequence[Row]) -> Batch:
     ids = torch.zeros((len(rows), width), dtype=torch.long)
     positions = torch.zeros_like(ids)
     labels = torch.full_like(ids, IGNORED)
+    weights = torch.zeros(ids.shape)
     for number, row in enumerate(rows):
         start = 0
         for example in row:
             end = start + len(example)
             ids[number, start:end] = torch.tensor(example.ids)
             labels[number, start + example.prompt : end] = ids[number, start + example.prompt : end]
+            weights[number, start + example.prompt : end] = example.weight
             # The last example's positions run on through the padding: a row of one example needs no block mask.
             positions[number, start:] = torch.arange(width - start)
             start = end
-    return Batch(ids, positions, labels)
+    return Batch(ids, positions, labels, weights)
 
 
 def _row_length(row: Row) -> int:
