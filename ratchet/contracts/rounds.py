@@ -3,13 +3,13 @@
 from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from ratchet.contracts.base import Contract, Text
 from ratchet.contracts.round_metrics import RoundMetrics
-from ratchet.contracts.search import PrmUse
+from ratchet.contracts.search import PrmUse, StrategyName
 from ratchet.contracts.training import PrmTraining, SftConfig
 from ratchet.states import RoundState
 
@@ -33,7 +33,17 @@ class ProblemSource(Contract):
 class LabelSearch(Contract):
     """How the training problems are searched. The verifier knows the reference answers; nobody else does."""
 
+    strategy: Literal[StrategyName.MCTS, StrategyName.BEST_OF_N] = Field(
+        default=StrategyName.MCTS,
+        description="best_of_n: independent trajectories, as rejection sampling draws them.",
+    )
     rollouts: int = Field(default=8, ge=1, le=1024)
+    tokens: int | None = Field(
+        default=None,
+        ge=1,
+        le=10_000_000,
+        description="Generated tokens of a search, in place of `rollouts`: what two strategies need to cost the same.",
+    )
     branching_factor: int = Field(default=4, ge=1, le=64)
     exploration: float = Field(default=2.0, ge=0, le=100)
     widening: float = Field(default=0.0, ge=0, le=1, description="See the parameters of a search.")
@@ -58,7 +68,10 @@ class LabelSearch(Contract):
         default=1, ge=0, le=8, description="More searches, with new seeds, of a problem that stayed unsolved."
     )
     retry_factor: float = Field(
-        default=2.0, ge=1, le=16, description="Rollouts of each such search over those of the one before."
+        default=2.0,
+        ge=1,
+        le=16,
+        description="Rollouts or tokens of such a search over those of the one before.",
     )
 
 

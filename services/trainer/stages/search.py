@@ -7,12 +7,12 @@ searched again with other seeds and more rollouts, as in the paper's last round 
 from ratchet.contracts.round_metrics import LabelCounts, RoundMetrics, StartModels
 from ratchet.contracts.rounds import LabelSearch
 from ratchet.contracts.search import (
+    MAX_ROLLOUTS,
     Budget,
     PinnedModels,
     Priority,
     PrmUse,
     SearchRequest,
-    StrategyName,
     StrategyParameters,
     VerificationLevel,
 )
@@ -30,14 +30,13 @@ async def search(context: Context) -> RoundMetrics:
     """Search all training problems, those without a solution again; coverage and cost."""
     config, models = context.claim.config, require_part(context.claim.metrics.models)
     problems = await context.rounds.problems(context.claim.id, "train")
-    rollouts = config.label.rollouts
     for attempt in range(config.label.retries + 1):
         solved = _solved_places(await context.searches.results(context.claim.id, LABEL))
         requests = {
             problem.place: _request(
                 problem,
                 config.label,
-                rollouts,
+                config.label.retry_factor**attempt,
                 models,
                 seed=config.seed + attempt * SEEDS_PER_ATTEMPT + problem.place,
             )
@@ -51,7 +50,6 @@ async def search(context: Context) -> RoundMetrics:
             f"searching, attempt {attempt + 1}",
             [Pair(models.policy, models.prm)],
         )
-        rollouts = round(rollouts * config.label.retry_factor)
     results = await context.searches.results(context.claim.id, LABEL)
     require_sound(results, LABEL)
     solved = _solved_places(results)
@@ -73,14 +71,17 @@ def _solved_places(results: list[RoundSearch]) -> set[int]:
 
 
 def _request(
-    problem: RoundProblem, label: LabelSearch, rollouts: int, models: StartModels, *, seed: int
+    problem: RoundProblem, label: LabelSearch, factor: float, models: StartModels, *, seed: int
 ) -> SearchRequest:
+    """`factor` says how much larger than the first search of a problem this one is."""
+    rollouts = min(MAX_ROLLOUTS, round(label.rollouts * factor))
+    tokens = rollouts * label.max_tokens if label.tokens is None else round(label.tokens * factor)
     return SearchRequest(
         problem=problem.text,
         reference_answer=problem.answer,
-        strategy=StrategyName.MCTS,
+        strategy=label.strategy,
         parameters=StrategyParameters(
-            rollouts=rollouts,
+            rollouts=rollouts if label.tokens is None else MAX_ROLLOUTS,
             branching_factor=label.branching_factor,
             max_depth=label.max_depth,
             exploration=label.exploration,
@@ -94,7 +95,7 @@ def _request(
             batch_rollouts=label.batch_rollouts,
             prm=label.prm or (PrmUse.NONE if models.prm == PRM1 else PrmUse.VALUE),
         ),
-        budget=Budget(tokens=min(10_000_000, rollouts * label.max_tokens), seconds=3600),
+        budget=Budget(tokens=min(10_000_000, tokens), seconds=3600),
         require=VerificationLevel.EXECUTION,
         models=PinnedModels(policy=models.policy, prm=models.prm),
         seed=seed % 2**31,
