@@ -21,10 +21,12 @@ from ratchet.contracts.round_metrics import (
     PrmQuality,
     ProblemCounts,
     RoundMetrics,
+    SftValidation,
     SplitCounts,
     StartModels,
     TrainedPolicy,
     TrainedPrm,
+    ValidationPoint,
 )
 from ratchet.contracts.rounds import RoundConfig, RoundProgress, RoundView
 from ratchet.contracts.search import StrategyName
@@ -41,7 +43,9 @@ from services.trainer.report.write import write_report
 from tests import old_round
 
 HOSTILE = "Nothing to learn from <script>alert('x')</script> & $\\frac{$ {{ 7 * 7 }}"
-SECTIONS = ["accuracy", "strategies", "coverage", "prm", "gate", "cost", "data", "lineage", "failures"]
+SECTIONS = [
+    *("accuracy", "strategies", "coverage", "policy", "prm", "gate", "cost", "data", "lineage", "failures"),
+]
 VOID = {"meta", "br", "img", "link", "hr", "input"}
 
 
@@ -106,6 +110,12 @@ CARD = DatasetCard(
 )
 
 
+def validation_of(step: int) -> SftValidation:
+    curve = [ValidationPoint(step=at, nll=nll) for at, nll in ((0, 0.4), (6, 0.35), (9, 0.5))]
+    nll, scale = (0.3, 0.5) if step else (0.4, 0.0)
+    return SftValidation(problems=5, programs=8, curve=curve, base_nll=0.4, nll=nll, step=step, scale=scale)
+
+
 def complete(number: int, before: int, after: int, state: RoundState = RoundState.PROMOTED) -> RoundView:
     config = RoundConfig(seed=7)
     old, new = measurements(before), measurements(after)
@@ -121,6 +131,8 @@ def complete(number: int, before: int, after: int, state: RoundState = RoundStat
             sha256="7adfaeff83dc",
             tokens=80_409,
             examples=35,
+            step_format="chat",
+            validation=validation_of(0 if number == 4 else 6),
         ),
         prm=TrainedPrm(
             **TRAINING,
@@ -263,6 +275,11 @@ def test_tables_say_what_was_measured() -> None:
     assert rows(found["strategies"])["1"][-1] == "3 : 2"
     assert rows(found["coverage"])["ages"] == ["91.7 %", "91.7 %", "–", "91.7 %"]
     assert list(rows(found["coverage"], 1)) == ["2", "10"]
+    assert rows(found["policy"])["1"] == [
+        *("chat", "35", "9", "8 programs", "0.4000", "0.5000", "step 6", "0.3000"),
+    ]
+    assert rows(found["policy"])["4"][-2:] == ["the base", "0.4000"], "nothing was better"
+    assert rows(found["policy"])["3"] == ["–"] * 8
     assert rows(found["prm"])["1"] == ["0.800", "0.800", "0.800", "0.800", "–", "30"]
     verdicts = {
         (row[0].text, row[1].text): [cell.text for cell in row[3:]] for row in found["gate"].tables[0].rows

@@ -12,6 +12,7 @@ from ratchet.contracts.search import StrategyName
 from ratchet.states import RoundState
 from services.trainer.gate import POLICY
 from services.trainer.report.curve import Point, points
+from services.trainer.report.fine_tuning import fine_tuning
 from services.trainer.report.metrics import DASH, Estimate, count, estimate_of, start_of
 from services.trainer.report.tables import (
     NONE,
@@ -49,6 +50,7 @@ def sections(rounds: Sequence[RoundView]) -> list[Section]:
         _accuracy(rounds),
         _strategies(rounds),
         _coverage(rounds),
+        fine_tuning(rounds),
         _prm(rounds),
         _gate(rounds),
         _cost(rounds),
