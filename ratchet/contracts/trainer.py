@@ -55,6 +55,37 @@ class ModelRegistration(Contract):
     ] = Field(default_factory=dict, max_length=100)
 
 
+class ServedBy(StrEnum):
+    """Why a pair was made to serve."""
+
+    ROUND = "round"
+    """Its gate promoted it."""
+    PERSON = "person"
+    """Somebody promoted one of its versions."""
+    ROLLBACK = "rollback"
+    """It served before, and somebody went back to it."""
+    SETTINGS = "settings"
+    """The policy service was started with its policy."""
+
+
+class ServingPair(Contract):
+    """A policy and the PRM beside it, as they were made to serve."""
+
+    id: int = Field(description="Grows: the highest one serves.")
+    policy: str = Field(examples=["nano-r2-policy@3f2a91c0"])
+    prm: str = Field(examples=["nano-r1-prm@928ea3be"])
+    why: ServedBy
+    round: str | None = Field(description="Id of the round that promoted it.")
+    before: int | None = Field(description="The pair that a rollback goes to. None: nothing served before.")
+    created_at: datetime
+
+
+class PairList(Contract):
+    """Pairs that were made to serve, the newest first: that one serves."""
+
+    pairs: list[ServingPair]
+
+
 class ModelList(Contract):
     """Versions, the newest first."""
 

@@ -13,6 +13,7 @@ from sqlalchemy import (
     Double,
     Enum,
     ForeignKey,
+    Identity,
     Index,
     Integer,
     MetaData,
@@ -27,7 +28,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from ratchet.contracts.sandbox import StepStatus
 from ratchet.contracts.search import Priority, StrategyName, VerificationLevel
-from ratchet.contracts.trainer import ModelKind
+from ratchet.contracts.trainer import ModelKind, ServedBy
 from ratchet.states import ModelState, NodeState, RoundState, SearchState
 
 metadata = MetaData(
@@ -266,6 +267,20 @@ models = Table(
     Index("ix_models_kind_created_at", "kind", "created_at"),
     # A service serves one version of its kind.
     Index("uq_models_serving", "kind", unique=True, postgresql_where=text("state = 'serving'")),
+)
+
+serving_pairs = Table(
+    "serving_pairs",
+    metadata,
+    # Rows are added under a lock, so the highest id is what serves.
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("policy", ForeignKey("models.version"), nullable=False),
+    # No foreign key: PRM1 is not registered.
+    Column("prm", Text, nullable=False),
+    Column("round_id", ForeignKey("rounds.id")),
+    Column("why", _one_of(ServedBy, "why"), nullable=False),
+    Column("before", ForeignKey("serving_pairs.id"), comment="What a rollback goes to."),
+    _created_at(),
 )
 
 evaluations = Table(
