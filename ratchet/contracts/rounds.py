@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
+from itertools import combinations
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -184,12 +185,11 @@ class RoundRequest(Contract):
     config: RoundConfig = Field(default_factory=RoundConfig)
 
     @model_validator(mode="after")
-    def _reads_no_held_out(self) -> Self:
-        if self.config.train.spec in (self.config.held_out.spec, self.config.development.spec) and (
-            _overlap(self.config.train, self.config.held_out)
-            or _overlap(self.config.train, self.config.development)
-        ):
-            raise ValueError("train must not overlap development or held_out: give other specs or offsets")
+    def _splits_are_disjoint(self) -> Self:
+        splits = ("train", "development", "held_out")
+        for one, other in combinations(splits, 2):
+            if _overlap(getattr(self.config, one), getattr(self.config, other)):
+                raise ValueError(f"{one} must not overlap {other}: give other specs or offsets")
         return self
 
 

@@ -13,6 +13,8 @@ from ratchet.states import NodeState, SearchState
 
 MAX_ROLLOUTS = 65_536
 """Of one search; a tree of 10,000 nodes takes more than 4,096."""
+MAX_NODES = 1_000_000
+"""Of one search's tree."""
 
 
 class StrategyName(StrEnum):
@@ -137,6 +139,11 @@ class StrategyParameters(Contract):
         "the whole budget.",
     )
 
+    @property
+    def most_nodes(self) -> int:
+        """Nodes that the rollouts can make at the most, as any step may be left and drawn again: a budget that cuts none off."""
+        return min(MAX_NODES, self.rollouts * self.max_depth * (1 + self.redraws))
+
 
 class Budget(Contract):
     """A search ends when any of these is used up."""
@@ -145,7 +152,7 @@ class Budget(Contract):
     seconds: float = Field(
         default=600.0, gt=0, le=86_400, description="Wall-clock seconds since a worker began."
     )
-    nodes: int = Field(default=1024, ge=1, le=1_000_000, description="Nodes in the tree, the root apart.")
+    nodes: int = Field(default=1024, ge=1, le=MAX_NODES, description="Nodes in the tree, the root apart.")
 
 
 class PinnedModels(Contract):

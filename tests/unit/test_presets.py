@@ -83,19 +83,24 @@ def test_overrides_of_one_round_do_not_reach_the_next() -> None:
     assert round_config(Preset.NANO, 2, 0) == before
 
 
-@pytest.mark.parametrize("other", ["development", "held_out"])
+@pytest.mark.parametrize(
+    ("one", "other"), [("train", "development"), ("train", "held_out"), ("development", "held_out")]
+)
 @pytest.mark.parametrize(("offset", "accepted"), [(0, False), (9, False), (10, True)])
-def test_a_request_that_trains_on_what_it_measures_is_refused(
-    other: str, offset: int, accepted: bool
+def test_a_request_whose_splits_share_problems_is_refused(
+    one: str, other: str, offset: int, accepted: bool
 ) -> None:
-    config = RoundConfig(train=ProblemSource(spec="hub:gsm8k", count=10)).model_copy(
-        update={other: ProblemSource(spec="hub:gsm8k", count=5, offset=offset)}
+    config = RoundConfig().model_copy(
+        update={
+            one: ProblemSource(spec="hub:gsm8k", count=10),
+            other: ProblemSource(spec="hub:gsm8k", count=5, offset=offset),
+        }
     )
     body = {"config": config.model_dump()}
     if accepted:
         assert RoundRequest.model_validate(body).config == config
         return
-    with pytest.raises(ValidationError, match="train must not overlap development or held_out"):
+    with pytest.raises(ValidationError, match=f"{one} must not overlap {other}"):
         RoundRequest.model_validate(body)
 
 

@@ -1,6 +1,7 @@
 """First stage: which problems, from which models. All that a round needs is checked before any work is put into it."""
 
 import asyncio
+from itertools import combinations
 
 import structlog
 
@@ -49,13 +50,13 @@ def load_problems(config: RoundConfig) -> dict[str, tuple[list[Problem], int]]:
                 f"{len(held.problems)} that can be verified ({len(held.refused)} were refused)."
             )
         found[split] = chosen, len(held.refused)
-    train = found["train"][0]
-    for split in SPLITS[1:]:
-        overlaps = find_overlaps(train, found[split][0], threshold=SAME_PROBLEM)
+    for one, other in combinations(SPLITS, 2):
+        # What was chosen on development problems would be measured on the same ones.
+        overlaps = find_overlaps(found[one][0], found[other][0], threshold=SAME_PROBLEM)
         if overlaps:
             worst = overlaps[0]
             raise RoundFailedError(
-                f"{len(overlaps)} problems of {split} are also in train, {worst.share:.0%} of the first one's words: "
+                f"{len(overlaps)} problems of {other} are also in {one}, {worst.share:.0%} of the first one's words: "
                 f"{worst.evaluation.source} and {worst.train.source}. Use disjoint problems."
             )
     return found

@@ -33,7 +33,7 @@ async def search(context: Context) -> RoundMetrics:
     for attempt in range(config.label.retries + 1):
         solved = _solved_places(await context.searches.results(context.claim.id, LABEL))
         requests = {
-            problem.place: _request(
+            problem.place: label_request(
                 problem,
                 config.label,
                 config.label.retry_factor**attempt,
@@ -70,32 +70,33 @@ def _solved_places(results: list[RoundSearch]) -> set[int]:
     return {result.place for result in results if result.state is SearchState.SOLVED_VERIFIED}
 
 
-def _request(
+def label_request(
     problem: RoundProblem, label: LabelSearch, factor: float, models: StartModels, *, seed: int
 ) -> SearchRequest:
-    """`factor` says how much larger than the first search of a problem this one is."""
+    """The search of a training problem; `factor` says how much larger than its first search this one is."""
     rollouts = min(MAX_ROLLOUTS, round(label.rollouts * factor))
     tokens = rollouts * label.max_tokens if label.tokens is None else round(label.tokens * factor)
+    parameters = StrategyParameters(
+        rollouts=rollouts if label.tokens is None else MAX_ROLLOUTS,
+        branching_factor=label.branching_factor,
+        max_depth=label.max_depth,
+        exploration=label.exploration,
+        widening=label.widening,
+        gate=label.gate,
+        temperature=label.temperature,
+        top_p=label.top_p,
+        max_tokens=label.max_tokens,
+        in_flight=label.in_flight,
+        early_stop=False,
+        batch_rollouts=label.batch_rollouts,
+        prm=label.prm or (PrmUse.NONE if models.prm == PRM1 else PrmUse.VALUE),
+    )
     return SearchRequest(
         problem=problem.text,
         reference_answer=problem.answer,
         strategy=label.strategy,
-        parameters=StrategyParameters(
-            rollouts=rollouts if label.tokens is None else MAX_ROLLOUTS,
-            branching_factor=label.branching_factor,
-            max_depth=label.max_depth,
-            exploration=label.exploration,
-            widening=label.widening,
-            gate=label.gate,
-            temperature=label.temperature,
-            top_p=label.top_p,
-            max_tokens=label.max_tokens,
-            in_flight=label.in_flight,
-            early_stop=False,
-            batch_rollouts=label.batch_rollouts,
-            prm=label.prm or (PrmUse.NONE if models.prm == PRM1 else PrmUse.VALUE),
-        ),
-        budget=Budget(tokens=min(10_000_000, tokens), seconds=3600),
+        parameters=parameters,
+        budget=Budget(tokens=min(10_000_000, tokens), nodes=parameters.most_nodes, seconds=3600),
         require=VerificationLevel.EXECUTION,
         models=PinnedModels(policy=models.policy, prm=models.prm),
         seed=seed % 2**31,
