@@ -126,7 +126,7 @@ def find_ends(nodes: Iterable[TreeNode]) -> list[End]:
     `nodes`: the root and all others, parents before children.
     """
     by_id = {node.id: node for node in nodes}
-    free = _free_rollouts(by_id)
+    free = free_rollouts(by_id)
     # What came to a node and to no child of it ended there, in a step that does not run.
     came = {node.id: node.visits for node in by_id.values()}
     for node in by_id.values():
@@ -154,7 +154,7 @@ def log_odds(score: float) -> float:
     return math.log(clipped / (1.0 - clipped))
 
 
-def _free_rollouts(nodes: dict[str, TreeNode]) -> dict[str, int]:
+def free_rollouts(nodes: dict[str, TreeNode]) -> dict[str, int]:
     """For each node the rollouts that came to it and began above it.
 
     Where single steps are drawn for themselves (beam, dvts, rebase) it cannot be told, and once is counted.

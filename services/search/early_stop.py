@@ -6,8 +6,9 @@ however large the tree becomes. A search so ends at most a twentieth later than 
 """
 
 from ratchet.contracts.search import VerificationLevel
+from ratchet.solutions.independence import Independence, free_draws
 from services.search.search import Search, is_sampled
-from services.search.votes import Group, Independence, free_draws, hardly_overtaken, has_half, tally
+from services.search.votes import Group, hardly_overtaken, has_half, tally
 
 LOOKS = 20
 """The next look is due when there are this part more rollouts."""
@@ -48,5 +49,5 @@ def _in_reach(search: Search, groups: list[Group], least: int) -> bool:
     """Whether the leading answer can be verified as was asked for, whatever its programs are worth."""
     if search.request.require is VerificationLevel.EXECUTION:
         return True
-    independence = Independence(free_draws(search.tree, sampled=is_sampled(search.request)))
+    independence = Independence(free_draws(search.tree.nodes.values(), sampled=is_sampled(search.request)))
     return independence.count(groups[0].trajectories) >= least and has_half(groups, groups[0])

@@ -15,9 +15,10 @@ from ratchet.solutions.answers import answer_of, same_answer
 from ratchet.solutions.behaviour import REEXECUTION_SEED, Behaviour, ask_variants, behaviour_of
 from ratchet.solutions.canonical import count_forms
 from ratchet.solutions.counterfactual import Variant, telling_variants
+from ratchet.solutions.independence import Independence
 from ratchet.solutions.programs import fingerprint, program_of
 from services.search.interpreter import STEP_MEMORY_MB, STEP_SECONDS
-from services.search.votes import Group, Independence, Trajectory
+from services.search.votes import Group, Trajectory
 
 MAX_PROGRAMS = 8
 """Programs of one answer that are re-executed: enough for any agreement, and bounded."""

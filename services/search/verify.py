@@ -20,13 +20,14 @@ from ratchet.clients import SandboxClient
 from ratchet.contracts.search import Proof, StepView, Verification, VerificationLevel
 from ratchet.solutions.answers import same_answer
 from ratchet.solutions.counterfactual import Variant, make_variants
+from ratchet.solutions.independence import free_draws
 from ratchet.solutions.programs import program_of
 from ratchet.solutions.proof import proof_program, proof_quantities, proof_variants, sealed
 from ratchet.states import SearchState
 from ratchet.store.search_results import SearchOutcome
 from services.search.grounding import Evidence, gather_evidence
 from services.search.search import Search, is_sampled
-from services.search.votes import Group, free_draws, has_half, tally
+from services.search.votes import Group, has_half, tally
 
 MAX_GROUPS = 4
 """Answers that are tried, the leading one first, until a program gives one again."""
@@ -104,7 +105,7 @@ async def _first_confirmed(
     search: Search, groups: Sequence[Group], variants: Sequence[Variant], sandbox: SandboxClient
 ) -> tuple[Group | None, Evidence]:
     """The first answer that a program gives again, and the evidence for it; where there is none, the leading answer."""
-    draws = free_draws(search.tree, sampled=is_sampled(search.request))
+    draws = free_draws(search.tree.nodes.values(), sampled=is_sampled(search.request))
     for group in groups[:MAX_GROUPS]:
         # For an agreement all programs that may agree are tried.
         one_is_enough = search.request.require is VerificationLevel.EXECUTION or await _equals_reference(

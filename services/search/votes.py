@@ -1,6 +1,6 @@
 """Which answer of a search leads, and how probable is it? The vote over its tree, its trajectories at hand."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ratchet.contracts.calibration import AnswerCalibration
@@ -24,6 +24,16 @@ class Trajectory:
     @property
     def end(self) -> Node:
         return self.steps[-1]
+
+    @property
+    def first(self) -> str:
+        """Id of the first step."""
+        return self.steps[0].id
+
+    @property
+    def votes(self) -> int:
+        """Rollouts that ended with it."""
+        return self.end.visits
 
     @property
     def texts(self) -> list[str]:
@@ -80,33 +90,6 @@ def _group(
 
 def _trajectory(tree: Tree, end: End) -> Trajectory:
     return Trajectory(tuple(tree.path(end.node)), end.score)
-
-
-def free_draws(tree: Tree, *, sampled: bool) -> dict[str, int]:
-    """For each first step, how often the policy began with it afresh; once where nothing is sampled (temperature 0)."""
-    return {first: draws if sampled else 1 for first, draws in tree.free_draws().items()}
-
-
-class Independence:
-    """Counts which trajectories were found independently of one another: each free draw from the root counts once.
-
-    Trajectories below one first step share what the policy began with, and are as many finds as there were draws of it.
-    """
-
-    def __init__(self, draws: Mapping[str, int]) -> None:
-        self._left = dict(draws)
-
-    def count(self, trajectories: Iterable[Trajectory], most: int | None = None) -> int:
-        """How many of their votes are independent of each other and of all that were counted before; at most `most`."""
-        found = 0
-        for trajectory in trajectories:
-            first = trajectory.steps[0].id
-            taken = min(trajectory.end.visits, self._left[first])
-            if most is not None:
-                taken = min(taken, most - found)
-            self._left[first] -= taken
-            found += taken
-        return found
 
 
 def has_half(groups: Sequence[Group], group: Group) -> bool:

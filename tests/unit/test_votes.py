@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from ratchet.contracts.sandbox import StepStatus
 from ratchet.contracts.search import StrategyName
+from ratchet.solutions.independence import Independence, free_draws
 from ratchet.solutions.votes import End, by_count, by_prm, count_votes, find_ends
 from services.search.strategies import BestOfN, ExecutedStep, Rollout, Tree
 from services.search.strategies.base import Draw
@@ -15,8 +16,6 @@ from services.search.strategies.recording import start_task
 from services.search.votes import (
     CERTAIN_ENOUGH,
     Group,
-    Independence,
-    free_draws,
     hardly_overtaken,
     tally,
 )
@@ -158,9 +157,9 @@ def test_independent_draws_of_one_beginning_count_each_and_branches_of_one_draw_
         strategy.tell(tree, Rollout(task, ((step(text, answer="7", value=0.0),),)))
     [group] = tally(tree, StrategyName.MCTS)
     assert group.votes == 5
-    assert Independence(free_draws(tree, sampled=True)).count(group.trajectories) == 3
-    assert Independence(free_draws(tree, sampled=False)).count(group.trajectories) == 2
-    counted = Independence(free_draws(tree, sampled=True))
+    assert Independence(free_draws(tree.nodes.values(), sampled=True)).count(group.trajectories) == 3
+    assert Independence(free_draws(tree.nodes.values(), sampled=False)).count(group.trajectories) == 2
+    counted = Independence(free_draws(tree.nodes.values(), sampled=True))
     assert [counted.count([each], 1) for each in group.trajectories].count(1) == 3
 
 
@@ -169,7 +168,7 @@ def test_independent_draws_of_one_beginning_count_each_and_branches_of_one_draw_
 def test_draws_of_first_steps_are_the_rollouts_that_began_at_the_root(seed: int, in_flight: int) -> None:
     strategy = mcts()
     tree, told = play(strategy, seed, in_flight)
-    draws = free_draws(tree, sampled=True)
+    draws = free_draws(tree.nodes.values(), sampled=True)
     from_root = [rollout for rollout in told if rollout.task.node == tree.root.id]
     started = [r for r in from_root if r.paths[-1] and r.paths[-1][0].status is StepStatus.OK]
     assert sum(draws.values()) == len(started)

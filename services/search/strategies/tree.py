@@ -93,21 +93,6 @@ class Tree:
             yield node
             current = node.parent
 
-    def free_draws(self) -> dict[str, int]:
-        """For each first step that leads to an end, how often the policy began with it afresh: rollouts from the root alone.
-
-        Where single steps are drawn for themselves (beam, dvts, rebase) it cannot be told, and once is counted.
-        """
-        draws: dict[str, int] = {}
-        for first in self.children(self.root):
-            below, pending = 0, [first]
-            while pending:
-                node = pending.pop()
-                below += node.expansions
-                pending.extend(self.children(node))
-            draws[first.id] = max(1, first.visits - below) if first.visits else 0
-        return draws
-
     def terminals(self) -> list[Node]:
         """Ends of trajectories that gave an answer, in the order of their ordinals."""
         found = [node for node in self.nodes.values() if node.answer is not None and node.visits > 0]
