@@ -15,11 +15,11 @@ from ratchet.states import ROUND_ENDS, ModelState
 from tests.running_stack import Running, running_stack
 
 NANO = Path("nano")
-TRAIN, DEVELOPMENT, HELD_OUT, SYSTEM = 30, 12, 12, 8
-"""Problems of each split, and those of development on which the gate compares whole systems."""
-FEW = {"spec": "nano:train?count=20", "count": 20}
+TRAIN, DEVELOPMENT, HELD_OUT, CHOOSING, SAMPLES = 30, 12, 12, 4, 2
+"""Problems of each split, those of development that choose the pair which is tested, and samples of a policy."""
+FEW: dict[str, Any] = {"spec": "nano:train?count=20", "count": 20}
 """Training problems for a round that is about something else."""
-PROMOTE_ANYWAY = {"alpha": 1e-9, "tolerance": 1.0}
+PROMOTE_ANYWAY = {"margin": 1.0, "false_promotion": 0.49, "false_rejection": 1e-9}
 SMALL: dict[str, Any] = {
     "train": {"spec": f"nano:train?count={TRAIN}", "count": TRAIN},
     "development": {"spec": f"nano:development?count={DEVELOPMENT}", "count": DEVELOPMENT},
@@ -56,9 +56,9 @@ SMALL: dict[str, Any] = {
         "exploration": 1.0,
         "max_tokens": 160,
         "batch_rollouts": True,
-        "development_system": SYSTEM,
+        "samples": SAMPLES,
     },
-    "gate": PROMOTE_ANYWAY,
+    "gate": {**PROMOTE_ANYWAY, "selection": CHOOSING, "block": DEVELOPMENT - CHOOSING},
 }
 
 

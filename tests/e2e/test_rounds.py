@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import select
 
 from ratchet.contracts.rounds import RoundView
+from ratchet.contracts.search import StrategyName
 from ratchet.contracts.trainer import ModelKind
 from ratchet.models.checkpoint import local_checkpoint
 from ratchet.states import ModelState, RoundState
@@ -19,10 +20,11 @@ from ratchet.store.engine import make_engine, transaction
 from ratchet.summary import run_summary
 from tests.running_stack import ratchet
 from tests.small_rounds import (
+    CHOOSING,
     DEVELOPMENT,
     FEW,
     HELD_OUT,
-    SYSTEM,
+    SAMPLES,
     TRAIN,
     Rounds,
     is_over,
@@ -31,6 +33,8 @@ from tests.small_rounds import (
 )
 
 BASE = "nano@"
+STRICT = {"margin": 0.02, "false_promotion": 0.1, "false_rejection": 0.3}
+"""A gate that sees with a dozen problems that a policy is ruined."""
 PROBLEM = "There are 7 cups in a box. How many cups are in 9 boxes?"
 
 
@@ -80,33 +84,47 @@ async def test_a_round_ends_with_every_measurement_and_its_report(
     assert selection.rows == selection.trajectories_selected >= selection.selected_problems > 0
     assert metrics.policy is not None
     assert metrics.prm is not None
-    assert metrics.prm.quality.step_auc.value is not None
+    assert metrics.prm.quality.pooled_step_auc.value is not None
+    assert metrics.prm.quality.within_step_auc is not None
     assert metrics.evaluation is not None
-    for pair in (metrics.evaluation.incumbent, metrics.evaluation.candidate):
-        assert {name: figures.n for name, figures in pair.measured.items()} == {
-            "development.greedy": DEVELOPMENT,
-            "development.mcts": SYSTEM,
-            "held_out.greedy": HELD_OUT,
-            "held_out.mcts": HELD_OUT,
-            "held_out.best_of_n": HELD_OUT,
-            "held_out.majority": HELD_OUT,
-        }
-        for figures in pair.measured.values():
+    reported = dict.fromkeys(("greedy", "mcts", "best_of_n", "majority"), HELD_OUT)
+    incumbent, candidate = metrics.evaluation.incumbent, metrics.evaluation.candidate
+    reference = metrics.evaluation.reference
+    assert reference is not None
+    for pair in (incumbent, candidate, reference):
+        for name, figures in pair.measured.items():
             low, high = figures.ci95
             assert low <= figures.accuracy <= high
-            assert figures.outcomes.count("1") == figures.right
+            assert sum(map(int, figures.outcomes)) == figures.right
+            assert figures.samples == (SAMPLES if name == "development.samples" else 1)
             assert figures.answered is not None
-            assert figures.right <= figures.answered <= figures.n
-    assert metrics.gate is not None
-    assert set(metrics.gate.comparisons) == {"development.greedy", "development.mcts"}
-    assert metrics.gate.prm is not None
-    assert metrics.gate.prm.n == SYSTEM
-    assert metrics.evaluation.candidate.pair == f"{metrics.policy.version} {metrics.prm.version}"
+            assert figures.right <= figures.answered * figures.samples <= figures.n * figures.samples
+    for pair in (incumbent, candidate):
+        held_out = {name: each.n for name, each in pair.measured.items() if name.startswith("held_out.")}
+        assert held_out == {f"held_out.{name}": n for name, n in reported.items()}
+    verdict = metrics.gate
+    assert verdict is not None
+    assert verdict.promoted
+    assert (verdict.candidate, verdict.reference) == (candidate.pair, reference.pair)
+    assert "development.mcts" in verdict.comparisons
+    for name, comparison in verdict.comparisons.items():
+        assert comparison.n == DEVELOPMENT - CHOOSING
+        assert comparison.n == candidate.measured[name].n == reference.measured[name].n
+    new, old = metrics.policy.version, incumbent.pair.partition(" ")[0]
+    assert [each.split() for each in verdict.selection] == [
+        [new, metrics.prm.version],
+        [new, "prm1-likelihood"],
+        [old, metrics.prm.version],
+        [old, "prm1-likelihood"],
+    ]
+    assert {each.n for each in verdict.selection.values()} == {CHOOSING}
+    best = max(list(verdict.selection)[:3], key=lambda key: verdict.selection[key].accuracy)
+    assert verdict.candidate == best, "the first of the best new pairs"
     summary = run_summary([promoted])
     assert summary["held_out"] == HELD_OUT
     assert None not in [
         summary["base"],
-        *(summary["rounds"][0][name] for name in ("policy_pass1", "prm_auc")),
+        *(summary["rounds"][0][name] for name in ("policy_pass1", "prm_step_auc")),
     ]
 
     folder = rounds.stack.data / "rounds" / "first"
@@ -153,8 +171,11 @@ async def test_from_a_promoted_version_one_can_walk_back_to_its_data(
     assert models[policy].parent == promoted.metrics.models.base
     assert models[prm].dataset == models[policy].dataset
     assert sorted(evaluations) == ["development", "held_out"]
-    # Label searches; of both pairs two greedy ones, MCTS twice and best-of-N; the new policy's MCTS with the serving PRM.
-    assert len(searches) == TRAIN + 2 * (DEVELOPMENT + SYSTEM + 3 * HELD_OUT) + SYSTEM
+    # Label searches; of both policies samples for the choice; of both pairs what is compared, and three strategies.
+    testing = (
+        len(promoted.metrics.gate.comparisons) * (DEVELOPMENT - CHOOSING) if promoted.metrics.gate else 0
+    )
+    assert len(searches) == TRAIN + 2 * (CHOOSING + testing + 3 * HELD_OUT)
 
 
 async def test_what_was_promoted_answers_a_plain_search(rounds: Rounds, promoted: RoundView) -> None:
@@ -204,7 +225,7 @@ async def test_a_second_round_of_a_run_waits_for_the_first_and_both_can_be_steer
         ({"config": {"train": {"spec": "nano:train", "count": 0}}}, "config.train.count"),
         ({"config": {"policy": {"lr": -1}}}, "config.policy.lr"),
         ({"config": {"prm": {"epoch": 2}}}, "config.prm.epoch"),
-        ({"config": {"gate": {"alpha": 1}}}, "config.gate.alpha"),
+        ({"config": {"gate": {"margin": 0}}}, "config.gate.margin"),
     ],
 )
 async def test_a_bad_field_of_a_round_is_named(rounds: Rounds, body: dict[str, Any], field: str) -> None:
@@ -266,7 +287,7 @@ async def test_a_training_that_diverges_fails_the_round_which_goes_on_with_anoth
     # The same command again. Its rate ruins the model: nothing is promoted, and the tests after this one find what they know.
     evaluation = {"system": False, "max_tokens": 80}
     policy = {"lr": 0.2, "epochs": 1}
-    config = small(policy=policy, prm=None, evaluation=evaluation, gate={"tolerance": 0.01})
+    config = small(policy=policy, prm=None, evaluation=evaluation, gate=STRICT)
     overrides = [
         f"--set={name}={json.dumps(config[name])}" for name in ("policy", "prm", "evaluation", "gate")
     ]
@@ -288,18 +309,17 @@ async def test_a_training_that_diverges_fails_the_round_which_goes_on_with_anoth
 
 async def test_a_round_that_makes_the_policy_worse_is_rejected(rounds: Rounds, promoted: RoundView) -> None:
     before = await rounds.served()
-    gate = {"alpha": 0.1, "tolerance": 0.01}
     ended = await rounds.run(
         "ruin",
         train=FEW,
         policy={"lr": 0.2, "epochs": 1},
         prm=None,
-        gate=gate,
+        gate=STRICT,
         evaluation={"system": False, "max_tokens": 80},
     )
     assert ended.state is RoundState.REJECTED, ended.reason
     assert ended.reason is not None
-    assert "worse than the serving pair: development.greedy" in ended.reason
+    assert ended.reason == "worse than the best pair so far: development.samples"
     assert await rounds.served() == before
     version = trained_versions(ended)["policy"]
     assert version in [model.version for model in await rounds.models(ModelKind.POLICY, ModelState.REJECTED)]
@@ -392,3 +412,41 @@ async def test_going_back_and_forward_again_fails_no_search(
         done.set()
     [serving] = await rounds.models(ModelKind.POLICY, ModelState.SERVING)
     assert serving.version == new
+
+
+async def test_independent_samples_label_at_the_price_of_a_tree_and_train_a_policy_without_a_prm(
+    rounds: Rounds, promoted: RoundView
+) -> None:
+    tokens = 250
+    label = {"tokens": tokens, "retries": 0}
+    changes: dict[str, Any] = {"train": FEW, "selection": {"how": "random"}, "prm": None}
+    tree = await rounds.begin("tree", label=label, **changes)
+    tree = await rounds.until(tree, lambda now: now.metrics.label is not None or is_over(now))
+    await rounds.ask(tree, "cancel")
+    await rounds.ended(tree)
+    samples = await rounds.run(
+        "samples",
+        label=label | {"strategy": "best_of_n"},
+        evaluation={"system": False, "max_tokens": 80},
+        **changes,
+    )
+    assert samples.state in (RoundState.PROMOTED, RoundState.REJECTED), samples.reason
+    assert samples.metrics.policy is not None
+    assert samples.metrics.policy.step_format == "markers", "as its base is served"
+    assert samples.metrics.prm is None
+    for view in (tree, samples):
+        assert view.metrics.label is not None
+        assert view.metrics.label.tokens / FEW["count"] == pytest.approx(tokens, rel=0.2)
+    engine = make_engine(rounds.stack.urls.database)
+    try:
+        async with transaction(engine) as connection:
+            for view, strategy in ((tree, StrategyName.MCTS), (samples, StrategyName.BEST_OF_N)):
+                asked = (
+                    select(t.searches.c.strategy)
+                    .join(t.round_searches, t.round_searches.c.search_id == t.searches.c.id)
+                    .where(t.round_searches.c.round_id == view.id, t.round_searches.c.purpose == "label")
+                )
+                found = list((await connection.execute(asked)).scalars())
+                assert found == [strategy] * FEW["count"]
+    finally:
+        await engine.dispose()
