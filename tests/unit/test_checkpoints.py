@@ -111,7 +111,7 @@ class Training:
             optimizer=self.optimizer,
             scheduler=self.scheduler,
             notes={"losses": [0.1]},
-            best={"0.bias": torch.arange(8.0)},
+            kept={"0.bias": torch.arange(8.0)},
         )
 
 
@@ -126,8 +126,8 @@ def test_a_training_that_is_put_back_ends_with_the_same_weights(tmp_path: Path) 
     state = load_state(tmp_path, job="a", optimizer=resumed.optimizer, scheduler=resumed.scheduler)
     assert state is not None
     assert (state.step, state.notes) == (3, {"losses": [0.1]})
-    assert state.best.keys() == {"0.bias"}
-    assert torch.equal(state.best["0.bias"], torch.arange(8.0))
+    assert state.kept.keys() == {"0.bias"}
+    assert torch.equal(state.kept["0.bias"], torch.arange(8.0))
     resumed.model.load_state_dict(state.tensors)
     resumed.run(4)
     for one, other in zip(whole.model.parameters(), resumed.model.parameters(), strict=True):

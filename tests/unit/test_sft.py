@@ -33,7 +33,7 @@ from services.trainer.training.jobs import (
     TrainingFailedError,
     run_job,
 )
-from services.trainer.training.sft import Demonstration, completion_loss, encode, train
+from services.trainer.training.sft import Demonstration, completion_losses, encode, train
 from services.trainer.training.sft_rows import collate, forward_passes, optimizer_steps
 from tests.models import make_checkpoint
 
@@ -136,7 +136,7 @@ def test_the_loss_is_the_mean_over_completion_tokens(base: Path, job: SftJob) ->
             ]
         passes = forward_passes(examples, 700)
         assert len(passes) > 2
-        total = sum(completion_loss(model, collate(rows), "fp32").item() for rows in passes)
+        total = sum(completion_losses(model, collate(rows), "fp32").sum().item() for rows in passes)
     assert total == pytest.approx(sum(by_hand), rel=1e-5)
 
     # The same, as the training reports it: one step over all.
@@ -162,7 +162,7 @@ def test_prompt_tokens_are_no_targets(base: Path) -> None:
         return logits
 
     model.lm_head.forward = watched
-    completion_loss(model, batch, "fp32").backward()
+    completion_losses(model, batch, "fp32").sum().backward()
     assert seen[0].grad is not None
     learned = int((seen[0].grad.abs().sum(-1) > 0).sum())
     assert learned == sum(len(each) - each.prompt for each in examples)

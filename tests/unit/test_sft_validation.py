@@ -14,7 +14,7 @@ from ratchet.solutions.step_formats import CONFIG_KEY, Markers
 from services.trainer.training import checkpoints, loop
 from services.trainer.training.jobs import SftJob, SftResult, TrainingFailedError
 from services.trainer.training.sft import Demonstration, encode, train
-from services.trainer.training.sft_validation import SCALES, validation_steps
+from services.trainer.training.sft_validation import SCALES, speak_against, validation_steps
 from tests.models import make_checkpoint
 
 CONFIG = SftConfig(
@@ -115,8 +115,32 @@ def test_points_lie_at_even_distances_from_the_base_to_the_last_step(
     assert validation_steps(steps, count) == expected
 
 
+@pytest.mark.parametrize(
+    ("losses", "against"),
+    [
+        ([1.0, 2.0, 3.0], False),
+        ([0.9, 2.0, 3.0], False),
+        # Alike in all problems: sure.
+        ([1.01, 2.01, 3.01], True),
+        # One problem alone is worse, the others are not: by chance.
+        ([1.0, 2.0, 3.3], False),
+        ([1.0, 1.9, 3.2], False),
+        ([1.1, 2.0, 3.3], True),
+    ],
+)
+def test_a_point_is_left_when_the_paired_losses_of_problems_speak_against_it(
+    losses: list[float], against: bool
+) -> None:
+    assert speak_against(losses, [1.0, 2.0, 3.0]) is against
+
+
+def test_one_problem_has_the_last_word() -> None:
+    assert speak_against([1.1], [1.0])
+    assert not speak_against([1.0], [1.0])
+
+
 @pytest.mark.parametrize("lora", [None, LORA])
-def test_what_is_kept_is_what_the_validation_problems_are_most_likely_under(
+def test_what_is_kept_is_what_the_validation_problems_do_not_speak_against(
     base: Path, tmp_path: Path, lora: Lora | None
 ) -> None:
     validation = [cups(40)[0] | {"weight": 0.25}, *cups(41, 42)]
@@ -131,9 +155,8 @@ def test_what_is_kept_is_what_the_validation_problems_are_most_likely_under(
     assert told.step > 0
     assert told.scale in SCALES[1:]
     best = min(point.nll for point in told.curve)
-    assert [point.nll for point in told.curve if point.step == told.step] == [best]
-    assert told.nll <= best < told.base_nll
-    # The checkpoint is what was chosen, and not the last step.
+    assert max(best, told.nll) < 0.9 * told.base_nll
+    # The checkpoint is what was chosen.
     assert told.nll == pytest.approx(loss_by_hand(tmp_path / "out" / "model", validation), rel=1e-3)
 
 
@@ -184,7 +207,7 @@ class Killed(BaseException):
 def test_an_interrupted_training_chooses_what_it_would_have_chosen(
     skilled: Path, tmp_path: Path, lora: Lora | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # It helps at first and then harms, so that the best weights are older than the checkpoint.
+    # It helps at first and then harms, so that the weights that are kept are older than the checkpoint.
     data, validation = cups(2, 3, 4, of="bags"), cups(60, 61, 62, of="bags")
     rates = {"lr": 0.01, "schedule": "constant", "warmup_ratio": 0.0}
     changes = rates | {"epochs": 12, "batch_tokens": 10_000, "save_every_steps": 10, "lora": lora}

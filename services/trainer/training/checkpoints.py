@@ -41,12 +41,12 @@ TOKENIZER_FILES = (
 class State:
     """Where a training stopped: after `step` optimizer steps. `tensors` are the trained weights by name.
 
-    `best` are those of its best point by now; empty where none is kept.
+    `kept` are those of an earlier point that is kept; empty where none is.
     """
 
     step: int
     tensors: dict[str, Tensor]
-    best: dict[str, Tensor]
+    kept: dict[str, Tensor]
     notes: dict[str, Any]
 
 
@@ -103,12 +103,12 @@ def save_state(
     optimizer: torch.optim.Optimizer,
     scheduler: torch.optim.lr_scheduler.LRScheduler,
     notes: Mapping[str, Any],
-    best: Mapping[str, Tensor],
+    kept: Mapping[str, Tensor],
 ) -> None:
     """Write `folder`/step-N with everything that `load_state` needs, then remove the older ones.
 
-    `job` is a digest of what is being trained, `notes` whatever JSON the caller wants back, `best` the weights of the best
-    point (none: {}).
+    `job` is a digest of what is being trained, `notes` whatever JSON the caller wants back, `kept` the weights of
+    another point (none: {}).
     """
     state = optimizer.state_dict()
     slots: dict[str, Tensor] = {}
@@ -126,7 +126,7 @@ def save_state(
     }
 
     def fill(partial: Path) -> None:
-        for name, group in (("weights", tensors), ("best", best), ("optimizer", slots), ("rng", _rng())):
+        for name, group in (("weights", tensors), ("kept", kept), ("optimizer", slots), ("rng", _rng())):
             save_file(
                 {key: value.detach().contiguous() for key, value in group.items()},
                 partial / f"{name}.safetensors",
@@ -158,8 +158,8 @@ def load_state(
         record = json.loads((found / "state.json").read_text())
         if record["job"] != job:
             return None
-        tensors, best, slots, rng = (
-            load_file(found / f"{name}.safetensors") for name in ("weights", "best", "optimizer", "rng")
+        tensors, kept, slots, rng = (
+            load_file(found / f"{name}.safetensors") for name in ("weights", "kept", "optimizer", "rng")
         )
         saved = record["optimizer"]
         state: dict[int, dict[str, Any]] = {}
@@ -173,7 +173,7 @@ def load_state(
             f"The checkpoint {found} cannot be read ({error}); delete it to train from the beginning."
         ) from error
     _set_rng(rng)
-    return State(record["step"], tensors, best, record["notes"])
+    return State(record["step"], tensors, kept, record["notes"])
 
 
 def _rng() -> dict[str, Tensor]:

@@ -47,14 +47,20 @@ class Gradients:
     tokens: int
 
 
+Losses = list[float]
+"""Of validation problems: the sum over the tokens of each."""
+
+
 @dataclass(frozen=True, slots=True)
 class Validation:
-    """When a training looks at problems that it does not learn from, and how: the smaller the loss, the better."""
+    """When a training looks at problems that it does not learn from, and how."""
 
     steps: frozenset[int]
     """After which; 0 is before the first."""
-    loss: Callable[[], float]
+    losses: Callable[[], Losses]
     """Of the weights as they are."""
+    against: Callable[[Losses, Losses], bool]
+    """Whether the first losses speak against a point, beside those of the best one."""
 
 
 @dataclass(slots=True)
@@ -64,26 +70,37 @@ class Trained:
     losses: list[float] = field(default_factory=list)
     tokens: int = 0
     seconds: float = 0.0
-    curve: list[tuple[int, float]] = field(default_factory=list)
-    """Validation: step and loss."""
-    best: dict[str, Tensor] = field(default_factory=dict)
-    """The weights of the point with the least validation loss, on the CPU; empty without validation."""
+    curve: list[tuple[int, Losses]] = field(default_factory=list)
+    """Validation: step and losses."""
+    kept_step: int = 0
+    """The last step that the validation problems do not speak against."""
+    kept: dict[str, Tensor] = field(default_factory=dict)
+    """The weights after it, on the CPU; empty without validation."""
 
     def notes(self) -> dict[str, Any]:
         """All but the weights, for a checkpoint."""
-        return {"losses": self.losses, "tokens": self.tokens, "seconds": self.seconds, "curve": self.curve}
+        return {
+            "losses": self.losses,
+            "tokens": self.tokens,
+            "seconds": self.seconds,
+            "curve": self.curve,
+            "kept_step": self.kept_step,
+        }
 
     def validate(self, validation: Validation, step: int, weights: Mapping[str, Tensor]) -> None:
-        """Take the loss after this step, and keep the weights where it is the least so far. Raises TrainingFailedError."""
-        loss = validation.loss()
-        if not math.isfinite(loss):
+        """Take the losses after this step, and keep the weights if nothing speaks against them. Raises TrainingFailedError."""
+        losses = validation.losses()
+        if not math.isfinite(sum(losses)):
             raise TrainingFailedError(
-                f"The loss on the validation problems at step {step} is {loss}: lower lr, train in fp32, or look for "
-                "damage in the base checkpoint."
+                f"The loss on the validation problems at step {step} is {sum(losses)}: lower lr, train in fp32, or look "
+                "for damage in the base checkpoint."
             )
-        if all(loss < known for _, known in self.curve):
-            self.best = {name: weight.detach().to("cpu", copy=True) for name, weight in weights.items()}
-        self.curve.append((step, loss))
+        self.curve.append((step, losses))
+        best = min((known for _, known in self.curve), key=sum)
+        # Either the new point is the last good one, or it changes nothing: it is not the best one then.
+        if not validation.against(losses, best):
+            self.kept_step = step
+            self.kept = {name: weight.detach().to("cpu", copy=True) for name, weight in weights.items()}
 
     def figures(self) -> dict[str, Any]:
         """The part of a result that all trainings have."""
@@ -177,7 +194,7 @@ def run_steps(
                 optimizer=optimizer,
                 scheduler=scheduler,
                 notes=done.notes(),
-                best=done.best,
+                kept=done.kept,
             )
     return done
 
@@ -208,8 +225,8 @@ def _resume(state: State, weights: Mapping[str, torch.nn.Parameter]) -> Trained:
     with torch.no_grad():
         for name, weight in weights.items():
             weight.copy_(state.tensors[name])
-    curve = [(step, loss) for step, loss in state.notes["curve"]]
-    return Trained(**{**state.notes, "curve": curve}, best=state.best)
+    curve = [(step, losses) for step, losses in state.notes["curve"]]
+    return Trained(**{**state.notes, "curve": curve}, kept=state.kept)
 
 
 def _remove_old_files(job: Job) -> None:

@@ -42,6 +42,7 @@ from services.trainer.training.jobs import (
 )
 from services.trainer.training.loop import (
     Gradients,
+    Losses,
     Trained,
     Validation,
     finish,
@@ -51,17 +52,18 @@ from services.trainer.training.loop import (
 )
 from services.trainer.training.optimizer import trained_weights, with_adapters
 from services.trainer.training.sft_rows import (
-    IGNORED,
     Batch,
     Example,
+    by_problem,
     collate,
     forward_passes,
     optimizer_steps,
 )
 from services.trainer.training.sft_validation import (
     choose,
+    speak_against,
     starting_weights,
-    validation_loss,
+    validation_losses,
     validation_steps,
 )
 
@@ -115,12 +117,14 @@ def read_demonstrations(file: Path) -> list[Demonstration]:
     return found
 
 
-def encode(tokenizer: Any, step_format: StepFormat, demonstration: Demonstration) -> Example:
+def encode(
+    tokenizer: Any, step_format: StepFormat, demonstration: Demonstration, problem: int = 0
+) -> Example:
     """Prompt and completion are tokenised apart, as the policy service tokenises the prompt alone."""
     prompt = tokenizer(step_format.render(Prefix(problem=demonstration.problem)))["input_ids"]
     text = step_format.join(demonstration.steps) + step_format.ending(tokenizer.eos_token)
     completion = tokenizer(text, add_special_tokens=False)["input_ids"]
-    return Example([*prompt, *completion], len(prompt), demonstration.weight)
+    return Example([*prompt, *completion], len(prompt), demonstration.weight, problem)
 
 
 def _read_validation(job: SftJob, learnt: Sequence[Demonstration]) -> list[Demonstration]:
@@ -166,6 +170,7 @@ def load_base(job: SftJob, config: SftConfig) -> Base:
             folder,
             config=model_config,
             dtype=torch.bfloat16 if frozen else torch.float32,
+            attn_implementation="sdpa",
             local_files_only=True,
             use_safetensors=True,
             output_loading_info=True,
@@ -195,21 +200,20 @@ def load_base(job: SftJob, config: SftConfig) -> Base:
     return Base(with_adapters(model, config.lora, "CAUSAL_LM"), tokenizer, step_format, dtype, context)
 
 
-def completion_loss(model: Any, batch: Batch, dtype: str) -> Tensor:
-    """Sum of the cross-entropy over the batch's labels, each with its weight; a scalar in fp32."""
-    # Logits are the largest tensor of a large vocabulary: none where no row has a label.
-    kept = (batch.labels[:, 1:] != IGNORED).any(dim=0).nonzero().squeeze(1)
+def completion_losses(model: Any, batch: Batch, dtype: str) -> Tensor:
+    """The cross-entropy of each of the batch's targets times its weight, fp32 [N]."""
     with torch.autocast(batch.ids.device.type, torch.bfloat16, enabled=dtype == "bf16"):
         logits = model(
-            input_ids=batch.ids, position_ids=batch.positions, use_cache=False, logits_to_keep=kept
-        ).logits
-    losses = torch.nn.functional.cross_entropy(
-        logits.float().flatten(0, 1),
-        batch.labels[:, kept + 1].flatten(),
-        ignore_index=IGNORED,
-        reduction="none",
-    )
-    return (losses * batch.weights[:, kept + 1].flatten()).sum()
+            input_ids=batch.ids,
+            attention_mask=batch.mask,
+            position_ids=batch.positions,
+            use_cache=False,
+            logits_to_keep=batch.kept,
+        ).logits.float()
+    row, place, token, _ = batch.targets
+    # Several examples may go on from one place; their logits are there once.
+    found: Tensor = logits.logsumexp(-1)[row, place] - logits[row, place, token]
+    return found * batch.weights
 
 
 # --- the training ----------------------------------------------------------------------------------------------------
@@ -225,10 +229,10 @@ def _train(
     demonstrations = read_demonstrations(job.data)
     kept_apart = _read_validation(job, demonstrations)
     base = load_base(job, config)
-    examples = [example for _, example in _those_that_fit(base, demonstrations, config)]
-    plan = optimizer_steps(
-        list(map(len, examples)), batch_tokens=config.batch_tokens, epochs=config.epochs, seed=config.seed
-    )
+    examples = _those_that_fit(base, demonstrations, config)
+    problems = by_problem(examples)
+    lengths = [sum(map(len, each)) for each in problems]
+    plan = optimizer_steps(lengths, batch_tokens=config.batch_tokens, epochs=config.epochs, seed=config.seed)
     model: Any = accelerator.prepare(base.model.train())
     weights = trained_weights(base.model)
     judge = _Judge.of(base, kept_apart, weights, config, accelerator) if kept_apart else None
@@ -238,7 +242,9 @@ def _train(
         digest,
         weights,
         len(plan),
-        lambda step: _gradients(model, [examples[index] for index in plan[step]], config, accelerator),
+        lambda step: _gradients(
+            model, [each for index in plan[step] for each in problems[index]], config, accelerator
+        ),
         progress=ProgressWriter(job.out, on_progress) if main else None,
         wait=accelerator.wait_for_everyone,
         validation=None if judge is None else judge.plan(len(plan)),
@@ -262,13 +268,16 @@ def _train(
     return result
 
 
-def _those_that_fit(
-    base: Base, demonstrations: Sequence[Demonstration], config: SftConfig
-) -> list[tuple[Demonstration, Example]]:
+def _those_that_fit(base: Base, demonstrations: Sequence[Demonstration], config: SftConfig) -> list[Example]:
     """Those that are not too long for the config and the model. Raises TrainingFailedError if there are none."""
-    encoded = [(each, encode(base.tokenizer, base.step_format, each)) for each in demonstrations]
     longest = min(config.max_length, base.context)
-    fitting = [(each, example) for each, example in encoded if len(example) <= longest]
+    fitting: list[Example] = []
+    numbers: dict[str, int] = {}
+    for each in demonstrations:
+        example = encode(base.tokenizer, base.step_format, each, numbers.get(each.id, len(numbers)))
+        if len(example) <= longest:
+            numbers.setdefault(each.id, example.problem)
+            fitting.append(example)
     if not fitting:
         raise TrainingFailedError(
             f"None of {len(demonstrations)} demonstrations fits into {longest} tokens; raise max_length (the model reads "
@@ -279,13 +288,13 @@ def _those_that_fit(
 
 @dataclass(frozen=True)
 class _Judge:
-    """Takes the loss on the programs that were kept apart, and chooses by it."""
+    """Takes the losses on the programs that were kept apart, and chooses by them."""
 
-    kept_apart: Sequence[Demonstration]
+    examples: Sequence[Example]
     start: Mapping[str, Tensor]
     """The weights before the first step, as far as they are scaled."""
     points: int
-    loss: Callable[[], float]
+    losses: Callable[[], Losses]
 
     @classmethod
     def of(
@@ -296,27 +305,27 @@ class _Judge:
         config: SftConfig,
         accelerator: Accelerator,
     ) -> "_Judge":
-        fitting = _those_that_fit(base, kept_apart, config)
-        examples = [example for _, example in fitting]
+        examples = _those_that_fit(base, kept_apart, config)
         return cls(
-            [each for each, _ in fitting],
+            examples,
             starting_weights(weights, adapters=config.lora is not None),
             config.validations * config.epochs,
-            lambda: validation_loss(base.model, examples, config, accelerator, completion_loss),
+            lambda: validation_losses(base.model, examples, config, accelerator, completion_losses),
         )
 
     def plan(self, steps: int) -> Validation:
-        return Validation(validation_steps(steps, self.points), self.loss)
+        return Validation(validation_steps(steps, self.points), self.losses, speak_against)
 
     def choose(self, weights: Mapping[str, Tensor], trained: Trained) -> SftValidation:
         """Set the weights to what is chosen."""
-        choice = choose(weights, self.start, trained, self.loss)
+        choice = choose(weights, self.start, trained, self.losses)
+        tokens = sum(each.loss_weight for each in self.examples)
         return SftValidation(
-            problems=len({each.id for each in self.kept_apart}),
-            programs=len(self.kept_apart),
-            curve=[ValidationPoint(step=step, nll=loss) for step, loss in trained.curve],
-            base_nll=trained.curve[0][1],
-            nll=choice.loss,
+            problems=len(by_problem(self.examples)),
+            programs=len(self.examples),
+            curve=[ValidationPoint(step=step, nll=sum(losses) / tokens) for step, losses in trained.curve],
+            base_nll=sum(trained.curve[0][1]) / tokens,
+            nll=sum(choice.losses) / tokens,
             step=choice.step,
             scale=choice.scale,
         )
@@ -337,7 +346,8 @@ def _gradients(
     total = torch.zeros((), device=accelerator.device)
     for number, rows in enumerate(share, 1):
         with nullcontext() if number == len(share) else accelerator.no_sync(model):
-            loss = completion_loss(model, collate(rows).to(accelerator.device), config.dtype) * weight
+            batch = collate(rows).to(accelerator.device)
+            loss = completion_losses(model, batch, config.dtype).sum() * weight
             # The exchange takes the mean over processes, and this is a part of a sum.
             accelerator.backward(loss * accelerator.num_processes)
         total += loss.detach()

@@ -1,13 +1,18 @@
-"""How far a fine-tuning is to go: the loss on problems that it does not learn from says it.
+"""How far a fine-tuning is to go: programs of problems that it does not learn from say it.
 
-The best of a training's points is taken, and from the base to it the best of five places on the straight line between them:
+The last point of a training is taken that they do not speak against, and the largest part of the way there from the base:
 few demonstrations are soon learnt by heart, and half of a step may help where the whole one harms. Scale 0 is the base.
 
-Limits: the least of many noisy losses is a little too small; the gate measures on other problems.
+To speak against a point is to be less likely under it, by more than one standard error of the paired difference over problems,
+than under the best one (Breiman et al., Classification and Regression Trees, 1984, section 3.4.3, for the longer training in
+place of the smaller tree). The least loss by itself is no measure of accuracy: on nano it was reached after a sixth of the
+training, 0.0003 nats a token lower than at the end, and cost 31 of 300 problems.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import variance
 from typing import Any
 
 import torch
@@ -15,22 +20,22 @@ from accelerate import Accelerator  # type: ignore[import-untyped]
 from torch import Tensor
 
 from ratchet.contracts.training import SftConfig
-from services.trainer.training.loop import Trained
+from services.trainer.training.loop import Losses, Trained
 from services.trainer.training.sft_rows import Batch, Example, collate, forward_passes
 
 SCALES = (0.0, 0.25, 0.5, 0.75, 1.0)
 
-LossOf = Callable[[Any, Batch, str], Tensor]
-"""The sum of a batch's losses, of a model in this number format."""
+LossesOf = Callable[[Any, Batch, str], Tensor]
+"""The weighted loss of each of a batch's targets, of a model in this number format."""
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What was chosen: the weights of this step, scaled, and their loss."""
+    """What was chosen: the weights of this step, scaled, and the sum of each problem's losses."""
 
     step: int
     scale: float
-    loss: float
+    losses: Losses
 
 
 def validation_steps(steps: int, count: int) -> frozenset[int]:
@@ -38,23 +43,31 @@ def validation_steps(steps: int, count: int) -> frozenset[int]:
     return frozenset(round(number * steps / count) for number in range(count + 1))
 
 
-def validation_loss(
-    model: Any, examples: Sequence[Example], config: SftConfig, accelerator: Accelerator, loss_of: LossOf
-) -> float:
-    """The mean loss of the examples' tokens, each with its weight; every process gets that of all.
+def validation_losses(
+    model: Any, examples: Sequence[Example], config: SftConfig, accelerator: Accelerator, losses_of: LossesOf
+) -> Losses:
+    """The sum of the losses of each problem's tokens, each with its weight; every process gets those of all.
 
     `model` is not one that exchanges gradients: processes have different numbers of passes.
     """
     passes = forward_passes(examples, config.micro_tokens)
-    total = torch.zeros((), device=accelerator.device)
+    sums = torch.zeros(1 + max(each.problem for each in examples), device=accelerator.device)
     training = model.training
     model.eval()
     with torch.no_grad():
         for rows in passes[accelerator.process_index :: accelerator.num_processes]:
-            total += loss_of(model, collate(rows).to(accelerator.device), config.dtype)
+            batch = collate(rows).to(accelerator.device)
+            sums.index_add_(0, batch.targets[3], losses_of(model, batch, config.dtype))
     model.train(training)
-    summed: Any = accelerator.reduce(total, "sum")
-    return float(summed) / sum(each.loss_weight for each in examples)
+    summed: Any = accelerator.reduce(sums, "sum")
+    return [float(each) for each in summed]
+
+
+def speak_against(one: Losses, best: Losses) -> bool:
+    """Whether problems are less likely with the first losses than with those of `best`, by more than a standard error."""
+    gaps = [here - there for here, there in zip(one, best, strict=True)]
+    error = math.sqrt(len(gaps) * variance(gaps)) if len(gaps) > 1 else 0.0
+    return sum(gaps) > error
 
 
 def starting_weights(weights: Mapping[str, Tensor], *, adapters: bool) -> dict[str, Tensor]:
@@ -69,28 +82,27 @@ def starting_weights(weights: Mapping[str, Tensor], *, adapters: bool) -> dict[s
     }
 
 
-def set_best(
-    weights: Mapping[str, Tensor], start: Mapping[str, Tensor], best: Mapping[str, Tensor], scale: float
+def set_weights(
+    weights: Mapping[str, Tensor], start: Mapping[str, Tensor], end: Mapping[str, Tensor], scale: float
 ) -> None:
-    """Set the weights to `start + scale * (best - start)`, exactly so at 0 and 1; what has no start is as in `best`."""
+    """Set the weights to `start + scale * (end - start)`, exactly so at 0 and 1; what has no start is as in `end`."""
     with torch.no_grad():
         for name, weight in weights.items():
-            value = best[name]
+            value = end[name]
             weight.copy_(torch.lerp(start[name], value, scale) if name in start else value)
 
 
 def choose(
-    weights: Mapping[str, Tensor], start: Mapping[str, Tensor], trained: Trained, loss: Callable[[], float]
+    weights: Mapping[str, Tensor], start: Mapping[str, Tensor], trained: Trained, losses: Callable[[], Losses]
 ) -> Choice:
-    """Find the best point and scale, and set the weights to it; of equal losses the smaller scale is taken."""
-    base = trained.curve[0][1]
-    step, least = min(trained.curve, key=lambda point: (point[1], point[0]))
-    found = Choice(0, 0.0, base)
-    # Where nothing was better than the base, its weights are the best ones.
+    """Find how much of the way to the kept point is taken, and set the weights to it."""
+    found = [Choice(0, 0.0, trained.curve[0][1])]
+    step = trained.kept_step
     for scale in SCALES[1:] if step else ():
-        set_best(weights, start, trained.best, scale)
-        here = least if scale == 1 else loss()
-        if here < found.loss:
-            found = Choice(step, scale, here)
-    set_best(weights, start, trained.best, found.scale)
-    return found
+        set_weights(weights, start, trained.kept, scale)
+        here = dict(trained.curve)[step] if scale == 1 else losses()
+        found.append(Choice(step, scale, here))
+    best = min(found, key=lambda choice: sum(choice.losses))
+    chosen = [each for each in found if not speak_against(each.losses, best.losses)][-1]
+    set_weights(weights, start, trained.kept, chosen.scale)
+    return chosen

@@ -4,7 +4,7 @@ Paths from the root become a trie of tokens. Each token attends to its ancestors
 has on its path, so its hidden state is that of the path read alone (a test holds it equal), while the problem and the
 steps that candidates share cost nothing again. Shapes: T tokens of a packed tree, B trees of a batch.
 
-Limits: the attention mask is of T x T, and needs an attention implementation that takes one (sdpa, eager).
+Limits: the attention mask is boolean and of T x T, and needs an attention implementation that takes one (sdpa).
 """
 
 from collections.abc import Iterable, Sequence
