@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ratchet.contracts.round_metrics import Measured
+from ratchet.contracts.round_metrics import Measured, TrainedPrm
 from ratchet.contracts.rounds import RoundView
 from ratchet.states import RoundState
 
@@ -41,7 +41,7 @@ def _round(view: RoundView) -> dict[str, Any]:
         **{name: _accuracy(measured, name) for name in MEASURED},
         "ci95": {name: measured[key].ci95 if key in measured else None for name, key in MEASURED.items()},
         "coverage": None if metrics.label is None else metrics.label.coverage,
-        "prm_auc": None if metrics.prm is None else metrics.prm.quality.step_auc.value,
+        **_prm_figures(metrics.prm),
         "prm_promoted": _prm_promoted(view),
         "promoted": view.state is RoundState.PROMOTED,
         "state": view.state.value,
@@ -49,6 +49,18 @@ def _round(view: RoundView) -> dict[str, Any]:
         "seconds": None if taken is None else round(taken, 1),
         "stages": {stage.value: took for stage, took in metrics.seconds.items()},
     }
+
+
+def _prm_figures(prm: TrainedPrm | None) -> dict[str, float | None]:
+    """Those that compare steps of one problem alone; None also where they were not known yet."""
+    quality = None if prm is None else prm.quality
+    found = {
+        "prm_step_auc": quality and quality.within_step_auc,
+        "prm_end_auc": quality and quality.within_end_auc,
+        "prm_sibling_accuracy": quality and quality.sibling_accuracy,
+        "prm_first_error_f1": quality and quality.first_error_f1,
+    }
+    return {name: None if figure is None else figure.value for name, figure in found.items()}
 
 
 def _prm_promoted(view: RoundView) -> bool | None:

@@ -30,7 +30,8 @@ def run_of_rounds(name: str, results: Results) -> Rows:
             "best-of-N",
             "majority",
             "coverage of training problems",
-            "PRM step AUC",
+            # Pooled over problems in rounds of 0.1, within problems since.
+            "PRM step AUC, pooled" if "prm_auc" in found["rounds"][0] else "PRM step AUC",
             "pair",
             "new PRM",
             "seconds",
@@ -48,7 +49,7 @@ def _round(found: Mapping[str, Any]) -> list[str]:
         with_interval(found["policy_pass1"], found["ci95"]["policy_pass1"]),
         *(percent(found[what]) for what in ("system", "best_of_n", "majority")),
         percent(found["coverage"]),
-        f"{found['prm_auc']:.2f}",
+        f"{found.get('prm_auc', found.get('prm_step_auc')):.2f}",
         "promoted" if found["promoted"] else "rejected",
         "taken" if found["prm_promoted"] else "rejected",
         f"{found['seconds']:.0f}",

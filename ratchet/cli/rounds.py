@@ -283,7 +283,7 @@ def _table(views: Sequence[RoundView]) -> Table:
         facts = run_summary([view])["rounds"][0]
         figures = [
             facts.get(key)
-            for key in ("policy_pass1", "system", "best_of_n", "majority", "coverage", "prm_auc")
+            for key in ("policy_pass1", "system", "best_of_n", "majority", "coverage", "prm_step_auc")
         ]
         shown = ["" if figure is None else f"{100 * figure:.1f} %" for figure in figures]
         table.add_row(

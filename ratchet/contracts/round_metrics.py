@@ -4,10 +4,10 @@ Rows that an older or a newer version has written are read with `extra="ignore"`
 a default.
 """
 
-from typing import Annotated
+from typing import Annotated, Any
 from uuid import UUID
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ratchet.contracts.base import Contract
 from ratchet.contracts.prm import Calibration
@@ -133,18 +133,49 @@ class Figure(Contract):
 
 
 class PrmQuality(Contract):
-    """Of a trained PRM, on problems that it was not trained on."""
+    """Of a trained PRM, on problems that it was not trained on. What was not known of a round is None."""
 
     problems: int
-    step_auc: Figure = Field(
-        description="Steps after which most results were right against those after which most were wrong."
+    within_step_auc: Figure | None = Field(
+        default=None,
+        description="Steps after which most results were right against those of the same problem after which most were "
+        "wrong: the mean over the `n` problems that have both, each of which counts alike.",
     )
-    pair_accuracy: Figure = Field(description="Pairs of siblings whose better one scores higher.")
-    trajectory_auc: Figure = Field(
-        description="Right ends against wrong ones, by the score of the last step."
+    within_end_auc: Figure | None = Field(
+        default=None, description="The same of ends: right ones against wrong ones of the same problem."
     )
+    sibling_accuracy: Figure | None = Field(
+        default=None,
+        description="All pairs of siblings whose Q differs by the margin, each of which counts alike: how often the better "
+        "one scores higher.",
+    )
+    sibling_accuracy_by_depth: dict[str, Figure] = Field(
+        default_factory=dict, description='By the depth of the siblings, "1" for first steps.'
+    )
+    first_error_f1: Figure | None = Field(
+        default=None,
+        description="In the manner of ProcessBench (arXiv 2412.06559): the harmonic mean of how often the first wrong step of "
+        "a wrong trajectory is found, and nothing in a right one. `n` trajectories.",
+    )
+    pooled_step_auc: Figure = Field(
+        description="Steps of all problems against one another, so that difficulty counts as skill."
+    )
+    pooled_end_auc: Figure = Field(description="Ends of all problems against one another.")
     calibration_error_raw: Figure = Field(description="Of sigmoid(logit).")
     calibration_error: Figure = Field(description="Of the calibrated score, cross-fitted.")
+    end_calibration_error: Figure | None = Field(default=None, description="The same of ends alone.")
+    inner_calibration_error: Figure | None = Field(
+        default=None, description="The same of the steps that are no ends."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_an_older_round(cls, data: Any) -> Any:
+        """Rounds that are over have pooled AUCs under other names, and an accuracy of pairs that were chosen by Q."""
+        if isinstance(data, dict) and "step_auc" in data:
+            kept = {name: value for name, value in data.items() if name in cls.model_fields}
+            return {"pooled_step_auc": data["step_auc"], "pooled_end_auc": data["trajectory_auc"], **kept}
+        return data
 
 
 class PrmFigures(TrainingFigures):
@@ -152,7 +183,9 @@ class PrmFigures(TrainingFigures):
 
     trees: int
     problems: int
-    held_out_problems: int = Field(description="Of these, problems that it is judged by.")
+    held_out_problems: int = Field(
+        description="Of these, problems that it is judged and calibrated by; with none of them it is neither."
+    )
     sibling_pairs: int
     trajectory_pairs: int
     values: int

@@ -72,3 +72,9 @@ class PrmTraining(TrainingConfig):
     )
     margin: float = Field(default=0.5, ge=0, le=2, description="Least difference of Q in a pair.")
     edit_distance: int = Field(default=20, ge=0, description="Least edit distance of the steps of a pair.")
+    batch_problems: int = Field(
+        default=16,
+        ge=1,
+        description="Least problems of one optimizer step, which goes beyond `batch_tokens` for them: a tree is all right or "
+        "all wrong, and one or two of them tell little.",
+    )

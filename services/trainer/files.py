@@ -18,6 +18,8 @@ TREES_FILE = "trees.jsonl"
 """The search trees, which the PRM is trained on."""
 CARD_FILE = "card.json"
 """What is in these two, and what was left out."""
+KEPT_APART_FILE = "kept_apart.json"
+"""Ids of the problems that neither training learns from, as one JSON list."""
 
 
 def run_folder(settings: TrainerSettings, run: str) -> Path:

@@ -6,10 +6,12 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from ratchet.contracts.prm import Calibration
 from ratchet.contracts.training import Lora, PrmTraining
 from ratchet.models.prm_head import calibration_of, prm_text
 from services.prm.head import TrainedHead
@@ -22,15 +24,11 @@ from services.trainer.training.jobs import (
     TrainingFailedError,
     run_job,
 )
-from services.trainer.training.preferences import Tree, nodes_that_ran, path, preferences
-from services.trainer.training.prm import (
-    dataset,
-    load_policy,
-    logits_of,
-    loss_of,
-    train,
-)
+from services.trainer.training.preferences import Node, Tree, nodes_that_ran, path, preferences
+from services.trainer.training.prm import dataset, loss_of, plan, train
+from services.trainer.training.prm_network import load_policy, logits_of
 from services.trainer.training.prm_pieces import pieces
+from services.trainer.training.prm_readings import HeldOut, first_error, readings
 from tests.known_trees import known_trees, write_trees
 from tests.models import make_checkpoint
 
@@ -41,6 +39,7 @@ CONFIG = PrmTraining(
     value_weight=1.0,
     token_weight=0.5,
     edit_distance=1,
+    batch_problems=1,
     dtype="fp32",
     threads=1,
 )
@@ -56,8 +55,13 @@ def trees(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_trees(tmp_path_factory.mktemp("data") / "trees.jsonl", known_trees(80))
 
 
+HELD_OUT = [f"p{number}" for number in range(20)]
+
+
 def job(base: Path, out: Path, *data: Path, **config: Any) -> PrmJob:
-    return PrmJob(base=base, out=out, data=list(data), config=CONFIG.model_copy(update=config))
+    return PrmJob(
+        base=base, out=out, data=list(data), held_out=HELD_OUT, config=CONFIG.model_copy(update=config)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -179,10 +183,17 @@ def test_a_prm_learns_to_tell_right_steps_from_wrong_ones(trained: tuple[PrmJob,
     _, result = trained
     figures = result.quality
     assert result.held_out_problems == figures.problems == 20
-    assert figures.pair_accuracy.value is not None
-    assert figures.pair_accuracy.value > 0.9
-    assert figures.step_auc.value is not None
-    assert figures.step_auc.value > 0.9
+    for good in (
+        figures.within_step_auc,
+        figures.within_end_auc,
+        figures.sibling_accuracy,
+        figures.first_error_f1,
+        figures.pooled_step_auc,
+    ):
+        assert good is not None
+        assert good.value is not None
+        assert good.value > 0.9
+    assert set(figures.sibling_accuracy_by_depth) == {"1", "2", "3"}
     assert figures.calibration_error.value is not None
     assert figures.calibration_error.value < 0.1
     assert result.losses[-1] < 0.6 * result.losses[0]
@@ -207,7 +218,7 @@ def test_lora_trains_adapters_and_the_head_and_is_merged(
     trained: tuple[PrmJob, PrmResult], base: Path, trees: Path, tmp_path: Path, dtype: str
 ) -> None:
     one = job(base, tmp_path, trees, lora=Lora(r=8, alpha=16), lr=1e-2, dtype=dtype)
-    learnt = train(one).quality.step_auc.value
+    learnt = train(one).quality.pooled_step_auc.value
     assert learnt is not None
     assert learnt > 0.9
     before, full, after = (
@@ -266,18 +277,106 @@ def test_a_training_that_was_killed_goes_on_and_ends_with_the_same_weights(
     first = json.loads((broken.out / "progress.jsonl").read_text().splitlines()[0])["step"]
     assert first == 3 * ((at - 1) // 3) + 1
     assert resumed.losses == pytest.approx(result.losses, rel=1e-4)
-    assert resumed.quality.step_auc.value == pytest.approx(result.quality.step_auc.value, abs=1e-3)
+    again, once = resumed.quality.pooled_step_auc.value, result.quality.pooled_step_auc.value
+    assert again == pytest.approx(once, abs=1e-3)
 
 
-def test_the_split_is_by_problem_also_over_several_files(policy: tuple[Any, Any]) -> None:
+def test_exactly_the_problems_of_the_job_are_held_out_and_left_out_also_over_several_files(
+    policy: tuple[Any, Any],
+) -> None:
     rounds = known_trees(50) + known_trees(50, seed=1)
-    data = dataset(rounds, policy[1], CONFIG)
-    training = {piece.problem_id for piece in data.train}
-    kept_out = {piece.problem_id for _, parts in data.held_out for piece in parts}
-    assert len(kept_out) == data.counts.held_out_problems == 20
-    assert len(training) == 30
-    assert not training & kept_out
-    assert (data.counts.trees, data.counts.problems) == (100, 50)
+    data = dataset(rounds, policy[1], CONFIG, held_out=[*HELD_OUT, "not searched"], without=["p0", "p49"])
+    assert {piece.problem_id for piece in data.train} == {f"p{number}" for number in range(20, 49)}
+    assert {tree.problem_id for tree in data.held_out} == {f"p{number}" for number in range(1, 20)}
+    assert (data.counts.trees, data.counts.problems, data.counts.held_out_problems) == (96, 48, 19)
+
+
+def test_another_split_is_another_training(trained: tuple[PrmJob, PrmResult], tmp_path: Path) -> None:
+    one, result = trained
+    for other in ({"held_out": HELD_OUT[1:]}, {"without": ["p79"]}):
+        fresh = one.model_copy(update={"out": tmp_path / next(iter(other)), **other})
+        shutil.copytree(one.out, fresh.out)
+        assert train(fresh).job != result.job
+
+
+def test_without_held_out_problems_a_prm_is_neither_judged_nor_calibrated(base: Path, tmp_path: Path) -> None:
+    data = write_trees(tmp_path / "trees.jsonl", known_trees(8))
+    one = job(base, tmp_path / "out", data, epochs=1).model_copy(update={"held_out": []})
+    result = train(one)
+    assert result.held_out_problems == result.quality.problems == 0
+    assert result.quality.pooled_step_auc.value is None
+    assert result.calibration == Calibration()
+    assert TrainedHead(one.out / "model", device="cpu").calibration == Calibration()
+
+
+def test_a_step_holds_as_many_tokens_and_problems_as_it_should(policy: tuple[Any, Any]) -> None:
+    train = dataset(known_trees(50), policy[1], CONFIG, held_out=[]).train
+    size = max(map(len, train))
+    for tokens, problems in ((size, 1), (size, 16), (4 * size, 1), (4 * size, 7), (100 * size, 16), (1, 100)):
+        config = CONFIG.model_copy(
+            update={"batch_tokens": tokens, "micro_tokens": size, "batch_problems": problems, "epochs": 2}
+        )
+        steps = plan(train, config)
+        held = [{piece.problem_id for batch in step for piece in batch} for step in steps]
+        assert all(len(each) >= min(problems, 50) for each in held)
+        # Every tree once in each epoch.
+        read = Counter(piece.problem_id for step in steps for batch in step for piece in batch)
+        assert set(read.values()) == {2}
+        if problems == 1:
+            # No step goes beyond its tokens, one pass apart.
+            sums = [sum(len(batch) * len(batch[-1]) for batch in step) for step in steps]
+            assert max(sums) <= max(tokens, size)
+            assert len(steps) > 2 * 50 * min(map(len, train)) / max(tokens, size)
+    assert len(plan(train, CONFIG.model_copy(update={"batch_tokens": 1, "batch_problems": 16}))) == 2 * 3
+
+
+def test_what_a_search_has_abandoned_is_not_counted(policy: tuple[Any, Any]) -> None:
+    whole = known_trees(1)[0]
+    step = {"ran": True, "q": 0.0, "visits": 0, "correct": None, "text": "# Left.\nx = 1"}
+    left = [
+        Node(id="left", parent=whole.nodes[0].id, terminal=False, **step),
+        Node(id="left end", parent=None, terminal=True, **step),
+    ]
+    model, tokenizer = policy
+    read = []
+    for tree in (whole, whole.model_copy(update={"nodes": [*whole.nodes, *left]})):
+        found = preferences(tree, margin=0.5, edit_distance=1)
+        parts, _ = packed(tree, tokenizer)
+        judge = HeldOut(tree.problem_id, nodes_that_ran(tree), found, parts)
+        read.append(readings(model, [judge], margin=0.5, tokens=4096))
+    for name in ("targets", "siblings", "paths", "first_errors", "is_end", "depths"):
+        assert np.array_equal(getattr(read[0], name), getattr(read[1], name)), name
+
+
+def test_readings_say_what_the_tree_knows_of_its_own_steps(policy: tuple[Any, Any]) -> None:
+    model, tokenizer = policy
+    tree = known_trees(1)[0]
+    nodes = nodes_that_ran(tree)
+    found = preferences(tree, margin=0.5, edit_distance=1)
+    parts, _ = packed(tree, tokenizer)
+    read = readings(model, [HeldOut("p", nodes, found, parts)], margin=0.5, tokens=4096)
+    ids = list(found.values)
+    assert len(read.logits) == len(nodes)
+    pairs = {(ids[better], ids[worse]) for better, worse in read.siblings}
+    assert pairs == {
+        (one.id, other.id)
+        for one in nodes.values()
+        for other in nodes.values()
+        if one.parent == other.parent and one.q - other.q >= 0.5
+    }
+    ways = [[ids[step] for step in way if step >= 0] for way in read.paths]
+    assert {way[-1] for way in ways} == set(found.ends)
+    for way, error in zip(ways, read.first_errors, strict=True):
+        # A step is right as long as it and all before it add.
+        adds = [" + " in nodes[step].text for step in way]
+        assert error == (-1 if all(adds) else adds.index(False))
+
+
+def test_a_first_error_is_known_only_where_something_was_right() -> None:
+    assert first_error(["a", "b", "c"], False, {"a", "b", "d"}) == 2
+    assert first_error(["a", "b", "c"], False, {"d"}) == 0
+    assert first_error(["a", "b", "c"], True, {"a", "b", "c"}) == -1
+    assert first_error(["a", "b", "c"], False, set()) is None
 
 
 def only(right: bool) -> list[Tree]:
@@ -290,18 +389,19 @@ def only(right: bool) -> list[Tree]:
                 ]
             }
         )
-        for tree in known_trees(8)
+        for tree in known_trees(24)
     ]
 
 
 @pytest.mark.parametrize(
     ("trees", "config", "message"),
     [
+        (known_trees(20), {}, "trees of 20 problems, 20 of them held out"),
         (only(True), {}, "is wrong, so there is nothing to tell apart"),
         (only(False), {}, "is right, so there is nothing to tell apart"),
         (known_trees(2), {}, "trees of 2 problems"),
         ([], {}, "trees of 0 problems"),
-        (known_trees(8), {"edit_distance": 9999, "value_weight": 0, "token_weight": 0}, "No pair of steps"),
+        (known_trees(24), {"edit_distance": 9999, "value_weight": 0, "token_weight": 0}, "No pair of steps"),
         (known_trees(30), {"lr": 1e30}, "the training diverged"),
     ],
 )

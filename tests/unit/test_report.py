@@ -73,10 +73,15 @@ TRAINING: dict[str, Any] = {
 AUC = Figure(value=0.8, low=0.7, high=0.9, n=481)
 QUALITY = PrmQuality(
     problems=30,
-    step_auc=AUC,
-    pair_accuracy=AUC,
-    trajectory_auc=AUC,
+    within_step_auc=AUC,
+    within_end_auc=AUC,
+    sibling_accuracy=AUC,
+    sibling_accuracy_by_depth={"2": AUC, "10": AUC},
+    first_error_f1=AUC,
+    pooled_step_auc=AUC,
+    pooled_end_auc=AUC,
     calibration_error_raw=AUC,
+    end_calibration_error=AUC,
     # All of one kind: there is no such figure.
     calibration_error=Figure(value=None, low=None, high=None, n=0),
 )
@@ -227,6 +232,15 @@ RUN = [
 ]
 
 
+def test_a_prm_that_nothing_was_held_out_for_is_said_to_be_neither_judged_nor_calibrated() -> None:
+    whole = complete(1, 17, 30)
+    prm = whole.metrics.prm
+    assert prm is not None
+    blind = whole.metrics.model_copy(update={"prm": prm.model_copy(update={"held_out_problems": 0})})
+    [section] = [each for each in sections([view(1, RoundState.PROMOTED, blind)]) if each.anchor == "prm"]
+    assert section.notes[1].startswith("Round 1: no tree is of a problem that was held out")
+
+
 async def test_report_is_written_whole(tmp_path: Path) -> None:
     # The store gives the newest first.
     await write_report(TrainerSettings(rounds_dir=tmp_path), RUN[::-1])
@@ -280,7 +294,10 @@ def test_tables_say_what_was_measured() -> None:
     ]
     assert rows(found["policy"])["4"][-2:] == ["the base", "0.4000"], "nothing was better"
     assert rows(found["policy"])["3"] == ["–"] * 8
-    assert rows(found["prm"])["1"] == ["0.800", "0.800", "0.800", "0.800", "–", "30"]
+    assert rows(found["prm"])["1"] == ["0.800"] * 6 + ["30"]
+    assert rows(found["prm"], 1)["1"] == ["0.800", "–", "0.800", "–"]
+    assert found["prm"].tables[2].columns[1:] == ("siblings of depth 2", "siblings of depth 10")
+    assert len(found["prm"].notes) == 1
     verdicts = {
         (row[0].text, row[1].text): [cell.text for cell in row[3:]] for row in found["gate"].tables[0].rows
     }

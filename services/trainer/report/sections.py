@@ -14,6 +14,7 @@ from services.trainer.gate import POLICY
 from services.trainer.report.curve import Point, points
 from services.trainer.report.fine_tuning import fine_tuning
 from services.trainer.report.metrics import DASH, Estimate, count, estimate_of, start_of
+from services.trainer.report.prm_quality import prm_quality
 from services.trainer.report.tables import (
     NONE,
     Bar,
@@ -23,7 +24,6 @@ from services.trainer.report.tables import (
     accuracy_and_tokens_cell,
     accuracy_cell,
     digest_cell,
-    figure_cell,
     paired_cell,
     round_cell,
     round_headings,
@@ -51,7 +51,7 @@ def sections(rounds: Sequence[RoundView]) -> list[Section]:
         _strategies(rounds),
         _coverage(rounds),
         fine_tuning(rounds),
-        _prm(rounds),
+        prm_quality(rounds),
         _gate(rounds),
         _cost(rounds),
         _data(rounds),
@@ -143,51 +143,6 @@ def _coverage(rounds: Sequence[RoundView]) -> Section:
             "different and differently many problems, so a column is not always to be compared with its neighbour.",
         ),
         tuple(tables),
-    )
-
-
-def _prm(rounds: Sequence[RoundView]) -> Section:
-    rows = []
-    for view in rounds:
-        if view.metrics.prm is None:
-            continue
-        quality = view.metrics.prm.quality
-        figures = (
-            quality.step_auc,
-            quality.pair_accuracy,
-            quality.trajectory_auc,
-            quality.calibration_error_raw,
-            quality.calibration_error,
-        )
-        rows.append(
-            (
-                round_cell(view),
-                *(figure_cell(estimate_of(figure)) for figure in figures),
-                Cell(count(quality.problems)),
-            )
-        )
-    return Section(
-        "prm",
-        "PRM quality",
-        (
-            "On problems of the round's trees that the PRM was not trained on, with 95 % intervals by bootstrap over problems "
-            "and the number of steps, pairs or trajectories. A step's truth is the share of right results after it. Every "
-            "round has other trees, so rounds are not measured on the same steps.",
-        ),
-        (
-            Table(
-                (
-                    "round",
-                    "step AUC",
-                    "pair accuracy",
-                    "trajectory AUC",
-                    "calibration error, raw",
-                    "calibrated",
-                    "problems",
-                ),
-                tuple(rows),
-            ),
-        ),
     )
 
 

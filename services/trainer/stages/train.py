@@ -21,7 +21,13 @@ from ratchet.contracts.serving import LoadModel
 from ratchet.contracts.trainer import ModelKind, ModelRegistration
 from ratchet.models.checkpoint import ModelSourceError, local_checkpoint
 from ratchet.models.prompts import FormatName
-from services.trainer.files import SFT_FILE, TREES_FILE, VALIDATION_FILE, run_folder
+from services.trainer.files import (
+    KEPT_APART_FILE,
+    SFT_FILE,
+    TREES_FILE,
+    VALIDATION_FILE,
+    run_folder,
+)
 from services.trainer.stages.context import Context, RoundFailedError, require_part
 from services.trainer.training.jobs import (
     ERROR_FILE,
@@ -39,6 +45,7 @@ from services.trainer.training.jobs import (
 log = structlog.get_logger()
 
 R = TypeVar("R", bound=BaseModel)
+_IDS: TypeAdapter[list[str]] = TypeAdapter(list[str])
 _FORMAT: TypeAdapter[FormatName] = TypeAdapter(FormatName)
 POLL_SECONDS = 0.5
 END_SECONDS = 10.0
@@ -96,6 +103,7 @@ async def train_prm(context: Context) -> RoundMetrics:
     job = PrmJob(
         base=Path(policy.uri),
         data=[file for file in files if file.is_file()],
+        held_out=_ids(context.folder / KEPT_APART_FILE),
         out=context.folder / "prm",
         config=config.prm,
     )
@@ -103,6 +111,18 @@ async def train_prm(context: Context) -> RoundMetrics:
     version = await _register(context, ModelKind.PRM, job.out, parent=policy.version)
     figures = result.model_dump(exclude={"losses"})
     return RoundMetrics(prm=TrainedPrm(version=version, uri=str(job.out / MODEL_FOLDER), **figures))
+
+
+def _ids(file: Path) -> list[str]:
+    """The problems of a file; none where an older version has written none. Raises RoundFailedError."""
+    try:
+        return _IDS.validate_json(file.read_bytes())
+    except FileNotFoundError:
+        return []
+    except (OSError, ValidationError) as error:
+        raise RoundFailedError(
+            f"The list of problems in {file} cannot be read: {str(error).splitlines()[0]}"
+        ) from error
 
 
 async def _run(context: Context, module: str, job: Job, result: type[R], stage: str) -> R:

@@ -59,12 +59,12 @@ def checkpoint_sha256(folder: Path) -> str:
             raise TrainingFailedError(f"The checkpoint cannot be used: {error}") from error
 
 
-def job_digest(config: TrainingConfig, base: Path, data: Iterable[Path], step_format: str = "") -> str:
-    """What makes two jobs the same: configuration, step format, and content (not place) of the base and of the data.
+def job_digest(config: TrainingConfig, base: Path, data: Iterable[Path], further: str = "") -> str:
+    """What makes two jobs the same: configuration, `further` settings, and content (not place) of the base and of the data.
 
     Raises TrainingFailedError if one of them cannot be read.
     """
-    settings = config.model_dump_json() + step_format
+    settings = config.model_dump_json() + further
     digest = hashlib.sha256(settings.encode() + checkpoint_sha256(base).encode())
     for file in data:
         try:

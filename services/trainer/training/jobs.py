@@ -78,6 +78,10 @@ class PrmJob(Job):
     """Lines of `data` are search trees (preferences.Tree), of this round and earlier ones. `base` is the round's policy."""
 
     data: list[Path] = Field(min_length=1)
+    held_out: list[str] = Field(
+        default=[], description="Ids of the problems that the result is calibrated and judged by."
+    )
+    without: list[str] = Field(default=[], description="Ids of problems whose trees are left out.")
     config: PrmTraining = PrmTraining()
 
 

@@ -2,26 +2,27 @@
 
 The round's policy gets a head with one output, which is read at the end of each step. It learns which of two steps is better
 (pairs) and, if the config says so, how often a step led to a right end (values, at its end and at all its tokens). A tree is
-read as one sequence, so both steps of a pair are in one pass. A tenth of the problems is kept out: they calibrate the logits
-as probabilities, and the result is judged by them (prm_quality).
+read as one sequence, so both steps of a pair are in one pass. The problems that the job holds out calibrate the logits as
+probabilities, and the result is judged by them (prm_quality). It is for the caller to hold out problems that the policy was
+not trained on either.
 
-Limits: one process, and nothing is sharded.
+Limits: one process, and nothing is sharded. A job none of whose trees is of a held-out problem leaves a PRM that is neither
+calibrated nor judged.
 """
 
 import random
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from pydantic import ValidationError
 from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
 
+from ratchet.contracts.prm import Calibration
 from ratchet.contracts.training import PrmTraining
-from ratchet.models.precision import serving_dtype
 from ratchet.models.prm_head import CONFIG_KEY
 from services.trainer.training.checkpoints import checkpoint_sha256, job_digest, save_model
 from services.trainer.training.jobs import (
@@ -35,22 +36,21 @@ from services.trainer.training.jobs import (
     run_job,
 )
 from services.trainer.training.loop import Gradients, finish, read_result, run_steps, set_up
-from services.trainer.training.optimizer import trained_weights, with_adapters
-from services.trainer.training.preferences import (
-    Preferences,
-    Tree,
-    held_out_problems,
-    nodes_that_ran,
-    preferences,
+from services.trainer.training.optimizer import trained_weights
+from services.trainer.training.preferences import Preferences, Tree, nodes_that_ran, preferences
+from services.trainer.training.prm_network import (
+    as_served,
+    in_passes,
+    load_policy,
+    logits_of,
+    stored_dtype,
 )
 from services.trainer.training.prm_pieces import Piece, pieces
-from services.trainer.training.prm_quality import Readings, platt, quality
-from services.trainer.training.token_trie import ancestor_mask
+from services.trainer.training.prm_quality import platt, quality
+from services.trainer.training.prm_readings import HeldOut, readings
 
-HELD_OUT_FRACTION = 0.1
-HELD_OUT_AT_LEAST = 20
 LEAST_PROBLEMS = 4
-"""With fewer problems too little can be held out to judge by."""
+"""What fewer problems teach is these problems."""
 
 
 @dataclass(frozen=True)
@@ -68,17 +68,17 @@ class Counts:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Packed trees; `held_out` with what each of them is judged by."""
+    """Packed trees, and those that the PRM is judged by."""
 
     train: list[Piece]
-    held_out: list[tuple[Preferences, list[Piece]]]
+    held_out: list[HeldOut]
     counts: Counts
 
 
 def train(job: PrmJob) -> PrmResult:
     """Train, or go on with, or only read the result of, this job. Raises TrainingFailedError."""
     with job_folder(job.out), explained_failures(job, job.config):
-        digest = job_digest(job.config, job.base, job.data)
+        digest = job_digest(job.config, job.base, job.data, repr((sorted(job.held_out), sorted(job.without))))
         return read_result(job, PrmResult, digest) or _train(job, digest)
 
 
@@ -103,42 +103,74 @@ def _tree(file: Path, number: int, line: bytes) -> Tree:
         raise TrainingFailedError(f"{file}, line {number}: {where}: {first['msg']}.") from error
 
 
-def dataset(trees: Sequence[Tree], tokenizer: Any, config: PrmTraining) -> Dataset:
-    """Pairs, values and packed sequences, split by problem. Raises TrainingFailedError when there is nothing to learn."""
-    problems = {tree.problem_id for tree in trees}
-    if len(problems) < LEAST_PROBLEMS:
-        raise TrainingFailedError(
-            f"There are trees of {len(problems)} problems; a PRM needs {LEAST_PROBLEMS} at the least, and some hundreds "
-            "to be of use. Search more problems."
-        )
-    kept_out = held_out_problems(
-        problems, fraction=HELD_OUT_FRACTION, at_least=HELD_OUT_AT_LEAST, seed=config.seed
-    )
+def dataset(
+    trees: Iterable[Tree],
+    tokenizer: Any,
+    config: PrmTraining,
+    *,
+    held_out: Collection[str],
+    without: Collection[str] = (),
+) -> Dataset:
+    """Pairs, values and packed sequences. Raises TrainingFailedError when there is nothing to learn.
+
+    Trees of the problems `held_out` are not learnt from, and those of the problems `without` are not even read.
+    """
+    kept_out, left_out = set(held_out) - set(without), set(without)
     training: list[Piece] = []
-    held_out: list[tuple[Preferences, list[Piece]]] = []
+    judges: list[HeldOut] = []
     taught: list[Preferences] = []
-    ends: set[bool] = set()
+    problems: dict[bool, set[str]] = {True: set(), False: set()}
     dropped = 0
     for tree in trees:
+        if tree.problem_id in left_out:
+            continue
+        judging = tree.problem_id in kept_out
+        problems[judging].add(tree.problem_id)
         nodes = nodes_that_ran(tree)
         found = preferences(tree, margin=config.margin, edit_distance=config.edit_distance)
-        if tree.problem_id not in kept_out and not (config.value_weight or config.token_weight):
+        if not judging and not (config.value_weight or config.token_weight):
             # Steps in no pair teach nothing then, and need not be read.
             found = replace(found, values={})
         packed, too_long = pieces(
             tree, nodes, found, tokenizer, limit=config.micro_tokens, max_length=config.max_length
         )
         dropped += too_long
-        ends.update(found.ends.values())
-        if tree.problem_id in kept_out:
-            held_out.append((found, packed))
+        if judging:
+            judges.append(HeldOut(tree.problem_id, nodes, found, packed))
         else:
             taught.append(found)
             training.extend(packed)
+    _require_something_to_learn(taught, training, len(problems[False]), len(problems[True]), config)
+    counts = Counts(
+        trees=len(taught) + len(judges),
+        problems=len(problems[True] | problems[False]),
+        held_out_problems=len(problems[True]),
+        sibling_pairs=sum(len(found.siblings) for found in taught),
+        trajectory_pairs=sum(len(found.pairs) - len(found.siblings) for found in taught),
+        values=sum(len(found.values) for found in taught),
+        dropped_too_long=dropped,
+    )
+    return Dataset(training, judges, counts)
+
+
+def _require_something_to_learn(
+    taught: Sequence[Preferences],
+    training: Sequence[Piece],
+    problems: int,
+    held_out: int,
+    config: PrmTraining,
+) -> None:
+    """Raise TrainingFailedError for too few problems, for ends of one kind, and for steps that do not differ."""
+    if problems + held_out < LEAST_PROBLEMS or not problems:
+        raise TrainingFailedError(
+            f"There are trees of {problems + held_out} problems, {held_out} of them held out; a PRM needs {LEAST_PROBLEMS} at "
+            "the least, and some hundreds to be of use. Search more problems."
+        )
+    ends = {right for found in taught for right in found.ends.values()}
     for kind, missing in ((True, "right"), (False, "wrong")):
         if kind not in ends:
             raise TrainingFailedError(
-                f"No finished trajectory in {len(trees)} trees is {missing}, so there is nothing to tell apart. Search "
+                f"No finished trajectory in {len(taught)} trees is {missing}, so there is nothing to tell apart. Search "
                 f"{'easier' if kind else 'harder'} problems, or with more rollouts."
             )
     if not training:
@@ -146,77 +178,9 @@ def dataset(trees: Sequence[Tree], tokenizer: Any, config: PrmTraining) -> Datas
             f"No pair of steps differs by a Q of {config.margin} and {config.edit_distance} characters. Lower margin or "
             "edit_distance, or set value_weight."
         )
-    counts = Counts(
-        trees=len(trees),
-        problems=len(problems),
-        held_out_problems=len(kept_out),
-        sibling_pairs=sum(len(found.siblings) for found in taught),
-        trajectory_pairs=sum(len(found.pairs) - len(found.siblings) for found in taught),
-        values=sum(len(found.values) for found in taught),
-        dropped_too_long=dropped,
-    )
-    return Dataset(training, held_out, counts)
 
 
-# --- the model -------------------------------------------------------------------------------------------------------
-
-
-def load_policy(base: Path, config: PrmTraining, device: str) -> tuple[Any, Any]:
-    """The policy's network with a new head, adapters if the config asks for LoRA, and its tokenizer.
-
-    Raises TrainingFailedError.
-    """
-    from transformers import AutoConfig, AutoModelForTokenClassification, AutoTokenizer
-    from transformers.utils import logging
-
-    # The head is new, and transformers would warn of it.
-    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True)
-        model_config = AutoConfig.from_pretrained(base, local_files_only=True)
-        model_config.num_labels = 1
-        # The policy was trained without dropout; transformers' default for this head is 0.1.
-        model_config.classifier_dropout = 0.0
-        model = AutoModelForTokenClassification.from_pretrained(
-            base,
-            config=model_config,
-            dtype=torch.bfloat16 if config.lora is not None and config.dtype == "bf16" else torch.float32,
-            attn_implementation="sdpa",
-            local_files_only=True,
-            use_safetensors=True,
-        )
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        first = str(error).strip().splitlines()
-        raise TrainingFailedError(
-            f"The policy in {base} cannot be loaded: {first[0] if first else type(error).__name__}"
-        ) from error
-    if config.gradient_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
-    model = with_adapters(model, config.lora, "TOKEN_CLS")
-    # A small step would vanish in the last bit of bf16.
-    for weight in trained_weights(model).values():
-        weight.data = weight.data.float()
-    return model.to(device), tokenizer
-
-
-def logits_of(model: Any, batch: Sequence[Piece], dtype: str | None) -> torch.Tensor:
-    """Logits of packed trees, fp32 [B, T]; T is the longest's. `dtype` None: that of the weights."""
-    device = model.device
-    width = max(map(len, batch))
-    ids = torch.zeros((len(batch), width), dtype=torch.long)
-    positions = torch.zeros((len(batch), width), dtype=torch.long)
-    for row, piece in enumerate(batch):
-        ids[row, : len(piece)] = torch.from_numpy(piece.tokens)
-        positions[row, : len(piece)] = torch.from_numpy(piece.positions)
-    mask = torch.from_numpy(np.stack([ancestor_mask(piece.parents, width) for piece in batch])).unsqueeze(1)
-    with torch.autocast(device.type, torch.bfloat16, enabled=dtype == "bf16"):
-        out = model(
-            input_ids=ids.to(device),
-            attention_mask=mask.to(device),
-            position_ids=positions.to(device),
-            use_cache=False,
-        )
-    return torch.as_tensor(out.logits[..., 0]).float()
+# --- the loss ---------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -272,33 +236,42 @@ def _tensor(values: Any, like: torch.Tensor) -> torch.Tensor:
 
 
 def plan(data: Sequence[Piece], config: PrmTraining) -> list[list[list[Piece]]]:
-    """For each optimizer step its forward passes: pieces of like length, the passes in an order of its own each epoch."""
-    ordered = sorted(data, key=lambda piece: (len(piece), piece.problem_id))
-    passes: list[list[Piece]] = []
-    for piece in ordered:
-        if not passes or len(piece) * (len(passes[-1]) + 1) > min(config.micro_tokens, config.batch_tokens):
-            passes.append([])
-        passes[-1].append(piece)
+    """For each optimizer step its forward passes, in an order of its own each epoch.
+
+    A step goes on until it holds both `batch_tokens` and trees of `batch_problems` problems; what is left at the end of an
+    epoch, of fewer problems, goes with the step before it.
+    """
+    passes = in_passes(data, min(config.micro_tokens, config.batch_tokens))
     steps: list[list[list[Piece]]] = []
     for epoch in range(config.epochs):
         shuffled = random.Random(f"{config.seed}/{epoch}").sample(passes, len(passes))  # noqa: S311
-        room = 0
-        for batch in shuffled:
-            size = len(batch) * len(batch[-1])
-            if size > room:
-                steps.append([])
-                room = config.batch_tokens
-            steps[-1].append(batch)
-            room -= size
+        steps += _steps_of_an_epoch(shuffled, config)
+    return steps
+
+
+def _steps_of_an_epoch(passes: Iterable[list[Piece]], config: PrmTraining) -> list[list[list[Piece]]]:
+    steps: list[list[list[Piece]]] = []
+    problems: set[str] = set()
+    room = 0
+    for batch in passes:
+        size = len(batch) * len(batch[-1])
+        if not steps or (size > room and len(problems) >= config.batch_problems):
+            steps.append([])
+            problems = set()
+            room = config.batch_tokens
+        steps[-1].append(batch)
+        problems.update(piece.problem_id for piece in batch)
+        room -= size
+    if len(steps) > 1 and len(problems) < config.batch_problems:
+        steps[-2:] = [steps[-2] + steps[-1]]
     return steps
 
 
 def _train(job: PrmJob, digest: str) -> PrmResult:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     config = set_up(job.config, device)
-    trees = list(read_trees(job.data))
     model, tokenizer = load_policy(job.base, config, device)
-    data = dataset(trees, tokenizer, config)
+    data = dataset(read_trees(job.data), tokenizer, config, held_out=job.held_out, without=job.without)
     steps = plan(data.train, config)
     weights = trained_weights(model)
     model.train()
@@ -314,12 +287,12 @@ def _train(job: PrmJob, digest: str) -> PrmResult:
         keep_last=True,
     )
     # Judged and calibrated as it will be served: rounded to the policy's own format, computed in that of the service.
-    stored = _stored_dtype(job.base)
+    stored = stored_dtype(job.base)
     if config.lora is not None:
         model = model.merge_and_unload()
-    model = model.to(stored).to(serving_dtype(job.base, stored, device)).eval()
-    readings = read(model, data.held_out, config)
-    calibration = platt(readings.logits, readings.targets, readings.weights)
+    model = as_served(model, job.base, stored, device)
+    found = readings(model, data.held_out, margin=config.margin, tokens=config.micro_tokens)
+    calibration = platt(found.logits, found.targets, found.weights) if len(found.logits) else Calibration()
     setattr(model.config, CONFIG_KEY, calibration.entry())
     save_model(model.to(stored), job.base, job.out / MODEL_FOLDER)
     result = PrmResult(
@@ -327,7 +300,7 @@ def _train(job: PrmJob, digest: str) -> PrmResult:
         epochs=config.epochs,
         **asdict(data.counts),
         calibration=calibration,
-        quality=quality(readings),
+        quality=quality(found),
         sha256=checkpoint_sha256(job.out / MODEL_FOLDER),
         job=digest,
     )
@@ -348,65 +321,6 @@ def _gradients(
         tokens += sum(map(len, batch))
     norm = torch.nn.utils.clip_grad_norm_(weights, config.max_grad_norm)
     return Gradients(loss, norm.item(), tokens)
-
-
-@torch.inference_mode()
-def read(model: Any, held_out: Sequence[tuple[Preferences, list[Piece]]], config: PrmTraining) -> Readings:
-    """Logits of held-out trees beside what is known of them."""
-    numbers: dict[str, int] = {}
-    steps: list[tuple[float, float, float, int]] = []
-    pairs: list[tuple[float, float, int]] = []
-    ends: list[tuple[float, bool, int]] = []
-    logits = _read_all(model, [piece for _, packed in held_out for piece in packed], config)
-    for found, packed in held_out:
-        if not packed:
-            continue
-        problem = numbers.setdefault(packed[0].problem_id, len(numbers))
-        known = {node: value for piece in packed for node, value in logits[id(piece)].items()}
-        steps += [
-            (known[node], value.target, value.weight, problem)
-            for node, value in found.values.items()
-            if node in known
-        ]
-        pairs += [
-            (known[pair.better], known[pair.worse], problem)
-            for pair in found.siblings
-            if pair.better in known and pair.worse in known
-        ]
-        ends += [(known[node], right, problem) for node, right in found.ends.items() if node in known]
-    step, pair, end = (
-        np.array(rows, dtype=np.float64).reshape(-1, width).T
-        for rows, width in ((steps, 4), (pairs, 3), (ends, 3))
-    )
-    return Readings(
-        logits=step[0],
-        targets=step[1],
-        weights=step[2],
-        step_problem=step[3].astype(int),
-        better=pair[0],
-        worse=pair[1],
-        pair_problem=pair[2].astype(int),
-        end_logits=end[0],
-        end_right=end[1].astype(bool),
-        end_problem=end[2].astype(int),
-    )
-
-
-def _read_all(model: Any, data: Sequence[Piece], config: PrmTraining) -> dict[int, dict[str, float]]:
-    """The logit of each read node, by piece."""
-    found: dict[int, dict[str, float]] = {}
-    for passes in plan(data, config.model_copy(update={"epochs": 1})):
-        for batch in passes:
-            for piece, row in zip(batch, logits_of(model, batch, None).cpu().numpy(), strict=True):
-                found[id(piece)] = dict(zip(piece.nodes, row[piece.ends].tolist(), strict=True))
-    return found
-
-
-def _stored_dtype(base: Path) -> torch.dtype:
-    from transformers import AutoConfig
-
-    dtype = AutoConfig.from_pretrained(base, local_files_only=True).dtype
-    return torch.float32 if dtype == torch.float32 else torch.bfloat16
 
 
 if __name__ == "__main__":

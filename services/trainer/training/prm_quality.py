@@ -1,11 +1,13 @@
 """How good a PRM is on problems that it was not trained on, and what its logits are worth as probabilities.
 
-Every figure has a 95 % interval by bootstrap over problems, as the steps of one problem go right or wrong together. The
-calibration error that counts is cross-fitted: the problems are halved, and each half is judged by a calibration from the
-other.
+Every figure has a 95 % interval by bootstrap over problems, as the steps of one problem go right or wrong together. Pooled
+AUCs compare steps of different problems, too, and so count it as skill to know which problems are hard; the others compare
+steps of one problem alone. What has to be fitted first is cross-fitted: the problems are halved, and each half is judged by a
+calibration and a threshold from the other.
 
-Pure. Shapes: N steps, P pairs, E ends of trajectories. A step's truth is the share of right results after it, which is
-itself an estimate from a few rollouts; a PRM that knew the true values would not reach an AUC of 1.
+Pure. Limits: a step's truth is the share of right results after it, an estimate from a few rollouts, so a PRM that knew the
+true values would not reach 1. A first error is known as well as the search has looked: a good step from which only one rollout
+went on, to a wrong end, counts as the error.
 """
 
 import math
@@ -30,56 +32,149 @@ LEAST_SLOPE = 0.01
 
 @dataclass(frozen=True)
 class Readings:
-    """Logits of held-out problems, fp64, and what the trees say of the same. `*_problem` number the problems from 0."""
+    """What a PRM says of held-out trees, beside what these know. N steps, P pairs of siblings, T finished trajectories.
+
+    Of the steps: logits, fp64, targets in [0, 1] with their weights, whether a step ends a trajectory, its depth from 1, and
+    the number of its problem from 0. `siblings` [P, 2] are a better and a worse step. `paths` [T, longest] are the steps of a
+    trajectory, -1 after its last; `first_errors` [T] are places in them, -1 where the trajectory is right.
+    """
 
     logits: Array
     targets: Array
     weights: Array
-    step_problem: Array
-    better: Array
-    worse: Array
-    pair_problem: Array
-    end_logits: Array
-    end_right: Array
-    end_problem: Array
+    is_end: Array
+    depths: Array
+    problems: Array
+    siblings: Array
+    paths: Array
+    first_errors: Array
 
 
 def quality(readings: Readings) -> PrmQuality:
     """All figures."""
-    ones, decided = np.ones_like(readings.targets), readings.targets != 0.5
-    problems = 1 + max((int(numbers.max(initial=-1)) for numbers in _problem_numbers(readings)), default=-1)
-    wins = (readings.better > readings.worse) + 0.5 * (readings.better == readings.worse)
-    half = readings.step_problem % 2
-    fits = [
-        platt(readings.logits[half != part], readings.targets[half != part], readings.weights[half != part])
-        for part in (0, 1)
-    ]
-    slopes, intercepts = (np.array([getattr(fit, name) for fit in fits])[half] for name in ("a", "b"))
+    problem, targets = readings.problems, readings.targets
+    over = _Bootstrap(1 + int(problem.max(initial=-1)))
+    decided, ends = targets != 0.5, readings.is_end
+    right = targets > 0.5
+    better, worse = readings.siblings.T
+    wins = _wins(readings.logits[better], readings.logits[worse])
+    raw, calibrated = _sigmoid(readings.logits), _cross_fitted(readings)
 
-    def error(probabilities: Array) -> Figure:
-        return _figure(
-            lambda weights: calibration_error(
-                probabilities, readings.targets, readings.weights * weights[readings.step_problem]
-            ),
-            problems,
-            len(ones),
+    def pooled(some: Array) -> Figure:
+        scores, good, of = readings.logits[some], right[some], problem[some]
+        return over.figure(lambda drawn: auc(scores, good, drawn[of]), int(some.sum()))
+
+    def within(some: Array) -> Figure:
+        return over.mean_of_problems(readings.logits[some], right[some], problem[some])
+
+    def gaps(probabilities: Array, some: Array) -> Figure:
+        return over.calibration_error(
+            probabilities[some], targets[some], readings.weights[some], problem[some]
         )
 
-    def area(scores: Array, right: Array, problem: Array) -> Figure:
-        return _figure(lambda weights: auc(scores, right, weights[problem]), problems, len(scores))
-
+    everything = np.ones_like(ends)
     return PrmQuality(
-        problems=problems,
-        step_auc=area(
-            readings.logits[decided], readings.targets[decided] > 0.5, readings.step_problem[decided]
-        ),
-        pair_accuracy=_figure(
-            lambda weights: _mean(wins, weights[readings.pair_problem]), problems, len(wins)
-        ),
-        trajectory_auc=area(readings.end_logits, readings.end_right, readings.end_problem),
-        calibration_error_raw=error(_sigmoid(readings.logits)),
-        calibration_error=error(_sigmoid(slopes * readings.logits + intercepts)),
+        problems=over.problems,
+        within_step_auc=within(decided),
+        within_end_auc=within(ends),
+        sibling_accuracy=over.share(wins, problem[better]),
+        sibling_accuracy_by_depth={
+            str(depth): over.share(wins[here], problem[better][here])
+            for depth in np.unique(readings.depths[better]).tolist()
+            for here in [readings.depths[better] == depth]
+        },
+        first_error_f1=_first_error_f1(readings, over),
+        pooled_step_auc=pooled(decided),
+        pooled_end_auc=pooled(ends),
+        calibration_error_raw=gaps(raw, everything),
+        calibration_error=gaps(calibrated, everything),
+        end_calibration_error=gaps(calibrated, ends),
+        inner_calibration_error=gaps(calibrated, ~ends),
     )
+
+
+# --- intervals -------------------------------------------------------------------------------------------------------
+
+
+class _Bootstrap:
+    """Draws of the problems, with replacement: how often each was drawn, [resamples, problems]."""
+
+    def __init__(self, problems: int) -> None:
+        self.problems = problems
+        even = np.full(problems, 1 / max(1, problems))
+        self._draws: Array = (
+            np.random.default_rng(0).multinomial(problems, even, size=RESAMPLES).astype(float)
+            if problems
+            else np.zeros((RESAMPLES, 0))
+        )
+
+    def figure(self, of: Callable[[Array], float], n: int) -> Figure:
+        """`of` takes how often each problem was drawn, float [problems]."""
+        if not n:
+            return _interval(math.nan, np.zeros(0), n)
+        return _interval(of(np.ones(self.problems)), np.array([of(drawn) for drawn in self._draws]), n)
+
+    def share(self, values: Array, problem: Array) -> Figure:
+        """Mean of values, each of which counts alike."""
+        whole, drawn = self._ratio(self._sums(values, problem), self._sums(np.ones_like(values), problem))
+        return _interval(whole, drawn, len(values))
+
+    def mean_of_problems(self, scores: Array, right: Array, problem: Array) -> Figure:
+        """Mean AUC of the problems that have both kinds; each of these counts alike, and `n` is their number."""
+        areas = np.full(self.problems, math.nan)
+        for number in np.unique(problem):
+            here = problem == number
+            areas[number] = auc(scores[here], right[here], np.ones(int(here.sum())))
+        known = ~np.isnan(areas)
+        whole, drawn = self._ratio(np.where(known, areas, 0.0), known.astype(float))
+        return _interval(whole, drawn, int(known.sum()))
+
+    def harmonic_mean(self, values: Array, kind: Array, problem: Array) -> Figure:
+        """Of the mean over one kind and the mean over the other."""
+        parts = [
+            self._ratio(
+                self._sums(values[some], problem[some]), self._sums(np.ones(int(some.sum())), problem[some])
+            )
+            for some in (kind, ~kind)
+        ]
+        (one, ones), (other, others) = parts
+        return _interval(float(_harmonic(one, other)), _harmonic(ones, others), len(values))
+
+    def calibration_error(
+        self, probabilities: Array, targets: Array, weights: Array, problem: Array
+    ) -> Figure:
+        """Expected calibration error, which is larger in draws than in what they are drawn from: the interval is moved."""
+        value = calibration_error(probabilities, targets, weights)
+        if math.isnan(value):
+            return _interval(value, np.zeros(0), len(targets))
+        bins = np.minimum((probabilities * BINS).astype(int), BINS - 1)
+        cells = np.bincount(
+            problem * BINS + bins, weights * (probabilities - targets), minlength=self.problems * BINS
+        ).reshape(self.problems, BINS)
+        total = self._draws @ self._sums(weights, problem)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            drawn = np.abs(self._draws @ cells).sum(axis=1) / total
+        drawn = drawn[~np.isnan(drawn)]
+        return _interval(value, np.maximum(0.0, drawn - (drawn.mean() - value)), len(targets))
+
+    def _sums(self, values: Array, problem: Array) -> Array:
+        return np.asarray(np.bincount(problem, values, minlength=self.problems))
+
+    def _ratio(self, above: Array, below: Array) -> tuple[float, Array]:
+        """Sum over sum, of all problems and of each draw; nan where there is nothing."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return float(np.divide(above.sum(), below.sum())), (self._draws @ above) / (self._draws @ below)
+
+
+def _interval(value: float, drawn: Array, n: int) -> Figure:
+    drawn = drawn[~np.isnan(drawn)]
+    if math.isnan(value) or not len(drawn):
+        return Figure(value=None, low=None, high=None, n=n)
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    return Figure(value=value, low=float(low), high=float(high), n=n)
+
+
+# --- order -----------------------------------------------------------------------------------------------------------
 
 
 def auc(scores: Array, right: Array, weights: Array) -> float:
@@ -92,12 +187,91 @@ def auc(scores: Array, right: Array, weights: Array) -> float:
     return float((good * (bad.cumsum() - bad / 2)).sum() / both) if both else math.nan
 
 
+def _wins(better: Array, worse: Array) -> Array:
+    return (better > worse) + 0.5 * (better == worse)
+
+
+# --- first errors ----------------------------------------------------------------------------------------------------
+
+
+def _first_error_f1(readings: Readings, over: _Bootstrap) -> Figure:
+    """F1 in the manner of ProcessBench (arXiv 2412.06559, section 3.3).
+
+    The first step whose score is under a threshold is said to be the first error. F1 is the harmonic mean of how often that
+    is true of wrong trajectories, and of how often nothing is found in right ones. The threshold is what is best on the other
+    half of the problems.
+    """
+    if not len(readings.paths):
+        return _interval(math.nan, np.zeros(0), 0)
+    wrong, problem = readings.first_errors >= 0, readings.problems[readings.paths[:, 0]]
+    low, high = threshold_ranges(readings.logits, readings.paths, readings.first_errors)
+    thresholds = np.zeros(len(wrong))
+    for part in (0, 1):
+        here = problem % 2 == part
+        thresholds[here] = best_threshold(low[~here], high[~here], wrong[~here])
+    judged = ~np.isnan(thresholds)
+    found = (low < thresholds) & (thresholds <= high)
+    return over.harmonic_mean(found[judged].astype(float), wrong[judged], problem[judged])
+
+
+def threshold_ranges(logits: Array, paths: Array, first_errors: Array) -> tuple[Array, Array]:
+    """With which thresholds a trajectory is judged truly: those above the one and not above the other, [T] each."""
+    scores = np.where(paths >= 0, logits[paths], math.inf)
+    lowest = np.concatenate(
+        [np.full((len(paths), 1), math.inf), np.minimum.accumulate(scores, axis=1)], axis=1
+    )
+    rows, wrong = np.arange(len(paths)), first_errors >= 0
+    # The error is the first step under the threshold as long as that is above its own score and not above those before it.
+    low = np.where(wrong, lowest[rows, first_errors + 1], -math.inf)
+    high = np.where(wrong, lowest[rows, np.maximum(first_errors, 0)], lowest[:, -1])
+    return low, high
+
+
+def best_threshold(low: Array, high: Array, wrong: Array) -> float:
+    """The threshold of the best F1; nan where one kind is missing."""
+    if wrong.all() or not wrong.any():
+        return math.nan
+    edges = np.unique(np.append(low, high))
+    edges = edges[np.isfinite(edges)]
+    # In the middle between two edges, as those of other problems are not quite the same.
+    at = np.append((edges[1:] + edges[:-1]) / 2, edges[-1] + 1.0)
+
+    def accuracy(some: Array) -> Array:
+        # A range that is empty would be counted as -1.
+        inside = some & (low < high)
+        begun = np.searchsorted(np.sort(low[inside]), at, side="left")
+        over = np.searchsorted(np.sort(high[inside]), at, side="left")
+        return np.asarray((begun - over) / some.sum())
+
+    return float(at[np.argmax(_harmonic(accuracy(wrong), accuracy(~wrong)))])
+
+
+def _harmonic(one: Any, other: Any) -> Any:
+    """2ab / (a + b); 0 where both are 0."""
+    total = np.asarray(one) + np.asarray(other)
+    return np.divide(2 * np.asarray(one) * other, total, out=np.zeros_like(total), where=total != 0)
+
+
+# --- probabilities ---------------------------------------------------------------------------------------------------
+
+
 def calibration_error(probabilities: Array, targets: Array, weights: Array) -> float:
     """Mean distance of probability and truth, over bins of equal width (expected calibration error)."""
     bins = np.minimum((probabilities * BINS).astype(int), BINS - 1)
     gaps = np.bincount(bins, weights * (probabilities - targets), minlength=BINS)
     total = weights.sum()
     return float(np.abs(gaps).sum() / total) if total else math.nan
+
+
+def _cross_fitted(readings: Readings) -> Array:
+    """Each half of the problems with the calibration of the other half."""
+    half = readings.problems % 2
+    found = np.zeros_like(readings.logits)
+    for part in (0, 1):
+        other, here = half != part, half == part
+        fit = platt(readings.logits[other], readings.targets[other], readings.weights[other])
+        found[here] = _sigmoid(fit.a * readings.logits[here] + fit.b)
+    return found
 
 
 def platt(logits: Array, targets: Array, weights: Array) -> Calibration:
@@ -125,27 +299,6 @@ def platt(logits: Array, targets: Array, weights: Array) -> Calibration:
         if np.abs(step).max() < 1e-9:
             break
     return Calibration(max(LEAST_SLOPE, float(fitted[0])), float(fitted[1]))
-
-
-def _figure(of: Callable[[Array], float], problems: int, n: int) -> Figure:
-    """`of` takes how often each problem was drawn, float [problems]."""
-    value = of(np.ones(problems)) if problems else math.nan
-    if math.isnan(value):
-        return Figure(value=None, low=None, high=None, n=n)
-    even = np.full(problems, 1 / problems)
-    drawn: Array = np.random.default_rng(0).multinomial(problems, even, size=RESAMPLES)
-    found = [one for weights in drawn if not math.isnan(one := of(weights.astype(float)))]
-    low, high = np.percentile(found, [2.5, 97.5])
-    return Figure(value=value, low=float(low), high=float(high), n=n)
-
-
-def _problem_numbers(readings: Readings) -> tuple[Array, ...]:
-    return readings.step_problem, readings.pair_problem, readings.end_problem
-
-
-def _mean(values: Array, weights: Array) -> float:
-    total = weights.sum()
-    return float((values * weights).sum() / total) if total else math.nan
 
 
 def _sigmoid(x: Array) -> Array:
