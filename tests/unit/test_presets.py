@@ -1,10 +1,13 @@
 """Presets and their overrides, and what a round's request refuses."""
 
+import itertools
+
 import pytest
 from pydantic import ValidationError
 
 from ratchet.cli.presets import NANO_TRAIN, OverrideError, Preset, round_config
 from ratchet.contracts.rounds import ProblemSource, RoundConfig, RoundRequest, SelectBy
+from ratchet.contracts.search import StrategyName
 
 
 @pytest.mark.parametrize("preset", list(Preset))
@@ -21,6 +24,49 @@ def test_each_round_of_nano_takes_a_longer_beginning_of_the_same_problems() -> N
     assert counts == sorted(counts)
     assert counts[0] < counts[3] == counts[4] <= NANO_TRAIN
     assert {(source.spec, source.offset) for source in sources} == {(sources[0].spec, 0)}
+
+
+@pytest.mark.parametrize("preset", [Preset.GSM8K, Preset.GSM8K_2CORES])
+def test_rounds_on_real_problems_take_fresh_ones_and_none_that_measure(preset: Preset) -> None:
+    seen: list[range] = []
+    for number in range(1, 25):
+        config = round_config(preset, number, 0)
+        train, *measured = (
+            range(source.offset, source.offset + source.count)
+            for source in (config.train, config.development, config.held_out)
+            if source.spec == config.train.spec
+        )
+        assert measured
+        assert all(train.stop <= each.start and each.stop <= 7473 for each in measured)
+        assert len(measured) == 1 or measured[0].stop <= measured[1].start
+        seen.append(train)
+    fresh = seen.index(seen[0], 1)
+    assert fresh >= 3
+    assert seen[fresh : 2 * fresh] == seen[: len(seen[fresh : 2 * fresh])], "then from the beginning"
+    assert all(one.stop <= other.start for one, other in itertools.pairwise(seen[:fresh]))
+
+
+def test_the_preset_for_two_cores_runs_on_a_file_of_ones_own_and_rejection_sampling_is_a_setting_of_it() -> (
+    None
+):
+    parts = ("train", "development", "held_out")
+    config = round_config(
+        Preset.GSM8K_2CORES,
+        2,
+        0,
+        [
+            *(f"{part}.spec=gsm8k_train.jsonl" for part in parts),
+            "label.strategy=best_of_n",
+            "label.tokens=1000",
+            "selection.how=random",
+            "prm=null",
+        ],
+    )
+    assert {getattr(config, part).spec for part in parts} == {"gsm8k_train.jsonl"}
+    assert (config.label.strategy, config.label.tokens, config.prm) == (StrategyName.BEST_OF_N, 1000, None)
+    assert config.policy.step_format == "serving", "it is trained as it is served"
+    with pytest.raises(ValidationError, match="best_of_n"):
+        round_config(Preset.GSM8K_2CORES, 1, 0, ["label.strategy=greedy"])
 
 
 def test_overrides_are_json_where_they_can_be_and_text_otherwise() -> None:
