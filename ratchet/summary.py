@@ -67,8 +67,10 @@ def _prm_promoted(view: RoundView) -> bool | None:
     """Whether the round's PRM serves after it; None where none was trained."""
     if view.metrics.prm is None:
         return None
-    judged = None if view.metrics.gate is None else view.metrics.gate.prm
-    return view.state is RoundState.PROMOTED and not (judged is not None and judged.loses)
+    verdict = view.metrics.gate
+    # Before rounds named the pair that they tested, a promoted one had the new PRM with few exceptions.
+    tested = view.metrics.prm.version if verdict is None or not verdict.candidate else verdict.candidate
+    return view.state is RoundState.PROMOTED and tested.endswith(view.metrics.prm.version)
 
 
 def _accuracy(measured: Mapping[str, Measured], name: str) -> float | None:

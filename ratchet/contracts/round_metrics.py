@@ -4,6 +4,7 @@ Rows that an older or a newer version has written are read with `extra="ignore"`
 a default.
 """
 
+from enum import StrEnum
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -70,6 +71,12 @@ class DatasetCard(Contract):
     coverage: dict[str, dict[str, SolvedOf]] = Field(description='By "family" and "difficulty".')
     from_earlier_rounds: int = Field(description="Solutions of problems that this round has none of.")
     trees: int = Field(description="That the PRM is trained on.")
+    kept_apart: int | None = Field(
+        default=None,
+        description="Problems that neither policy nor PRM is trained on, of this round and earlier ones; not known of rounds "
+        "before there were any.",
+    )
+    validation_rows: int = Field(default=0, description="Solutions of these, in a file of their own.")
     dataset: UUID = Field(description="Its id.")
     sha256: str = Field(description="Of the file of solutions.")
     rows: int
@@ -208,17 +215,22 @@ class TrainedPrm(PrmFigures):
 
 
 class Measured(Contract):
-    """One strategy of one pair on the problems of one split."""
+    """One strategy of one pair on the problems of one split. Problems whose searches failed are left out of the figures."""
 
     n: int
-    right: int
+    right: int = Field(description="Tries that were right; each problem has `samples` of them.")
+    samples: int = Field(default=1, description="Tries of each problem.")
     answered: int | None = Field(
         default=None, description="Problems that got any answer; not known of rounds before it was counted."
     )
     accuracy: float
-    ci95: tuple[float, float] = Field(description="Wilson score interval of the accuracy.")
+    ci95: tuple[float, float] = Field(
+        description="Wilson score interval of the accuracy, clustered by problem where there are several tries."
+    )
     tokens: float = Field(description="Generated for one problem, on average.")
-    outcomes: str = Field(description="A digit for each problem, in their order: 1 where it was solved.")
+    outcomes: str = Field(
+        description='A digit for each problem, in their order: how many of its tries were right. "-": its search failed.'
+    )
 
 
 class MeasuredPair(Contract):
@@ -229,34 +241,60 @@ class MeasuredPair(Contract):
 
 
 class MeasuredPairs(Contract):
-    """The pair that served, and the new one; an incumbent may have been measured in an earlier round."""
+    """What was measured in a round, or in an earlier one of its run.
+
+    Held-out problems are for the report, of the pair that served and of the new one. On development problems the new one is
+    tested against the reference, the best pair so far, which mostly is the one that served.
+    """
 
     incumbent: MeasuredPair
     candidate: MeasuredPair
+    reference: MeasuredPair | None = None
+
+
+class Decision(StrEnum):
+    """What a comparison says of the new pair."""
+
+    NOT_WORSE = "not_worse"
+    WORSE = "worse"
+    UNDECIDED = "undecided"
 
 
 class Comparison(Contract):
-    """A new one against an old one on the same problems."""
+    """A new pair against an old one on the same problems."""
 
-    n: int
-    better: int = Field(description="Problems that only the new one solves.")
-    worse: int = Field(description="Problems that only the old one solves.")
-    difference: float = Field(description="Of the accuracies.")
-    p_worse: float = Field(description='Of an exact one-sided McNemar test of "the new one is worse".')
-    loses: bool
+    n: int = Field(description="Problems that both were tried on.")
+    difference: float = Field(description="Of the accuracies: the new one's less the old one's.")
+    ci95: tuple[float, float] | None = Field(
+        default=None, description="Interval of the difference; not known of rounds before this rule."
+    )
+    decision: Decision = Decision.UNDECIDED
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_an_older_rule(cls, data: Any) -> Any:
+        """A round that is over said only whether the new one loses."""
+        if isinstance(data, dict) and "loses" in data:
+            said = Decision.WORSE if data["loses"] else Decision.NOT_WORSE
+            kept = {name: value for name, value in data.items() if name in cls.model_fields}
+            return {"decision": said, **kept}
+        return data
 
 
 class Verdict(Contract):
-    """What the gate says of the new pair, and of the new PRM by itself."""
+    """What the gate says of the new pair. Pairs are named by both versions, as in `MeasuredPair`."""
 
     promoted: bool
-    lost: list[str] = Field(description="The comparisons in which the new pair loses.")
-    comparisons: dict[str, Comparison] = Field(description='By split and strategy: "development.greedy".')
-    alpha: float
-    tolerance: float
-    prm: Comparison | None = Field(
-        default=None,
-        description="The new PRM beside the one that served, under the new policy. None: it was not compared.",
+    lost: list[str] = Field(description="The comparisons that do not show that the new pair is not worse.")
+    comparisons: dict[str, Comparison] = Field(description='By split and strategy: "development.mcts".')
+    candidate: str = Field(default="", description="The pair that was tested.")
+    reference: str = Field(default="", description="The pair that it was tested against: the best so far.")
+    best: str = Field(
+        default="", description="The best pair after this round; the next one is tested against it."
+    )
+    selection: dict[str, Measured] = Field(
+        default_factory=dict,
+        description="What each pair solves of the problems that chose the candidate, by the vote over the policy's samples.",
     )
 
 

@@ -15,6 +15,8 @@ from ratchet.contracts.training import PrmTraining, SftConfig
 from ratchet.states import RoundState
 
 RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", examples=["nano-seed1"])]
+ProblemId = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$", examples=["3f2a91c07d5be684"])]
+"""As the files of a round name a problem: a hash of its text and its reference answer."""
 ProblemSpec = Annotated[Text, Field(min_length=1, max_length=1000)]
 
 
@@ -100,10 +102,11 @@ class Selection(Contract):
     quarantine_programs: int = Field(
         default=3,
         ge=2,
-        description="Independent programs that agree on another answer than the reference, to set a problem aside.",
+        description="Independent finds of one grounded behaviour that agree on another answer than the reference, to set a "
+        "problem aside: of all its searches, and of the last one alone. A problem that was searched once is not.",
     )
     quarantine_prm: float = Field(
-        default=0.8, ge=0, le=1, description="Mean PRM score that those programs need at the least."
+        default=0.8, ge=0, le=1, description="Mean PRM score that such an answer needs at the least."
     )
 
 
@@ -128,21 +131,44 @@ class Evaluation(Contract):
     max_tokens: int = Field(default=512, ge=8, le=4096, description="Most tokens in one trajectory.")
     in_flight: int = Field(default=4, ge=1, le=64, description="Rollouts of one search at once.")
     batch_rollouts: bool = Field(default=False, description="They share one request to the policy.")
-    development_system: int = Field(
-        default=100, ge=0, description="Development problems on which the gate compares the whole system."
+    samples: int = Field(
+        default=4,
+        ge=1,
+        le=9,
+        description="Of the policy alone, for each development problem; the gate compares their share of right ones.",
     )
 
 
 class Gate(Contract):
-    """When the new pair is promoted: it must not lose against the one that serves, on development problems.
+    """When a new pair is promoted: it must be shown to be not worse than the best pair so far, alone and as a system.
 
-    The new PRM is judged by the same rules first, beside the serving one and under the new policy; if it loses, the new
-    policy is paired with the serving PRM. A pair loses when an exact one-sided McNemar test of the paired outcomes says
-    so, or when it is more than `tolerance` worse.
+    Problem after problem is looked at until both sequential tests are decided, or the development problems are used up. The
+    first `selection` of them choose which of the new pairs is tested: the new policy with the new PRM or with the old one, or
+    the old policy with the new PRM.
     """
 
-    alpha: float = Field(default=0.1, gt=0, lt=1)
-    tolerance: float = Field(default=0.01, ge=0, le=1, description="Accuracy that may be lost by chance.")
+    margin: float = Field(
+        default=0.02,
+        gt=0,
+        le=1,
+        description="A pair that is so much less accurate is worse; not one that is as good.",
+    )
+    false_promotion: float = Field(
+        default=0.1, gt=0, lt=0.5, description="How often a pair that is worse by the margin may be promoted."
+    )
+    false_rejection: float = Field(
+        default=0.05,
+        gt=0,
+        lt=0.5,
+        description="How often a pair that is as good may be found worse. Where the development problems are too few to tell, "
+        "it is not promoted either.",
+    )
+    selection: int = Field(
+        default=50,
+        ge=0,
+        description="Development problems that choose the pair that is tested on the others.",
+    )
+    block: int = Field(default=50, ge=1, description="Problems between two looks at the tests.")
 
 
 class RoundConfig(Contract):
@@ -156,6 +182,13 @@ class RoundConfig(Contract):
     seed: int = Field(default=0, ge=0, lt=2**31)
     label: LabelSearch = Field(default_factory=LabelSearch)
     selection: Selection = Field(default_factory=Selection)
+    kept_apart: float = Field(
+        default=0.15,
+        gt=0,
+        le=0.5,
+        description="Share of the training problems that neither policy nor PRM is trained on: their trainings are judged by "
+        "them. Six at the least, and never more than half.",
+    )
     policy: SftConfig = Field(default_factory=SftConfig)
     from_current: bool = Field(
         default=False, description="Train on from the serving policy, not from the base: for comparison."
@@ -170,7 +203,7 @@ class RoundConfig(Contract):
 READ_IN: Mapping[str, RoundState] = {
     **dict.fromkeys(("train", "development", "held_out", "seed"), RoundState.CREATED),
     "label": RoundState.SEARCHING,
-    "selection": RoundState.SELECTING,
+    **dict.fromkeys(("selection", "kept_apart"), RoundState.SELECTING),
     **dict.fromkeys(("policy", "from_current"), RoundState.TRAINING_POLICY),
     "prm": RoundState.TRAINING_PRM,
     **dict.fromkeys(("evaluation", "gate"), RoundState.EVALUATING),
@@ -245,22 +278,28 @@ class RoundList(Contract):
 
 
 class Disagreement(Contract):
-    """Several different programs agree on another answer than the reference, and the PRM believes them."""
+    """Programs of one behaviour agree on another answer than the reference, and the PRM believes it."""
 
     answer: str
-    programs: int
+    programs: int = Field(description="How often they were found independently.")
     prm_score: float
 
 
 class Quarantined(Disagreement):
-    """A problem whose reference answer is not trusted: several programs agree on another one."""
+    """A problem whose reference answer is not trusted. No training of its run sees it, unless a person overrules that."""
 
+    id: str = Field(description="Of the problem, as in the files of a round.")
     problem: str
     reference: str
     source: str
+    round: int = Field(description="Number of the round that has set it aside.")
+    created_at: datetime
+    overruled_at: datetime | None = Field(
+        description="Since when the run trains on it again; it is not set aside a second time."
+    )
 
 
 class QuarantineList(Contract):
-    """Problems that a round has set aside."""
+    """Problems that a round, or a run, has set aside."""
 
     problems: list[Quarantined]

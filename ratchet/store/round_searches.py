@@ -3,7 +3,7 @@
 A plan can be made again, by the same trainer or by its successor: it adds only what is missing.
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -158,9 +158,13 @@ class RoundSearchStore:
                 for row in rows
             ]
 
-    async def trees(self, round_id: UUID, purpose: str) -> AsyncIterator[SearchedTree]:
-        """The round's trees for a purpose, by place and attempt."""
-        planned = await self._planned(round_id, purpose)
+    async def trees(
+        self, round_id: UUID, purpose: str, places: Collection[int] | None = None
+    ) -> AsyncIterator[SearchedTree]:
+        """The round's trees for a purpose, by place and attempt; with `places` only those of these problems."""
+        planned = [
+            each for each in await self._planned(round_id, purpose) if places is None or each[0] in places
+        ]
         for start in range(0, len(planned), TREES_AT_ONCE):
             some = planned[start : start + TREES_AT_ONCE]
             trees = await self._trees([search_id for _, _, search_id in some])

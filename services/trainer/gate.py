@@ -1,62 +1,103 @@
-"""The gate: whether the new pair is promoted, and whether its PRM is taken, by outcomes on the same development problems.
+"""The gate: whether a new pair is promoted, by what it and the best pair so far solve of the same development problems.
 
-Pure. Outcomes are digits by problem, "1" where it was solved.
+A pair is promoted when it is shown to be *not worse* by `margin` or more, both alone (the policy's own samples) and as a
+system. Each of the two is looked at again and again while problems come in, until it is decided: of pairs that are worse by
+the margin at most `false_promotion` pass, of pairs that are as good at most `false_rejection` are found worse. Where all
+problems do not decide it nothing is shown, and the pair that serves stays.
+
+Pure. What the rule's errors are in fact is simulated by benchmarks/gate_errors.py.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from ratchet.contracts.round_metrics import Comparison, Measured, Verdict
+from ratchet.contracts.round_metrics import Comparison, Decision, Verdict
 from ratchet.contracts.rounds import Gate
-from ratchet.contracts.search import StrategyName
-from ratchet.statistics import binomial_tail
+from ratchet.statistics import paired_interval
+from services.trainer.sequential import bounds, standardised
 
-POLICY = f"development.{StrategyName.GREEDY}"
-SYSTEM = f"development.{StrategyName.MCTS}"
+POLICY, SYSTEM = "development.samples", "development.mcts"
+"""What is compared: the policy's own samples, and search with the PRM."""
+GROWTH = 0.5
+"""A later block is so much of the problems before it: many looks at nearly the same problems would say little."""
 
 
-def gate(
-    incumbent: Mapping[str, Measured],
-    candidate: Mapping[str, Measured],
-    rules: Gate,
-    prm: Comparison | None = None,
-) -> Verdict:
-    """Whether the candidate is promoted: it must not lose on development problems, neither alone nor as a system.
+def looks(problems: int, block: int) -> tuple[int, ...]:
+    """After how many problems the comparisons are looked at; all of them at the last look."""
+    found = [min(block, problems)]
+    while found[-1] < problems:
+        found.append(min(problems, found[-1] + max(block, round(GROWTH * found[-1]))))
+    return tuple(found)
 
-    `prm` is what the comparison of the PRMs has said already.
+
+def compare(
+    differences: Sequence[float], rules: Gate, comparisons: int, planned: tuple[int, ...], look: int
+) -> Comparison:
+    """The new pair's share of right tries less the old one's, problem by problem, at one of the planned looks.
+
+    `comparisons`: how many there are. A promotion needs all of them, so the false rejections of each add up, and each may
+    have its part (Bonferroni); the false promotions do not.
     """
-    comparisons = {
-        name: compare(incumbent[name].outcomes, candidate[name].outcomes, rules)
-        for name in (POLICY, SYSTEM)
-        if name in incumbent and name in candidate
-    }
-    lost = [name for name, each in comparisons.items() if each.loses]
-    return Verdict(
-        promoted=not lost,
-        lost=lost,
-        comparisons=comparisons,
-        alpha=rules.alpha,
-        tolerance=rules.tolerance,
-        prm=prm,
+    not_worse = bounds(planned, rules.false_promotion)[look]
+    worse = bounds(planned, rules.false_rejection / comparisons)[look]
+    decision = Decision.UNDECIDED
+    if standardised(differences, rules.margin) >= not_worse:
+        decision = Decision.NOT_WORSE
+    elif standardised(differences, 0.0) <= -worse:
+        decision = Decision.WORSE
+    n = len(differences)
+    low, high = paired_interval(differences)
+    return Comparison(
+        n=n,
+        difference=round(sum(differences) / n, 4) if n else 0.0,
+        ci95=(round(low, 4), round(high, 4)),
+        decision=decision,
     )
 
 
-def accepted(verdict: Verdict) -> tuple[bool, bool]:
-    """Whether the new policy is to serve, and whether the new PRM is: one that loses alone is rejected alone."""
-    prm_loses = verdict.prm is not None and verdict.prm.loses
-    return verdict.promoted, verdict.promoted and not prm_loses
+def paired(old: str, new: str, samples: int) -> list[float]:
+    """Differences of the shares of right tries, from outcomes of the same problems; a search that failed pairs out.
+
+    A digit says how many of a problem's `samples` tries were right; "-": its search failed. One list may be longer.
+    """
+    return [
+        (int(after) - int(before)) / samples
+        for before, after in zip(old, new, strict=False)
+        if "-" not in (before, after)
+    ]
 
 
-def compare(old: str, new: str, rules: Gate) -> Comparison:
-    """Paired outcomes of the same problems: an exact one-sided McNemar test of "the new one is worse"."""
-    worse = sum(before == "1" and after == "0" for before, after in zip(old, new, strict=True))
-    better = sum(before == "0" and after == "1" for before, after in zip(old, new, strict=True))
-    p = binomial_tail(worse, worse + better)
-    difference = (better - worse) / max(1, len(old))
-    return Comparison(
-        n=len(old),
-        better=better,
-        worse=worse,
-        difference=round(difference, 4),
-        p_worse=round(p, 4),
-        loses=(worse > better and p < rules.alpha) or difference < -rules.tolerance,
+def is_open(comparison: Comparison) -> bool:
+    """Whether more problems may still decide it."""
+    return comparison.decision is Decision.UNDECIDED
+
+
+def is_decided(comparisons: Mapping[str, Comparison]) -> bool:
+    """Whether more problems can change nothing: one comparison is lost, or all are won."""
+    decisions = [each.decision for each in comparisons.values()]
+    return Decision.WORSE in decisions or Decision.UNDECIDED not in decisions
+
+
+def is_promoted(comparisons: Mapping[str, Comparison]) -> bool:
+    """Whether every comparison shows that the new pair is not worse."""
+    return all(each.decision is Decision.NOT_WORSE for each in comparisons.values())
+
+
+def is_best(comparisons: Mapping[str, Comparison]) -> bool:
+    """Whether a promoted pair takes the place of the best one so far: only one that does not seem to be worse.
+
+    The next pair is compared with the best one. So pairs that each lose a little, too little to be refused, cannot
+    follow one another downwards.
+    """
+    return is_promoted(comparisons) and all(each.difference >= 0 for each in comparisons.values())
+
+
+def why_rejected(verdict: Verdict) -> str:
+    """The reason of a round whose pair is not promoted."""
+    worse = [name for name, each in verdict.comparisons.items() if each.decision is Decision.WORSE]
+    if worse:
+        return f"worse than the best pair so far: {', '.join(worse)}"
+    n = max((each.n for each in verdict.comparisons.values()), default=0)
+    return (
+        f"not shown to be as good as the best pair so far after {n} development problems: {', '.join(verdict.lost)}. "
+        "More problems (development.count) would decide it."
     )

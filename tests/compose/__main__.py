@@ -53,7 +53,7 @@ ROUND = {
         "tokens": 200,
         "max_tokens": 200,
         "batch_rollouts": True,
-        "development_system": 20,
+        "samples": 2,
         "system": False,
     },
 }

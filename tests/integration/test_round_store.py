@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from ratchet.contracts.round_metrics import Measured, RoundMetrics, Verdict
+from ratchet.contracts.round_metrics import Decision, Measured, RoundMetrics, Verdict
 from ratchet.contracts.rounds import (
     READ_IN,
     Disagreement,
@@ -48,7 +48,7 @@ async def store(engine: AsyncEngine) -> AsyncIterator[RoundStore]:
 
 
 DISAGREEMENT = Disagreement(answer="41", programs=3, prm_score=0.9)
-REJECTED = Verdict(promoted=False, lost=["development.greedy"], comparisons={}, alpha=0.1, tolerance=0.01)
+REJECTED = Verdict(promoted=False, lost=["development.greedy"], comparisons={})
 
 
 def took(claim: RoundClaim) -> RoundMetrics:
@@ -88,7 +88,7 @@ WRITES: dict[str, Callable[[AsyncEngine, RoundClaim], Awaitable[Any]]] = {
         claim, RoundState.FAILED, RoundMetrics(), "no reason"
     ),
     "add_problems": lambda engine, claim: RoundStore(engine).add_problems(claim, "train", problems("Late?")),
-    "quarantine": lambda engine, claim: RoundStore(engine).quarantine(claim, "train", {0: DISAGREEMENT}),
+    "quarantine": lambda engine, claim: RoundStore(engine).quarantine(claim, {0: DISAGREEMENT}),
     "plan": lambda engine, claim: RoundSearchStore(engine).plan(claim, "label", 0, requests(["Late?"])),
     "add_dataset": lambda engine, claim: Registry(engine).add_dataset(
         claim, new_id(), "d", "/d", "0" * 64, 1
@@ -117,7 +117,7 @@ async def test_who_has_lost_a_round_can_write_nothing(
 
 async def count_rows(engine: AsyncEngine, round_id: UUID) -> list[int]:
     """Rows that belong to the round, by table."""
-    tables = (t.round_problems, t.round_searches, t.searches, t.datasets, t.evaluations)
+    tables = (t.round_problems, t.quarantine, t.round_searches, t.searches, t.datasets, t.evaluations)
     async with transaction(engine) as connection:
         return [
             (await connection.execute(select(func.count()).where(table.c.round_id == round_id))).scalar_one()
@@ -185,7 +185,8 @@ async def test_a_round_of_another_version_is_read_and_what_only_that_one_knows_s
     assert metrics.prm is not None
     assert metrics.prm.calibration.b == -0.5488
     assert metrics.gate is not None
-    assert (metrics.gate.promoted, metrics.gate.prm) == (True, None)
+    assert (metrics.gate.promoted, metrics.gate.candidate) == (True, "")
+    assert metrics.gate.comparisons["development.greedy"].decision is Decision.NOT_WORSE
     assert metrics.evaluation is not None
     assert metrics.evaluation.candidate.measured["held_out.greedy"].answered is None
 
@@ -327,7 +328,7 @@ async def test_a_retry_changes_what_no_finished_stage_has_used_and_nothing_else(
     config = claim.config.model_copy(
         update={
             "prm": claim.config.prm.model_copy(update={"micro_tokens": 512}),
-            "gate": claim.config.gate.model_copy(update={"tolerance": 0.5}),
+            "gate": claim.config.gate.model_copy(update={"margin": 0.5}),
         }
     )
     used = config.model_copy(update={"seed": 7, "from_current": True})
@@ -373,29 +374,6 @@ async def test_problems_are_kept_in_their_order_and_adding_them_again_changes_no
         (0, "B?", "42", "packs", 1), (1, "A?", "42", "packs", 2), (2, "C?", "42", "packs", 3)
     ]  # fmt: skip
     assert await store.problems(claim.id, "held_out") == []
-
-
-async def test_what_is_set_aside_is_listed_for_its_round_and_its_run(store: RoundStore) -> None:
-    run = a_run()
-    await begin(store, run)
-    first = await claim_round(store)
-    await store.add_problems(first, "train", problems("Wrong one?", "Good one?"))
-    why = Disagreement(answer="41", programs=3, prm_score=0.9)
-    for _ in range(2):
-        await store.quarantine(first, "train", {0: why})
-    assert [each.quarantined for each in await store.problems(first.id, "train")] == [True, False]
-    await store.advance(first, RoundState.FAILED, RoundMetrics(), "x")
-    await begin(store, run)
-    second = await claim_round(store)
-    await store.add_problems(second, "train", problems("Good one?", "Another?"))
-    await store.quarantine(second, "train", {1: why})
-
-    assert [each.problem for each in await store.quarantined(run=run)] == ["Wrong one?", "Another?"]
-    [aside] = await store.quarantined(round_id=first.id)
-    assert (aside.reference, aside.answer, aside.programs, aside.prm_score, aside.source) == (
-        "42", "41", 3, 0.9, "file:1"
-    )  # fmt: skip
-    assert await store.quarantined(run=a_run()) == []
 
 
 async def test_an_evaluation_that_is_made_again_takes_the_place_of_the_first(

@@ -1,138 +1,194 @@
-"""The gate: an exact paired test, and what it promotes and rejects."""
+"""The gate: what it promotes and rejects, when it stops looking, and what the next pair is compared with."""
+
+import random
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ratchet.contracts.round_metrics import Measured, Verdict
-from ratchet.contracts.rounds import Gate
-from services.trainer.gate import accepted, compare, gate
+from ratchet.contracts.round_metrics import (
+    Comparison,
+    Decision,
+    Measured,
+    MeasuredPair,
+    MeasuredPairs,
+    RoundMetrics,
+    Verdict,
+)
+from ratchet.contracts.rounds import Gate, RoundConfig, RoundView
+from ratchet.states import RoundState
+from services.trainer.gate import (
+    POLICY,
+    SYSTEM,
+    compare,
+    is_best,
+    is_decided,
+    is_promoted,
+    looks,
+    paired,
+    why_rejected,
+)
+from services.trainer.stages.evaluate import best_so_far, measured_before
+from services.trainer.stages.measuring import figures, joined
+from services.trainer.stages.planned_searches import Pair
+from tests.rounds_seen import seen
 
-GREEDY, SYSTEM = "development.greedy", "development.mcts"
-OUTCOMES = st.lists(st.sampled_from(["00", "01", "10", "11"]), max_size=60)
+DIFFERENCES = st.lists(st.sampled_from([-1.0, -0.5, 0.0, 0.5, 1.0]), min_size=1, max_size=200)
 
 
-def outcomes(both: int = 0, better: int = 0, worse: int = 0, neither: int = 0) -> tuple[str, str]:
-    """Old and new outcomes of the same problems, with so many of each kind."""
-    return (
-        "1" * both + "0" * better + "1" * worse + "0" * neither,
-        "1" * both + "1" * better + "0" * worse + "0" * neither,
-    )
+def said(*decisions: tuple[Decision, float]) -> dict[str, Comparison]:
+    """A comparison for each decision, with its difference."""
+    return {
+        name: Comparison(n=100, difference=difference, ci95=(-0.1, 0.1), decision=decision)
+        for name, (decision, difference) in zip((POLICY, SYSTEM), decisions, strict=False)
+    }
 
 
-def figures(digits: str) -> Measured:
-    right, n = digits.count("1"), len(digits)
-    return Measured(
-        n=n, right=right, accuracy=right / max(1, n), ci95=(0.0, 1.0), tokens=50.0, outcomes=digits
-    )
-
-
-def measured(**outcomes: str) -> dict[str, Measured]:
-    return {f"development.{name}": figures(digits) for name, digits in outcomes.items()}
+def once(differences: list[float], rules: Gate | None = None) -> Decision:
+    """What one look at all problems says."""
+    return compare(differences, rules or Gate(), 1, (len(differences),), 0).decision
 
 
 @pytest.mark.parametrize(
-    ("better", "worse", "p"),
+    ("better", "worse", "same", "decision"),
     [
-        (0, 0, 1.0),
-        (0, 1, 1 / 2),
-        (1, 0, 1.0),
-        (0, 5, 1 / 32),
-        # C(4,3) + C(4,4) of 16.
-        (1, 3, 5 / 16),
-        # C(10,8) + C(10,9) + C(10,10) = 45 + 10 + 1 of 1024.
-        (2, 8, 56 / 1024),
-        (5, 5, 638 / 1024),
+        (10, 0, 190, Decision.NOT_WORSE),
+        (0, 20, 180, Decision.WORSE),
+        # As good, but 40 of 200 differ: two points worse is just as likely.
+        (20, 20, 160, Decision.UNDECIDED),
+        (20, 20, 3960, Decision.NOT_WORSE),
+        # Worse by two points, beyond doubt.
+        (0, 80, 3920, Decision.WORSE),
+        (0, 0, 10, Decision.UNDECIDED),
     ],
 )
-def test_the_probability_is_that_of_an_exact_one_sided_test(better: int, worse: int, p: float) -> None:
-    found = compare(*outcomes(both=7, better=better, worse=worse, neither=3), Gate())
-    assert (found.better, found.worse, found.n) == (better, worse, 10 + better + worse)
-    assert found.p_worse == round(p, 4)
-
-
-@given(OUTCOMES)
-def test_only_problems_on_which_they_differ_count(pairs: list[str]) -> None:
-    old, new = "".join(pair[0] for pair in pairs), "".join(pair[1] for pair in pairs)
-    found = compare(old, new, Gate())
-    alike = compare(old + "1" * 9 + "0" * 4, new + "1" * 9 + "0" * 4, Gate())
-    assert found.p_worse == alike.p_worse
-    assert (found.better, found.worse) == (alike.better, alike.worse)
-    assert round(found.difference * len(pairs)) == new.count("1") - old.count("1")
-
-
-@given(OUTCOMES, st.floats(0.01, 0.99), st.floats(0, 1))
-def test_one_that_is_not_worse_never_loses_and_the_two_cannot_both_lose(
-    pairs: list[str], alpha: float, tolerance: float
+def test_a_pair_is_not_worse_or_worse_only_where_the_problems_show_it(
+    better: int, worse: int, same: int, decision: Decision
 ) -> None:
-    old, new = "".join(pair[0] for pair in pairs), "".join(pair[1] for pair in pairs)
-    rules = Gate(alpha=alpha, tolerance=tolerance)
-    if new.count("1") >= old.count("1"):
-        assert not compare(old, new, rules).loses
-    assert not (compare(old, new, rules).loses and compare(new, old, rules).loses)
+    assert once([1.0] * better + [-1.0] * worse + [0.0] * same) is decision
 
 
-def test_within_the_tolerance_chance_is_forgiven_and_beyond_it_nothing_is() -> None:
-    rules = Gate(alpha=0.05, tolerance=0.02)
-    assert not compare(*outcomes(both=98, better=0, worse=2), rules).loses, "2 of 100, p = 1/4"
-    assert compare(*outcomes(both=97, better=0, worse=3), rules).loses, "3 of 100, though p = 1/8"
+@given(DIFFERENCES)
+def test_a_better_outcome_never_makes_the_decision_worse(differences: list[float]) -> None:
+    order = [Decision.WORSE, Decision.UNDECIDED, Decision.NOT_WORSE]
+    improved = [min(1.0, each + 0.5) for each in differences]
+    if len({*improved}) > 1 or improved[0] > 0:
+        assert order.index(once(improved)) >= order.index(once([each - 0.5 for each in improved]))
+    assert not (once(differences) is Decision.WORSE and sum(differences) >= 0)
 
 
-def test_a_loss_that_is_no_chance_counts_however_small_it_is() -> None:
-    rules = Gate(alpha=0.1, tolerance=0.01)
-    found = compare(*outcomes(both=996, better=0, worse=4), rules)
-    assert found.difference == -0.004
-    assert found.p_worse == 1 / 16
-    assert found.loses
+def test_many_looks_at_equal_pairs_do_not_add_up_to_more_errors() -> None:
+    """With a test of fixed size at each of these looks, more than a tenth of equal pairs would be found worse."""
+    rng, rules = random.Random(1), Gate()
+    planned = looks(1000, 50)
+    wrong = 0
+    for _ in range(400):
+        differences = [rng.choice([-1.0, 1.0]) if rng.random() < 0.2 else 0.0 for _ in range(1000)]
+        for look, done in enumerate(planned):
+            decision = compare(differences[:done], rules, 1, planned, look).decision
+            if decision is not Decision.UNDECIDED:
+                wrong += decision is Decision.WORSE
+                break
+    # 5 % of 400 are 20; more than 33 would be seen once in a thousand times.
+    assert wrong <= 33
 
 
-def test_outcomes_of_other_problems_cannot_be_compared() -> None:
-    with pytest.raises(ValueError, match="zip"):
-        compare("101", "10", Gate())
+def test_looks_grow_and_end_with_all_problems() -> None:
+    assert looks(200, 50) == (50, 100, 150, 200)
+    assert looks(30, 50) == (30,)
+    planned = looks(3000, 50)
+    assert planned[-1] == 3000
+    assert len(planned) < 13, "later looks are farther apart"
 
 
-def test_an_equal_pair_is_promoted() -> None:
-    same = measured(greedy="1101", mcts="1100")
-    assert gate(same, same, Gate()) == Verdict(
-        promoted=True,
-        lost=[],
-        comparisons={name: compare(each.outcomes, each.outcomes, Gate()) for name, each in same.items()},
-        alpha=0.1,
-        tolerance=0.01,
+def test_outcomes_pair_by_problem_and_a_failed_search_pairs_out() -> None:
+    assert paired("042-", "4-21", 4) == [1.0, 0.0]
+    assert paired("11", "110", 1) == [0.0, 0.0], "one list may have got further"
+
+
+def test_a_pair_is_promoted_when_every_comparison_shows_it_and_the_first_loss_decides() -> None:
+    won, lost, open_ = (Decision.NOT_WORSE, 0.1), (Decision.WORSE, -0.1), (Decision.UNDECIDED, 0.0)
+    assert is_promoted(said(won, won))
+    assert is_decided(said(won, won))
+    assert not is_decided(said(won, open_))
+    assert not is_promoted(said(won, open_))
+    assert is_decided(said(open_, lost))
+    assert not is_promoted(said(won, lost))
+
+
+def test_the_reason_says_whether_it_is_worse_or_whether_nothing_was_shown() -> None:
+    def verdict(*decisions: tuple[Decision, float]) -> Verdict:
+        return Verdict(promoted=False, lost=[SYSTEM], comparisons=said(*decisions))
+
+    assert (
+        why_rejected(verdict((Decision.NOT_WORSE, 0.1), (Decision.WORSE, -0.1)))
+        == f"worse than the best pair so far: {SYSTEM}"
+    )
+    open_ = why_rejected(verdict((Decision.NOT_WORSE, 0.1), (Decision.UNDECIDED, 0.0)))
+    assert "not shown to be as good as the best pair so far after 100 development problems" in open_
+    assert "development.count" in open_
+
+
+# --- the best pair so far --------------------------------------------------------------------------------------------
+
+
+def ended(number: int, verdict: Verdict, *, served: str, measured: MeasuredPair | None = None) -> RoundView:
+    """A round that is over."""
+    pairs = MeasuredPairs(
+        incumbent=MeasuredPair(pair=served, measured={}),
+        candidate=measured or MeasuredPair(pair=verdict.candidate, measured={}),
+    )
+    state = RoundState.PROMOTED if verdict.promoted else RoundState.REJECTED
+    return seen(number, state, RoundMetrics(evaluation=pairs, gate=verdict))
+
+
+def judged(*, promoted: bool, candidate: str, best: str) -> Verdict:
+    return Verdict(
+        promoted=promoted, lost=[], comparisons={}, candidate=candidate, reference="p0 m0", best=best
     )
 
 
-@pytest.mark.parametrize("name", ["greedy", "mcts"])
-def test_a_pair_that_loses_alone_or_as_a_system_is_rejected(name: str) -> None:
-    old, new = outcomes(both=20, worse=10)
-    good = {"greedy": old, "mcts": old}
-    verdict = gate(measured(**good), measured(**good | {name: new}), Gate())
-    assert not verdict.promoted
-    assert verdict.lost == [f"development.{name}"]
+def test_a_promoted_pair_that_seems_a_little_worse_is_not_what_the_next_is_compared_with() -> None:
+    assert is_best(said((Decision.NOT_WORSE, 0.01), (Decision.NOT_WORSE, 0.0)))
+    assert not is_best(said((Decision.NOT_WORSE, 0.05), (Decision.NOT_WORSE, -0.01)))
+    one = ended(1, judged(promoted=True, candidate="p1 m1", best="p0 m0"), served="p0 m0")
+    assert best_so_far([one], Pair("p1", "m1")) == Pair("p0", "m0")
+    two = ended(2, judged(promoted=False, candidate="p2 m2", best="p0 m0"), served="p1 m1")
+    assert best_so_far([two, one], Pair("p1", "m1")) == Pair("p0", "m0"), "a rejected round changes nothing"
 
 
-def test_held_out_problems_are_not_the_gates() -> None:
-    old, new = outcomes(worse=30)
-    incumbent = measured(greedy="11") | {"held_out.greedy": figures(old)}
-    candidate = measured(greedy="11") | {"held_out.greedy": figures(new)}
-    assert gate(incumbent, candidate, Gate()).promoted
+def test_where_a_person_has_chosen_another_pair_that_is_what_counts() -> None:
+    one = ended(1, judged(promoted=True, candidate="p1 m1", best="p0 m0"), served="p0 m0")
+    assert best_so_far([one], Pair("p9", "m9")) == Pair("p9", "m9")
+    assert best_so_far([], Pair("p0", "m0")) == Pair("p0", "m0")
 
 
-@pytest.mark.parametrize(
-    ("promoted", "prm_loses", "serve"),
-    [
-        (True, None, (True, True)),
-        (True, False, (True, True)),
-        (True, True, (True, False)),
-        (False, False, (False, False)),
-        (False, True, (False, False)),
-    ],
-)
-def test_a_prm_that_loses_is_rejected_alone(
-    promoted: bool, prm_loses: bool | None, serve: tuple[bool, bool]
-) -> None:
-    old, new = outcomes(both=20, worse=0 if promoted else 10)
-    compared = None
-    if prm_loses is not None:
-        compared = compare(*outcomes(both=20, worse=10 if prm_loses else 0), Gate())
-    assert accepted(gate(measured(greedy=old), measured(greedy=new), Gate(), compared)) == serve
+def test_what_a_pair_measured_is_used_again_where_it_was_measured_alike() -> None:
+    def of(outcomes: str) -> dict[str, Measured]:
+        return {SYSTEM: figures(outcomes=outcomes, samples=1, answered=1, tokens=9.0)}
+
+    verdict = judged(promoted=True, candidate="p1 m1", best="p1 m1")
+    short = ended(1, verdict, served="p0 m0", measured=MeasuredPair(pair="p1 m1", measured=of("10")))
+    long = ended(2, verdict, served="p0 m0", measured=MeasuredPair(pair="p1 m1", measured=of("101")))
+    found = measured_before([long, short], Pair("p1", "m1"), RoundConfig(seed=7))
+    assert found[SYSTEM].outcomes == "101", "the one that got furthest"
+    assert measured_before([long, short], Pair("p1", "m1"), RoundConfig(seed=8)) == {}, "other searches"
+    assert measured_before([long, short], Pair("p2", "m1"), RoundConfig(seed=7)) == {}
+
+
+# --- figures ---------------------------------------------------------------------------------------------------------
+
+
+def test_figures_count_tries_and_leave_failed_searches_out() -> None:
+    found = figures(outcomes="40-2", samples=4, answered=3, tokens=50.0)
+    assert (found.n, found.right, found.samples, found.accuracy) == (3, 6, 4, 0.5)
+    low, high = found.ci95
+    assert 0 < low < 0.5 < high < 1
+    more = joined(found, figures(outcomes="4", samples=4, answered=1, tokens=90.0))
+    assert (more.n, more.right, more.outcomes, more.answered, more.tokens) == (4, 10, "40-24", 4, 60.0)
+
+
+def test_a_verdict_of_an_older_rule_can_still_be_read() -> None:
+    old = {"n": 10, "loses": True, "worse": 3, "better": 1, "p_worse": 0.3, "difference": -0.2}
+    found = Comparison.model_validate(old, extra="ignore")
+    assert (found.decision, found.n, found.difference, found.ci95) == (Decision.WORSE, 10, -0.2, None)

@@ -1,7 +1,6 @@
 """The report of a run: all of it from complete rounds, as much as there is from rounds that ended early, and always written."""
 
 import struct
-from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,9 @@ import pytest
 
 from ratchet.contracts.prm import Calibration
 from ratchet.contracts.round_metrics import (
+    Comparison,
     DatasetCard,
+    Decision,
     Figure,
     LabelCounts,
     Measured,
@@ -27,13 +28,13 @@ from ratchet.contracts.round_metrics import (
     TrainedPolicy,
     TrainedPrm,
     ValidationPoint,
+    Verdict,
 )
-from ratchet.contracts.rounds import RoundConfig, RoundProgress, RoundView
+from ratchet.contracts.rounds import RoundConfig, RoundView
 from ratchet.contracts.search import StrategyName
 from ratchet.settings import TrainerSettings
 from ratchet.states import RoundState
 from ratchet.statistics import wilson
-from services.trainer.gate import compare, gate
 from services.trainer.report import curve
 from services.trainer.report.curve import points
 from services.trainer.report.page import page
@@ -41,6 +42,7 @@ from services.trainer.report.sections import sections
 from services.trainer.report.tables import Section
 from services.trainer.report.write import write_report
 from tests import old_round
+from tests.rounds_seen import seen
 
 HOSTILE = "Nothing to learn from <script>alert('x')</script> & $\\frac{$ {{ 7 * 7 }}"
 SECTIONS = [
@@ -121,8 +123,25 @@ def validation_of(step: int) -> SftValidation:
     return SftValidation(problems=5, programs=8, curve=curve, base_nll=0.4, nll=nll, step=step, scale=scale)
 
 
+VERDICT = Verdict(
+    promoted=True,
+    lost=[],
+    comparisons={
+        "development.samples": Comparison(
+            n=200, difference=0.325, ci95=(0.25, 0.4), decision=Decision.NOT_WORSE
+        ),
+        "development.mcts": Comparison(
+            n=400, difference=-0.001, ci95=(-0.03, 0.02), decision=Decision.UNDECIDED
+        ),
+    },
+    candidate="new new",
+    reference="old old",
+    best="new new",
+    selection={"new new": figures(31), "new old": figures(30), "old old": figures(20)},
+)
+
+
 def complete(number: int, before: int, after: int, state: RoundState = RoundState.PROMOTED) -> RoundView:
-    config = RoundConfig(seed=7)
     old, new = measurements(before), measurements(after)
     counts = SplitCounts(problems=30, refused=1, set_aside=0)
     metrics = RoundMetrics(
@@ -157,30 +176,10 @@ def complete(number: int, before: int, after: int, state: RoundState = RoundStat
             incumbent=MeasuredPair(pair="old", measured=old),
             candidate=MeasuredPair(pair="new", measured=new),
         ),
-        gate=gate(old, new, config.gate, compare("1100", "1000", config.gate)),
+        gate=VERDICT,
         seconds={RoundState.CREATED: 0.2, RoundState.SEARCHING: 50.0, RoundState.EVALUATING: 149.8},
     )
-    return view(number, state, metrics)
-
-
-def view(
-    number: int, state: RoundState, metrics: RoundMetrics | None = None, reason: str | None = None
-) -> RoundView:
-    began = datetime(2026, 11, 24, 19, 0, tzinfo=UTC) + timedelta(minutes=10 * number)
-    return RoundView(
-        id=f"id-{number}",
-        run="run-seed7",
-        number=number,
-        state=state,
-        paused=False,
-        cancel_requested=False,
-        progress=RoundProgress(),
-        config=RoundConfig(seed=7),
-        metrics=metrics or RoundMetrics(),
-        reason=reason,
-        created_at=began,
-        ended_at=began + timedelta(minutes=5),
-    )
+    return seen(number, state, metrics)
 
 
 class Document(HTMLParser):
@@ -227,7 +226,7 @@ def rows(of: Section, table: int = 0) -> dict[str, list[str]]:
 RUN = [
     complete(1, 17, 30),
     complete(2, 30, 25, RoundState.REJECTED),
-    view(3, RoundState.FAILED, reason=HOSTILE),
+    seen(3, RoundState.FAILED, reason=HOSTILE),
     complete(4, 30, 36),
 ]
 
@@ -237,7 +236,7 @@ def test_a_prm_that_nothing_was_held_out_for_is_said_to_be_neither_judged_nor_ca
     prm = whole.metrics.prm
     assert prm is not None
     blind = whole.metrics.model_copy(update={"prm": prm.model_copy(update={"held_out_problems": 0})})
-    [section] = [each for each in sections([view(1, RoundState.PROMOTED, blind)]) if each.anchor == "prm"]
+    [section] = [each for each in sections([seen(1, RoundState.PROMOTED, blind)]) if each.anchor == "prm"]
     assert section.notes[1].startswith("Round 1: no tree is of a problem that was held out")
 
 
@@ -298,12 +297,16 @@ def test_tables_say_what_was_measured() -> None:
     assert rows(found["prm"], 1)["1"] == ["0.800", "–", "0.800", "–"]
     assert found["prm"].tables[2].columns[1:] == ("siblings of depth 2", "siblings of depth 10")
     assert len(found["prm"].notes) == 1
-    verdicts = {
-        (row[0].text, row[1].text): [cell.text for cell in row[3:]] for row in found["gate"].tables[0].rows
-    }
-    assert verdicts["1", "PRM, under the new policy"] == ["0", "1", "-25.0", "0.500", "loses"]
-    assert verdicts["1", "policy pass@1"] == ["13", "0", "+32.5", "1.000", "holds"]
-    assert verdicts["2", "policy pass@1"] == ["0", "5", "-12.5", "0.031", "loses"]
+    compared, chosen = found["gate"].tables
+    verdicts = {(row[0].text, row[1].text): [cell.text for cell in row[2:]] for row in compared.rows}
+    assert verdicts["1", "policy pass@1"] == ["200", "+32.5", "+25.0 to +40.0", "not worse"]
+    assert verdicts["1", "whole system"] == ["400", "-0.1", "-3.0 to +2.0", "not decided"]
+    assert [[cell.text for cell in row[1:]] for row in chosen.rows[:3]] == [
+        ["new new", "77.5 %", "40", "tested"],
+        ["new old", "75.0 %", "40", ""],
+        ["old old", "50.0 %", "40", "reference"],
+    ]
+    assert "Of pairs that are 2 points worse at most 10 % are promoted" in found["gate"].notes[0]
     assert rows(found["cost"])["all stages"] == ["200.0", "200.0", "–", "200.0"]
     assert [bar.parts[-1][1] for bar in found["cost"].bars] == [149.8] * 3
     assert sum(width for *_, width in found["cost"].bars[0].parts) == pytest.approx(100)
@@ -319,21 +322,22 @@ def test_tables_say_what_was_measured() -> None:
 @pytest.mark.parametrize("missing", RoundMetrics.model_fields)
 def test_round_without_one_part_is_reported(missing: str) -> None:
     metrics = RoundMetrics(**{name: part for name, part in RUN[0].metrics if name != missing})
-    document = Document(page([view(1, RoundState.FAILED, metrics, "disk full")]))
+    document = Document(page([seen(1, RoundState.FAILED, metrics, "disk full")]))
     assert [section for section in document.texts if section] == SECTIONS
     assert "disk full" in document.texts["failures"]
 
 
 def test_round_of_an_older_version_is_reported() -> None:
-    old = view(1, RoundState.PROMOTED, RoundMetrics.model_validate(old_round.METRICS, extra="ignore"))
+    old = seen(1, RoundState.PROMOTED, RoundMetrics.model_validate(old_round.METRICS, extra="ignore"))
     found = {each.anchor: each for each in sections([old])}
     assert rows(found["accuracy"])["1"] == ["60.0 %", "–", "–", "–", "10"]
-    assert [row[1].text for row in found["gate"].tables[0].rows] == ["policy pass@1"]
+    assert [row[1].text for row in found["gate"].tables[0].rows] == ["policy pass@1 (greedy)"]
+    assert [row[-1].text for row in found["gate"].tables[0].rows] == ["not worse"]
     assert Document(page([old])).texts["prm"]
 
 
 def test_first_round_failed_before_it_began() -> None:
-    text = page([view(1, RoundState.FAILED, reason="No policy serves yet.")])
+    text = page([seen(1, RoundState.FAILED, reason="No policy serves yet.")])
     assert "No policy serves yet." in text
     assert 'id="nano"' not in text
 

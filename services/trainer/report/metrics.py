@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ratchet.contracts.round_metrics import Figure, MeasuredPair
+from ratchet.contracts.round_metrics import Figure, Measured, MeasuredPair
 from ratchet.contracts.rounds import RoundView
 from ratchet.contracts.search import StrategyName
 from ratchet.states import ROUND_ENDS
@@ -26,8 +26,11 @@ class Estimate:
 def accuracy_of(pair: MeasuredPair, strategy: StrategyName) -> Estimate | None:
     """Accuracy of a pair's strategy on the held-out problems."""
     found = pair.measured.get(f"held_out.{strategy}")
-    if found is None:
-        return None
+    return None if found is None else estimate_of_measured(found)
+
+
+def estimate_of_measured(found: Measured) -> Estimate:
+    """The accuracy of one strategy of one pair."""
     low, high = found.ci95
     # An interval that was rounded may leave out a share of 0 or 1.
     return Estimate(

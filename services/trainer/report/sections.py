@@ -6,14 +6,20 @@ of MCTS and best-of-N, whose outcomes on the same problems are kept with them.
 
 from collections.abc import Callable, Sequence
 
-from ratchet.contracts.round_metrics import Comparison, DatasetCard, RoundMetrics
+from ratchet.contracts.round_metrics import Comparison, DatasetCard, Decision, RoundMetrics
 from ratchet.contracts.rounds import RoundView
 from ratchet.contracts.search import StrategyName
 from ratchet.states import RoundState
-from services.trainer.gate import POLICY
+from services.trainer.gate import POLICY, SYSTEM
 from services.trainer.report.curve import Point, points
 from services.trainer.report.fine_tuning import fine_tuning
-from services.trainer.report.metrics import DASH, Estimate, count, estimate_of, start_of
+from services.trainer.report.metrics import (
+    DASH,
+    Estimate,
+    count,
+    estimate_of_measured,
+    start_of,
+)
 from services.trainer.report.prm_quality import prm_quality
 from services.trainer.report.tables import (
     NONE,
@@ -146,54 +152,75 @@ def _coverage(rounds: Sequence[RoundView]) -> Section:
     )
 
 
-def _comparisons(view: RoundView) -> list[tuple[str, Comparison]]:
-    """What the gate compared in a round, by its name for people."""
-    verdict = view.metrics.gate
-    if verdict is None:
-        return []
-    pairs = [
-        ("policy pass@1" if name == POLICY else "whole system", each)
-        for name, each in sorted(verdict.comparisons.items())
-    ]
-    return pairs if verdict.prm is None else [*pairs, ("PRM, under the new policy", verdict.prm)]
+_COMPARED = {POLICY: "policy pass@1", "development.greedy": "policy pass@1 (greedy)", SYSTEM: "whole system"}
+"""What the gate compares, by its name for people; older rounds compared greedy policies."""
+_SAID = {
+    Decision.NOT_WORSE: Cell("not worse", tone="good"),
+    Decision.WORSE: Cell("worse", tone="bad"),
+    Decision.UNDECIDED: Cell("not decided"),
+}
 
 
 def _comparison_row(view: RoundView, name: str, found: Comparison) -> tuple[Cell, ...]:
+    interval = DASH if found.ci95 is None else " to ".join(f"{100 * edge:+.1f}" for edge in found.ci95)
     return (
         round_cell(view),
-        Cell(name),
+        Cell(_COMPARED.get(name, name)),
         Cell(count(found.n)),
-        Cell(count(found.better)),
-        Cell(count(found.worse)),
         Cell(f"{100 * found.difference:+.1f}"),
-        Cell(f"{found.p_worse:.3f}"),
-        Cell("loses", tone="bad") if found.loses else Cell("holds", tone="good"),
+        Cell(interval),
+        _SAID[found.decision],
     )
+
+
+def _choice_rows(view: RoundView) -> list[tuple[Cell, ...]]:
+    """What each pair solved of the problems that chose the one to be tested."""
+    verdict = view.metrics.gate
+    if verdict is None:
+        return []
+    return [
+        (
+            round_cell(view),
+            Cell(pair),
+            accuracy_cell(estimate_of_measured(each)),
+            Cell(count(each.n)),
+            Cell("tested" if pair == verdict.candidate else "reference" if pair == verdict.reference else ""),
+        )
+        for pair, each in verdict.selection.items()
+    ]
 
 
 def _gate(rounds: Sequence[RoundView]) -> Section:
-    rows = tuple(_comparison_row(view, name, found) for view in rounds for name, found in _comparisons(view))
-    verdicts = [view.metrics.gate for view in rounds if view.metrics.gate is not None]
-    rules = {(verdict.alpha, verdict.tolerance) for verdict in verdicts}
-    rule = " ".join(
-        f"A pair loses when p < {alpha:g}, or when it is more than {100 * tolerance:g} points worse."
-        for alpha, tolerance in sorted(rules)
+    verdicts = [(view, view.metrics.gate) for view in rounds if view.metrics.gate is not None]
+    rows = tuple(
+        _comparison_row(view, name, found)
+        for view, verdict in verdicts
+        for name, found in sorted(verdict.comparisons.items())
     )
+    rules = {
+        (view.config.gate.margin, view.config.gate.false_promotion, view.config.gate.false_rejection)
+        for view, verdict in verdicts
+        if verdict.candidate
+    }
+    rule = " ".join(
+        f"Of pairs that are {100 * margin:g} points worse at most {100 * promotion:g} % are promoted; of pairs that are as "
+        f"good at most {100 * rejection:g} % are found worse."
+        for margin, promotion, rejection in sorted(rules)
+    )
+    tables = [Table(("round", "compared", "problems", "points", "95 % interval", "verdict"), rows)]
+    if choices := tuple(row for view, _ in verdicts for row in _choice_rows(view)):
+        tables.append(Table(("round", "pair", "solved", "problems", ""), choices))
     return Section(
         "gate",
         "Gate",
         (
-            "The new pair against the one that served, on the same development problems: how many only the new one "
-            "solves, how many only the old one, and p of an exact one-sided McNemar test of “the new one is worse”. "
-            "The PRM is judged apart, beside the one that served and under the same new policy; one that loses is not "
-            "taken, and the new policy goes on with the old one. " + rule,
+            "The new pair against the best pair so far, on the same development problems, by their shares of right tries. It "
+            "is promoted when both comparisons show that it is not worse; problems are looked at until that is decided, or "
+            "until there are no more. " + rule,
+            "Which of the new pairs is tested was chosen on other problems, by the vote over the same samples of a policy, "
+            "scored by either PRM. A round before this rule was compared with the pair that served.",
         ),
-        (
-            Table(
-                ("round", "compared", "problems", "gained", "lost", "points", "p", "verdict"),
-                rows,
-            ),
-        ),
+        tuple(tables),
     )
 
 
@@ -261,7 +288,7 @@ def _reading_table(title: str, rounds: Sequence[RoundView], readings: dict[str, 
     )
 
 
-def _of_card(read: Callable[[DatasetCard], int]) -> Reading:
+def _of_card(read: Callable[[DatasetCard], int | None]) -> Reading:
     return lambda metrics: None if metrics.selection is None else read(metrics.selection)
 
 
@@ -271,6 +298,8 @@ _DATA: dict[str, Reading] = {
     "trajectories with an answer": _of_card(lambda card: card.trajectories_found),
     "trajectories selected": _of_card(lambda card: card.trajectories_selected),
     "of so many problems": _of_card(lambda card: card.selected_problems),
+    "problems kept apart from both trainings": _of_card(lambda card: card.kept_apart),
+    "solutions of these, to judge the policy's training by": _of_card(lambda card: card.validation_rows),
     "kept from earlier rounds": _of_card(lambda card: card.from_earlier_rounds),
     "rows in all": _of_card(lambda card: card.rows),
     "trees for the PRM": _of_card(lambda card: card.trees),
@@ -301,8 +330,10 @@ def _data(rounds: Sequence[RoundView]) -> Section:
         "data",
         "Data set",
         (
-            "Solutions that the policy was trained on, and what was left out. A problem is set aside when several independent "
-            "programs agree on another answer than its reference; it is never trained on (GET /rounds/{id}/quarantine).",
+            "Solutions that the policy was trained on, and what was left out. A problem is set aside when programs of one "
+            "grounded behaviour that were found independently agree on another answer than its reference, in all of its searches "
+            "and in the last one alone; neither policy nor PRM of the run is trained on it, until a person overrules that (ratchet "
+            "rounds quarantine RUN).",
         ),
         tuple(tables),
     )

@@ -42,6 +42,12 @@ class Pair:
         """Its measurements are kept under this name."""
         return f"{self.policy} {self.prm}"
 
+    @classmethod
+    def named(cls, key: str) -> "Pair":
+        """The pair with this key."""
+        policy, _, prm = key.partition(" ")
+        return cls(policy, prm)
+
 
 async def hold(context: Context, pairs: Sequence[Pair]) -> None:
     """Have the services hold these pairs; one that was restarted has lost them. Raises ServiceError."""
