@@ -34,7 +34,8 @@ def nano(number: int, seed: int) -> dict[str, Any]:
             "spec": f"nano:train?count={NANO_TRAIN}&seed={seed}",
             "count": (60, 150, 400, 1000)[place],
         },
-        "development": {"spec": "nano:development?count=400", "count": 400},
+        # So many that the gate can tell a pair that is as good from one that is two points worse; it seldom looks at a tenth.
+        "development": {"spec": "nano:development?count=3100", "count": 3100},
         "held_out": {"spec": "nano:held_out?count=400", "count": 400},
         "seed": seed,
         "label": {
@@ -81,8 +82,9 @@ def nano(number: int, seed: int) -> dict[str, Any]:
             "temperature": 0.7,
             "max_tokens": 200,
             "batch_rollouts": True,
-            "development_system": 100,
+            "samples": 4,
         },
+        "gate": {"selection": 100, "block": 50},
     }
 
 
