@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ratchet.contracts.round_metrics import Measured, TrainedPrm
+from ratchet.contracts.round_metrics import Figure, Measured, TrainedPrm
 from ratchet.contracts.rounds import RoundView
 from ratchet.states import RoundState
 
@@ -12,6 +12,12 @@ MEASURED = {
     "system": "held_out.mcts",
     "best_of_n": "held_out.best_of_n",
     "majority": "held_out.majority",
+}
+PRM_FIGURES = {
+    "prm_step_auc": "within_step_auc",
+    "prm_end_auc": "within_end_auc",
+    "prm_sibling_accuracy": "sibling_accuracy",
+    "prm_first_error_f1": "first_error_f1",
 }
 
 
@@ -53,14 +59,11 @@ def _round(view: RoundView) -> dict[str, Any]:
 
 def _prm_figures(prm: TrainedPrm | None) -> dict[str, float | None]:
     """Those that compare steps of one problem alone; None also where they were not known yet."""
-    quality = None if prm is None else prm.quality
-    found = {
-        "prm_step_auc": quality and quality.within_step_auc,
-        "prm_end_auc": quality and quality.within_end_auc,
-        "prm_sibling_accuracy": quality and quality.sibling_accuracy,
-        "prm_first_error_f1": quality and quality.first_error_f1,
-    }
-    return {name: None if figure is None else figure.value for name, figure in found.items()}
+    found: dict[str, float | None] = {}
+    for name, field in PRM_FIGURES.items():
+        figure: Figure | None = None if prm is None else getattr(prm.quality, field)
+        found[name] = None if figure is None else figure.value
+    return found
 
 
 def _prm_promoted(view: RoundView) -> bool | None:

@@ -9,9 +9,8 @@ so a wrong reference answer becomes wrong pairs.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
-from hashlib import blake2b
 from heapq import nlargest, nsmallest
 from statistics import fmean
 
@@ -170,15 +169,6 @@ def path(nodes: dict[str, Node], end: str) -> list[Node]:
         way.append(nodes[at])
         at = nodes[at].parent
     return way[::-1]
-
-
-def held_out_problems(problem_ids: Iterable[str], *, fraction: float, at_least: int, seed: int) -> set[str]:
-    """The problems that are kept from training: `fraction` of them, `at_least` so many, but never more than half.
-
-    They are drawn by a hash of their id, so that a problem that is held out in one round mostly is in the next.
-    """
-    ids = sorted(set(problem_ids), key=lambda one: blake2b(f"{seed}/{one}".encode(), digest_size=8).digest())
-    return set(ids[: min(len(ids) // 2, max(at_least, round(fraction * len(ids))))])
 
 
 def _leading(nodes: dict[str, Node], ends: dict[str, bool], *, to: bool) -> set[str]:

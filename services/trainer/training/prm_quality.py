@@ -188,7 +188,7 @@ def auc(scores: Array, right: Array, weights: Array) -> float:
 
 
 def _wins(better: Array, worse: Array) -> Array:
-    return (better > worse) + 0.5 * (better == worse)
+    return np.asarray((better > worse) + 0.5 * (better == worse))
 
 
 # --- first errors ----------------------------------------------------------------------------------------------------
