@@ -123,6 +123,7 @@ def gsm8k(number: int, seed: int) -> dict[str, Any]:
             "value_weight": 1.0,
         },
         "evaluation": {"tokens": 3000, "rollouts": 64, "branching_factor": 8, "max_tokens": 400},
+        "gate": {"selection": 100, "block": 100},
     }
 
 
@@ -135,7 +136,7 @@ def gsm8k_2cores(number: int, seed: int) -> dict[str, Any]:
     settings = gsm8k(number, seed)
     return settings | {
         "train": {"spec": "hub:gsm8k", "count": 300, "offset": _fresh(number, 300, 6000)},
-        "development": {"spec": "hub:gsm8k", "count": 200, "offset": 6300},
+        "development": {"spec": "hub:gsm8k", "count": 300, "offset": 6300},
         "held_out": {"spec": "hub:gsm8k", "count": 200, "offset": 7000},
         "label": {
             "rollouts": 12,
@@ -156,6 +157,9 @@ def gsm8k_2cores(number: int, seed: int) -> dict[str, Any]:
         "prm": {**settings["prm"], "gradient_checkpointing": False, "save_every_steps": 20},
         # About six programs of `small` for each problem and strategy.
         "evaluation": {"tokens": 600, "rollouts": 32, "branching_factor": 8, "max_tokens": 300},
+        # Of 100 simulated pairs that are eight points better 97 pass, four points better 66, four points worse none. With a margin
+        # of two points it is 92 and 50.
+        "gate": {"margin": 0.03, "selection": 50, "block": 50},
     }
 
 

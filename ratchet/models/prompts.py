@@ -82,4 +82,6 @@ def read_chat_frame(checkpoint: Path) -> ChatFrame:
     # Where the tokenizer begins every text with this token itself, it would stand there twice.
     if (start := tokenizer.bos_token) and tokenizer("")["input_ids"] == [tokenizer.bos_token_id]:
         before = before.removeprefix(start)
-    return ChatFrame(before, between, closed.rpartition(_ANSWER)[2])
+    # A template may show no answers; the tokenizer's end token then ends a turn.
+    end_of_turn = closed.rpartition(_ANSWER)[2] if _ANSWER in closed else ""
+    return ChatFrame(before, between, end_of_turn)

@@ -1,9 +1,9 @@
 """Step formats: how a prefix becomes a prompt, and generated text becomes steps.
 
 Prompts are byte-stable: the prompt of a prefix and one step more begins with the prompt of that prefix, so the engine's
-prefix cache holds all but the new step. Three formats exist: `markers`, on which our models are trained (the paper's), and
-two for models that were not: `few_shot`, worked examples, and `chat`, the model's own chat template with instructions.
-Which one a model gets is said in `ratchet.models.prompts`.
+prefix cache holds all but the new step. Three formats exist: `markers`, the bare one, which has to be trained (the paper's),
+and two that other models understand: `few_shot`, worked examples, and `chat`, the model's own chat template with instructions.
+Which one a model gets is said in `ratchet.models.prompts`; what is trained from it keeps it, unless it is taught `markers`.
 
 Limits: text is cut by its form only. A line of a multi-line string that looks like the start of a step is taken for one.
 """
@@ -63,7 +63,7 @@ END_OF_CODE = "<end_of_code>"
 
 
 class Markers:
-    """The trained format: the problem, then each step ended by `<end_of_step>`, the program by `<end_of_code>`.
+    """The bare format: the problem, then each step ended by `<end_of_step>`, the program by `<end_of_code>`.
 
     A prompt is `{problem}`, a line break, and for each step its text, a line break, the marker, a line break.
     """

@@ -24,6 +24,8 @@ from ratchet.solutions.step_formats import few_shot
 from services.policy.app import build_app
 from services.policy.engines.decoders import SmallDecoder
 from services.policy.engines.transformers import TransformersEngine
+from services.trainer.stages.context import RoundFailedError
+from services.trainer.stages.train import served_format
 from tests.models import make_checkpoint
 
 FIRST = "tiny@0"
@@ -135,6 +137,35 @@ async def test_a_version_is_held_beside_the_serving_one(
     assert (after["uri"], after["sha256"]) == (str(checkpoints[2]), sha256)
     assert await writes(client) == (name, other)
     assert await writes(client, FIRST) == (FIRST, mine)
+
+
+class Registered:
+    """Stands for the registry's one question that is asked here."""
+
+    def __init__(self, **folders: Path) -> None:
+        self.folders = folders
+
+    async def get(self, version: str) -> LoadModel | None:
+        """The version's checkpoint."""
+        found = self.folders.get(version.partition("@")[0])
+        return None if found is None else LoadModel(uri=str(found))
+
+
+async def test_a_policy_is_trained_in_the_format_in_which_the_service_asks_its_base(
+    checkpoints: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(MEASURED, "chatty", "chat")
+    chatty = Path(shutil.copytree(checkpoints[1], tmp_path / "chatty"))
+    (chatty / "chat_template.jinja").write_text("{{ messages[0].content }}<|end|>")
+    registry: Any = Registered(chatty=chatty, trained=checkpoints[2])
+    async with running(Service(checkpoints, tmp_path / "cache")) as client:
+        assert await served_format(client, registry, FIRST) == "few_shot", (
+            "it is held, the registry is not asked"
+        )
+        assert await served_format(client, registry, "chatty@1") == "chat"
+        assert await served_format(client, registry, "trained@1") == "markers"
+        with pytest.raises(RoundFailedError, match="The registry does not know unknown@1"):
+            await served_format(client, registry, "unknown@1")
 
 
 async def test_versions_of_all_formats_are_held_side_by_side(

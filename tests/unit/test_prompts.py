@@ -68,6 +68,12 @@ def test_a_chat_prompt_is_what_the_template_makes_of_it(checkpoint: Path) -> Non
     assert form.stops(Until.END)["<|end|>"] is FinishReason.END
 
 
+def test_a_template_that_shows_no_answer_ends_no_turn(checkpoint: Path) -> None:
+    (checkpoint / "chat_template.jinja").write_text("{{ messages[0].content }}<|assistant|>")
+    assert read_chat_frame(checkpoint).end_of_turn == ""
+    assert choose("chat", checkpoint).ending("<|end|>") == "```<|end|>"
+
+
 def test_a_token_that_the_tokenizer_puts_before_every_text_stands_there_once(checkpoint: Path) -> None:
     from tokenizers import Tokenizer, processors
 

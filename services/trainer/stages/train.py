@@ -15,12 +15,14 @@ from typing import TypeVar
 import structlog
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from ratchet.clients import PolicyClient
 from ratchet.contracts.round_metrics import RoundMetrics, TrainedPolicy, TrainedPrm
 from ratchet.contracts.rounds import RoundProgress
 from ratchet.contracts.serving import LoadModel
 from ratchet.contracts.trainer import ModelKind, ModelRegistration
 from ratchet.models.checkpoint import ModelSourceError, local_checkpoint
 from ratchet.models.prompts import FormatName
+from ratchet.store.registry import Registry
 from services.trainer.files import (
     KEPT_APART_FILE,
     SFT_FILE,
@@ -63,7 +65,11 @@ async def train_policy(context: Context) -> RoundMetrics:
         data=context.folder / SFT_FILE,
         validation=validation if validation.is_file() and validation.stat().st_size else None,
         out=context.folder / "policy",
-        step_format=await _step_format(context, parent),
+        step_format=(
+            "markers"
+            if config.policy.step_format == "markers"
+            else await served_format(context.policy, context.registry, parent)
+        ),
         config=config.policy,
     )
     result = await _run(context, "services.trainer.training.sft", job, SftResult, "training the policy")
@@ -72,21 +78,19 @@ async def train_policy(context: Context) -> RoundMetrics:
     return RoundMetrics(policy=TrainedPolicy(version=version, uri=str(job.out / MODEL_FOLDER), **figures))
 
 
-async def _step_format(context: Context, parent: str) -> FormatName:
-    """The format in which the new policy is trained and served. Raises RoundFailedError, ServiceError."""
-    if context.claim.config.policy.step_format == "markers":
-        return "markers"
-    held = next((each for each in await context.policy.models() if each.version == parent), None)
+async def served_format(policy: PolicyClient, registry: Registry, version: str) -> FormatName:
+    """The step format in which the service asks this version. Raises RoundFailedError, ServiceError."""
+    held = next((each for each in await policy.models() if each.version == version), None)
     if held is None:
-        model = await context.registry.get(parent)
+        model = await registry.get(version)
         if model is None:
-            raise RoundFailedError(f"The registry does not know {parent}, from which the policy is trained.")
-        held = await context.policy.load(parent, LoadModel(uri=model.uri, sha256=model.sha256))
+            raise RoundFailedError(f"The registry does not know {version}, from which the policy is trained.")
+        held = await policy.load(version, LoadModel(uri=model.uri, sha256=model.sha256))
     try:
         return _FORMAT.validate_python(held.step_format)
     except ValidationError as error:
         raise RoundFailedError(
-            f"The policy service serves {parent} in the step format {held.step_format!r}, which this trainer does not know. "
+            f"The policy service serves {version} in the step format {held.step_format!r}, which this trainer does not know. "
             "Run policy and trainer of one version, or set policy.step_format=markers."
         ) from error
 
