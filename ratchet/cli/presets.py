@@ -157,8 +157,8 @@ def gsm8k_2cores(number: int, seed: int) -> dict[str, Any]:
         "prm": {**settings["prm"], "gradient_checkpointing": False, "save_every_steps": 20},
         # About six programs of `small` for each problem and strategy.
         "evaluation": {"tokens": 600, "rollouts": 32, "branching_factor": 8, "max_tokens": 300},
-        # Of 100 simulated pairs that are eight points better 97 pass, four points better 66, four points worse none. With a margin
-        # of two points it is 92 and 50.
+        # Of 100 simulated pairs that are eight points better 97 pass, four points better 66, four points worse none. With a
+        # margin of two points it is 92 and 50.
         "gate": {"margin": 0.03, "selection": 50, "block": 50},
     }
 
