@@ -27,7 +27,7 @@ from ratchet.clients import SandboxClient, SearchClient
 from ratchet.contracts.search import NodeView, SearchRequest, SearchResult, VerificationLevel
 from ratchet.problems import Problem, load
 from ratchet.solutions.answers import answer_key, same_answer
-from ratchet.solutions.behaviour import Behaviour, ask_variants, behaviour_of
+from ratchet.solutions.behaviour import Behaviour, Question, ask_variants, behaviour_of
 from ratchet.solutions.counterfactual import apply_variant, make_variants
 from ratchet.solutions.programs import fingerprint, program_of
 from ratchet.stack.config import StackConfig
@@ -122,7 +122,7 @@ async def search(
     variants = make_variants(problem.text)
     began = time.monotonic()
     answers = await ask_variants(
-        [steps for _, steps in paths], [end.answer or "" for end, _ in paths], variants, sandbox
+        [Question(steps, end.answer or "", variants) for end, steps in paths], sandbox
     )
     seconds = time.monotonic() - began
     runs = {tuple(apply_variant(steps, variant)) for _, steps in paths for variant in variants}

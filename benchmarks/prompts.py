@@ -41,7 +41,7 @@ from ratchet.models.sources import resolve
 from ratchet.problems import Problem
 from ratchet.settings import PolicySettings
 from ratchet.solutions.answers import answer_key, last_line
-from ratchet.solutions.behaviour import ask_variants, behaviour_of
+from ratchet.solutions.behaviour import Question, ask_variants, behaviour_of
 from ratchet.solutions.counterfactual import make_variants, telling_variants
 from ratchet.solutions.step_formats import (
     FEW_SHOT_FILE,
@@ -179,7 +179,7 @@ class Judge:
             return None, False, None
         grade = await self.sandbox.grade(GradeRequest(candidate=answer, reference=problem.answer))
         variants = telling_variants(make_variants(problem.text))
-        [keys] = await ask_variants([steps], [answer], variants, self.sandbox)
+        [keys] = await ask_variants([Question(steps, answer, variants)], self.sandbox)
         return answer, grade.equal, behaviour_of(steps, answer, keys).grounded
 
     async def _answer(self, steps: list[str]) -> str | None:

@@ -29,6 +29,7 @@ from ratchet.contracts.policy import (
 from ratchet.contracts.prm import ScoreRequest, ScoreResponse
 from ratchet.contracts.replay import Replay
 from ratchet.contracts.rounds import (
+    Quarantined,
     QuarantineList,
     RoundConfig,
     RoundList,
@@ -359,6 +360,15 @@ class TrainerClient(ServiceClient):
         """Problems that the round has set aside."""
         return await self._call(QuarantineList, "GET", f"{_round_path(round_id)}/quarantine")
 
+    async def quarantine_of_run(self, run: str) -> QuarantineList:
+        """Problems that the run has set aside."""
+        return await self._call(QuarantineList, "GET", f"{_run_path(run)}/quarantine")
+
+    async def overrule(self, run: str, problem: str) -> Quarantined:
+        """Have the run train again on a problem that it has set aside."""
+        path = f"{_run_path(run)}/quarantine/{quote(problem, safe='')}/overrule"
+        return await self._call(Quarantined, "POST", path)
+
     async def ask(self, round_id: str, what: Literal["pause", "resume", "cancel"]) -> RoundView:
         """Pause, resume or cancel a round."""
         return await self._call(RoundView, "POST", f"{_round_path(round_id)}/{what}")
@@ -416,3 +426,7 @@ def _session_path(session: str) -> str:
 
 def _search_path(search: str) -> str:
     return f"/search/{quote(search, safe='')}"
+def _run_path(run: str) -> str:
+    return f"/runs/{quote(run, safe='')}"
+
+

@@ -20,7 +20,9 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
+from ratchet.cli.display import clean
 from ratchet.cli.presets import OverrideError, Preset, round_config, with_overrides
 from ratchet.cli.session import Interrupts, complain, run, trainer_of
 from ratchet.clients import TrainerClient
@@ -167,6 +169,58 @@ def retry(
         console = Console(stderr=True)
         async with trainer_of(url, data, None, console) as trainer:
             await _retry(trainer, await trainer.round(round_id), override or [], console)
+        return 0
+
+    run(command)
+
+
+Run = Annotated[str, typer.Argument(help="Name of a run.")]
+
+
+@app.command("quarantine")
+def list_quarantine(name: Run, url: Url = None, data: Data = None) -> None:
+    """Problems that a run has set aside, because independent programs agree on another answer than the reference."""
+
+    async def command(_: Interrupts) -> int:
+        table = Table(box=None, pad_edge=False)
+        for column in (
+            "problem",
+            "round",
+            "reference",
+            "programs say",
+            "found",
+            "PRM",
+            "overruled",
+            "source",
+        ):
+            table.add_column(column, justify="right" if column in ("round", "found", "PRM") else "left")
+        async with trainer_of(url, data, None, Console(stderr=True)) as trainer:
+            found = (await trainer.quarantine_of_run(name)).problems
+        for each in found:
+            overruled = "" if each.overruled_at is None else f"{each.overruled_at:%Y-%m-%d %H:%M}"
+            # Answers and sources are texts of others: nothing in them is markup.
+            texts = (each.id, str(each.round), each.reference, each.answer, str(each.programs))
+            shown = (*texts, f"{each.prm_score:.2f}", overruled, each.source)
+            table.add_row(*(Text(clean(text)) for text in shown))
+        Console().print(table)
+        return 0
+
+    run(command)
+
+
+@app.command()
+def overrule(
+    name: Run,
+    problem: Annotated[str, typer.Argument(help="Its id, as `ratchet rounds quarantine` lists it.")],
+    url: Url = None,
+    data: Data = None,
+) -> None:
+    """Trust the reference answer of a problem that was set aside: the run trains on it again."""
+
+    async def command(_: Interrupts) -> int:
+        async with trainer_of(url, data, None, Console(stderr=True)) as trainer:
+            found = await trainer.overrule(name, problem)
+        print(f"{found.id} is trained on again in {name}")
         return 0
 
     run(command)

@@ -22,7 +22,8 @@ from ratchet.clients import SandboxClient, SandboxFailedError
 from ratchet.contracts.sandbox import GradeRequest, RunStatus, RunStepsRequest
 from ratchet.contracts.search import Proof, ProofProgram
 from ratchet.solutions.answers import answer_of
-from ratchet.solutions.behaviour import REEXECUTION_SEED, ask_variants
+from ratchet.solutions.behaviour import Question, ask_variants
+from ratchet.solutions.clean_runs import REEXECUTION_SEED
 from ratchet.solutions.proof import (
     Check,
     asked_variants,
@@ -153,7 +154,7 @@ async def _run_again(
     words = f"prints {printed[:200]}, which {'is' if grade.equal else 'is not'} {answer[:200]} ({grade.rule.value})"
     yield Check(name, grade.equal, words)
     try:
-        [answers] = await ask_variants([program.steps], [printed], asked_variants(proof), sandbox)
+        [answers] = await ask_variants([Question(program.steps, printed, asked_variants(proof))], sandbox)
     except SandboxFailedError as error:
         yield Check(f"program {number} variants", False, f"the sandbox could not run them: {error}")
         return

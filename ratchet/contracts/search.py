@@ -141,7 +141,7 @@ class StrategyParameters(Contract):
 
     @property
     def most_nodes(self) -> int:
-        """Nodes that the rollouts can make at the most, as any step may be left and drawn again: a budget that cuts none off."""
+        """Nodes that the rollouts can make at the most, any step left and drawn again: a budget that cuts none off."""
         return min(MAX_NODES, self.rollouts * self.max_depth * (1 + self.redraws))
 
 

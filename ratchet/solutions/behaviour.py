@@ -7,32 +7,20 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pydantic import ValidationError
-
-from ratchet.batching import within_a_request
-from ratchet.clients import SandboxClient, SandboxFailedError
-from ratchet.contracts.sandbox import (
-    RunStatus,
-    RunStepsBatchRequest,
-    RunStepsRequest,
-    RunStepsResponse,
-    StepStatus,
-)
+from ratchet.clients import SandboxClient
+from ratchet.contracts.sandbox import RunStepsResponse, StepStatus
 from ratchet.solutions.answers import answer_key, answer_of
 from ratchet.solutions.canonical import canonical_form
+from ratchet.solutions.clean_runs import clean_run, run_from_nothing
 from ratchet.solutions.counterfactual import Variant, apply_variant
 from ratchet.solutions.programs import program_of
 
-REEXECUTION_SEED = 0
-"""Seed of `random` in clean re-executions: whoever makes a proof and whoever checks it use the same one."""
 VARIANT_SECONDS = 5.0
 """For all steps of one variant: half of what the program itself may take."""
-VARIANT_MEMORY_MB = 512
 FAILED = "error"
 """Answer of a variant that does not run to its end."""
 SILENT = "none"
 """Answer of a variant whose last step gives none."""
-_ATTEMPTS = 3
 _LONGEST_KEY = 200
 
 
@@ -71,66 +59,41 @@ def answer_key_of(answer: str | None) -> str:
     return "sha256:" + hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-async def ask_variants(
-    programs: Sequence[Sequence[str]],
-    answers: Sequence[str],
-    variants: Sequence[Variant],
-    sandbox: SandboxClient,
-) -> list[tuple[str, ...]]:
-    """What each program, which gives the answer beside it, answers to each variant (keys).
+@dataclass(frozen=True, slots=True)
+class Question:
+    """How does a program behave that gives this answer, under the variants of its problem?"""
+
+    steps: Sequence[str]
+    answer: str
+    variants: Sequence[Variant]
+
+
+async def ask_variants(questions: Sequence[Question], sandbox: SandboxClient) -> list[tuple[str, ...]]:
+    """What each program answers to each of its variants (keys); programs of many problems may be asked at once.
 
     A variant that changes nothing in a program is not run. Raises ServiceError, SandboxFailedError.
     """
-    changed = [[apply_variant(steps, variant) for variant in variants] for steps in programs]
-    runs: dict[tuple[str, ...], RunStepsRequest | None] = {}
-    for original, variations in zip(programs, changed, strict=True):
-        for steps in variations:
-            if steps != list(original):
-                runs.setdefault(tuple(steps), _request(steps))
-    keys = await _run_all(runs, sandbox)
+    changed = [[tuple(apply_variant(each.steps, variant)) for variant in each.variants] for each in questions]
+    new = dict.fromkeys(
+        steps
+        for each, variations in zip(questions, changed, strict=True)
+        for steps in variations
+        if steps != tuple(each.steps)
+    )
+    # A program that changes have made too long to be run fails.
+    ran = await run_from_nothing(
+        [clean_run(steps, seconds=VARIANT_SECONDS) for steps in new], sandbox, _key_of_run
+    )
+    keys = {steps: key or FAILED for steps, key in zip(new, ran, strict=True)}
     return [
         tuple(
-            answer_key_of(answer) if steps == list(original) else keys[tuple(steps)] for steps in variations
+            answer_key_of(each.answer) if steps == tuple(each.steps) else keys[steps] for steps in variations
         )
-        for original, answer, variations in zip(programs, answers, changed, strict=True)
+        for each, variations in zip(questions, changed, strict=True)
     ]
 
 
-def _request(steps: list[str]) -> RunStepsRequest | None:
-    """None where the changes made a step longer than a step may be."""
-    try:
-        return RunStepsRequest(
-            steps=steps,
-            seed=REEXECUTION_SEED,
-            run_timeout=VARIANT_SECONDS,
-            memory_limit_MB=VARIANT_MEMORY_MB,
-        )
-    except ValidationError:
-        return None
-
-
-async def _run_all(
-    runs: dict[tuple[str, ...], RunStepsRequest | None], sandbox: SandboxClient
-) -> dict[tuple[str, ...], str]:
-    keys = {steps: FAILED for steps, request in runs.items() if request is None}
-    message = ""
-    for _ in range(_ATTEMPTS):
-        left = [
-            (steps, request) for steps, request in runs.items() if request is not None and steps not in keys
-        ]
-        for batch in within_a_request(left, lambda run: sum(map(len, run[0]))):
-            asked = RunStepsBatchRequest(runs=[request for _, request in batch])
-            for (steps, _), ran in zip(batch, (await sandbox.run_steps_batch(asked)).results, strict=True):
-                if ran.status is RunStatus.SANDBOX_ERROR:
-                    message = ran.message
-                else:
-                    keys[steps] = _answer_of_run(ran)
-        if len(keys) == len(runs):
-            return keys
-    raise SandboxFailedError(message)
-
-
-def _answer_of_run(ran: RunStepsResponse) -> str:
+def _key_of_run(ran: RunStepsResponse) -> str:
     if not ran.steps or any(step.status is not StepStatus.OK for step in ran.steps):
         return FAILED
     return answer_key_of(answer_of(ran.steps[-1]))

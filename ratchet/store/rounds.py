@@ -35,6 +35,7 @@ from ratchet.states import (
 from ratchet.store import tables as t
 from ratchet.store.engine import from_now, retried, transaction
 from ratchet.store.ids import new_id
+from ratchet.store.quarantine import overrule, read_quarantine, set_aside
 from ratchet.store.search_requests import ensure_problems
 
 
@@ -81,7 +82,6 @@ class RoundProblem:
     family: str
     difficulty: int | None
     source: str
-    quarantined: bool
 
 
 class RoundStore:
@@ -346,46 +346,28 @@ class RoundStore:
                     row.family,
                     row.difficulty,
                     row.source,
-                    row.quarantine is not None,
                 )
                 for row in rows
             ]
 
     @retried
-    async def quarantine(self, claim: RoundClaim, split: str, found: Mapping[int, Disagreement]) -> None:
-        """Set problems aside, by place."""
+    async def quarantine(self, claim: RoundClaim, found: Mapping[int, Disagreement]) -> None:
+        """Set training problems aside, by place, for all of the run from now on. Raises RoundLostError."""
         async with transaction(self._engine) as connection:
             await require_lease(connection, claim)
-            for place, why in found.items():
-                await connection.execute(
-                    t.round_problems.update()
-                    .where(
-                        t.round_problems.c.round_id == claim.id,
-                        t.round_problems.c.split == split,
-                        t.round_problems.c.place == place,
-                    )
-                    .values(quarantine=why.model_dump(mode="json"))
-                )
+            await set_aside(connection, claim.id, claim.run, found)
 
     @retried
     async def quarantined(self, *, run: str | None = None, round_id: UUID | None = None) -> list[Quarantined]:
-        """Problems that the rounds of a run, or one round, have set aside."""
-        query = (
-            select(t.round_problems, t.problems.c.text)
-            .join(t.problems, t.problems.c.id == t.round_problems.c.problem_id)
-            .join(t.rounds, t.rounds.c.id == t.round_problems.c.round_id)
-            .where(t.round_problems.c.quarantine.is_not(None))
-            .order_by(t.rounds.c.number, t.round_problems.c.place)
-        )
-        if run is not None:
-            query = query.where(t.rounds.c.run == run)
-        if round_id is not None:
-            query = query.where(t.rounds.c.id == round_id)
+        """Problems that the rounds of a run, or one round, have set aside; those that were overruled among them."""
         async with transaction(self._engine) as connection:
-            return [
-                Quarantined(problem=row.text, reference=row.answer, source=row.source, **row.quarantine)
-                for row in await connection.execute(query)
-            ]
+            return await read_quarantine(connection, run=run, round_id=round_id)
+
+    @retried
+    async def overrule(self, run: str, problem: str) -> Quarantined | None:
+        """Have a run train on a problem again that it has set aside, by the problem's id; None: it has not."""
+        async with transaction(self._engine) as connection:
+            return await overrule(connection, run, problem)
 
 
 async def _lock_run(connection: AsyncConnection, run: str) -> None:

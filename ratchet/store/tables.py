@@ -148,7 +148,19 @@ round_problems = Table(
     Column("family", Text, nullable=False),
     Column("difficulty", Integer),
     Column("source", Text, nullable=False),
-    Column("quarantine", JSONB),
+)
+
+quarantine = Table(
+    "quarantine",
+    metadata,
+    Column("run", Text, primary_key=True),
+    Column("problem_id", ForeignKey("problems.id"), primary_key=True),
+    Column("round_id", ForeignKey("rounds.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("reference", Text, nullable=False, comment="The answer that is not trusted."),
+    Column("source", Text, nullable=False),
+    Column("disagreement", JSONB, nullable=False),
+    _created_at(),
+    Column("overruled_at", DateTime(timezone=True)),
 )
 
 round_searches = Table(

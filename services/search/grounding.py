@@ -5,19 +5,18 @@ changes alike are one function; the function that was found most often speaks fo
 before one that does not.
 """
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from ratchet.clients import SandboxClient, SandboxFailedError
-from ratchet.contracts.sandbox import RunStatus, RunStepsRequest, StepStatus
-from ratchet.solutions.answers import answer_of, same_answer
-from ratchet.solutions.behaviour import REEXECUTION_SEED, Behaviour, ask_variants, behaviour_of
+from ratchet.clients import SandboxClient
+from ratchet.contracts.sandbox import RunStepsResponse
+from ratchet.solutions.answers import same_answer
+from ratchet.solutions.behaviour import Behaviour, Question, ask_variants, behaviour_of
 from ratchet.solutions.canonical import count_forms
+from ratchet.solutions.clean_runs import clean_answer, clean_run, run_from_nothing
 from ratchet.solutions.counterfactual import Variant, telling_variants
 from ratchet.solutions.independence import Independence
 from ratchet.solutions.programs import fingerprint, program_of
-from services.search.interpreter import STEP_MEMORY_MB, STEP_SECONDS
 from services.search.votes import Group, Trajectory
 
 MAX_PROGRAMS = 8
@@ -100,13 +99,15 @@ async def _confirm(
     sandbox: SandboxClient,
 ) -> list[ConfirmedProgram]:
     """Those of the programs, each given by its trajectories, that give the answer again; with their behaviour."""
-    outputs = await asyncio.gather(*(_reexecute(found[0], sandbox) for found in programs))
+    outputs = await run_from_nothing(
+        [clean_run(found[0].texts) for found in programs], sandbox, _outputs_and_answer
+    )
     standing: list[tuple[Sequence[Trajectory], tuple[str, ...], str]] = []
     for found, ran in zip(programs, outputs, strict=True):
         if ran is not None and await same_answer(sandbox, ran[1], answer):
             standing.append((found, *ran))
     answers = await ask_variants(
-        [found[0].texts for found, _, _ in standing], [printed for *_, printed in standing], variants, sandbox
+        [Question(found[0].texts, printed, variants) for found, _, printed in standing], sandbox
     )
     return [
         ConfirmedProgram(tuple(found), stdout, behaviour_of(found[0].texts, printed, keys))
@@ -114,22 +115,10 @@ async def _confirm(
     ]
 
 
-async def _reexecute(trajectory: Trajectory, sandbox: SandboxClient) -> tuple[tuple[str, ...], str] | None:
-    """What each step prints when the program runs from nothing, and its answer; None when it gives none."""
-    response = await sandbox.run_steps(
-        RunStepsRequest(
-            steps=trajectory.texts,
-            run_timeout=STEP_SECONDS,
-            memory_limit_MB=STEP_MEMORY_MB,
-            seed=REEXECUTION_SEED,
-        )
-    )
-    if response.status is RunStatus.SANDBOX_ERROR:
-        raise SandboxFailedError(response.message)
-    if any(step.status is not StepStatus.OK for step in response.steps):
-        return None
-    answer = answer_of(response.steps[-1])
-    return None if answer is None else (tuple(step.stdout for step in response.steps), answer)
+def _outputs_and_answer(ran: RunStepsResponse) -> tuple[tuple[str, ...], str] | None:
+    """What each step printed, and the answer; None where the program gives none."""
+    answer = clean_answer(ran)
+    return None if answer is None else (tuple(step.stdout for step in ran.steps), answer)
 
 
 def _strongest(confirmed: Sequence[ConfirmedProgram], draws: Mapping[str, int]) -> Evidence:

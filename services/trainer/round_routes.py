@@ -4,10 +4,12 @@ from http import HTTPStatus
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Body, Depends, Query, Request
+from fastapi import APIRouter, Body, Depends, Path, Query, Request
 
 from ratchet.contracts.base import FieldError
 from ratchet.contracts.rounds import (
+    ProblemId,
+    Quarantined,
     QuarantineList,
     RoundList,
     RoundRequest,
@@ -97,9 +99,42 @@ async def one_round(round_id: UUID, rounds: Rounds) -> RoundView:
     responses={**_UNKNOWN, **_INVALID, **UNAVAILABLE},
 )
 async def quarantine(round_id: UUID, rounds: Rounds) -> QuarantineList:
-    """Their reference answers lost against several programs that agree on another one."""
+    """Their reference answers lost against programs that were found independently and agree on another one."""
     _or_not_found(await rounds.get(round_id), round_id)
     return QuarantineList(problems=await rounds.quarantined(round_id=round_id))
+
+
+@router.get(
+    "/runs/{run}/quarantine",
+    summary="Problems that a run has set aside",
+    responses={**problems(_404="There is no such run."), **_INVALID, **UNAVAILABLE},
+)
+async def quarantine_of_run(run: RunName, rounds: Rounds) -> QuarantineList:
+    """No training of the run reads them, except those that were overruled."""
+    if not await rounds.rounds(run, 1):
+        raise ProblemError(HTTPStatus.NOT_FOUND, f"There is no run {run}.")
+    return QuarantineList(problems=await rounds.quarantined(run=run))
+
+
+@router.post(
+    "/runs/{run}/quarantine/{problem}/overrule",
+    summary="Trust the reference answer of a problem that was set aside",
+    responses={**problems(_404="The run has set no such problem aside."), **_INVALID, **UNAVAILABLE},
+)
+async def overrule(
+    run: RunName,
+    problem: Annotated[ProblemId, Path(description="The `id` of a problem that the run has set aside.")],
+    rounds: Rounds,
+) -> Quarantined:
+    """The run trains on it again from its next training on, and never sets it aside again. Overruling twice changes
+    nothing."""
+    found = await rounds.overrule(run, problem)
+    if found is None:
+        raise ProblemError(
+            HTTPStatus.NOT_FOUND,
+            f"The run {run} has set no problem {problem} aside; GET /runs/{run}/quarantine lists those that it has.",
+        )
+    return found
 
 
 @router.post(

@@ -1,15 +1,15 @@
-"""From the trees of a round to training data: which trajectories are worth learning from, and which problems to distrust.
+"""From the trees of a round to training data: which trajectories are worth learning from.
 
 Per problem the best correct trajectories, ranked by mean Q (and, once a PRM was trained, its mean score) over their steps
-(rStar-Math, arXiv 2501.04519, section 3.3), no two the same but for names and comments. A problem whose reference answer no
-trajectory gives, while several different programs agree on another one and the PRM stands behind them, is set aside.
+(rStar-Math, arXiv 2501.04519, section 3.3), no two of one canonical form. The best ones that are left are asked for (`ask`),
+run again elsewhere, and what came of each is told (`tell`), until enough of them stand.
 
-Pure: it knows neither files nor the store.
+Pure: it knows neither files nor the store, and runs nothing.
 """
 
 import random
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from statistics import fmean
@@ -17,8 +17,10 @@ from typing import Any
 from uuid import UUID
 
 from ratchet.contracts.round_metrics import DatasetCard
-from ratchet.contracts.rounds import Disagreement, SelectBy, Selection
-from ratchet.solutions.answers import answer_key
+from ratchet.contracts.rounds import SelectBy, Selection
+from ratchet.solutions.behaviour import Behaviour
+from ratchet.solutions.canonical import canonical_form
+from ratchet.solutions.independence import free_draws
 from ratchet.solutions.programs import fingerprint, program_of
 from ratchet.states import NodeState
 from ratchet.store.nodes import NodeRecord
@@ -32,6 +34,8 @@ class Dropped(StrEnum):
     DUPLICATE = "same program as a better one"
     TOO_LONG = "too long"
     LOW_Q = "mean Q too low"
+    NOT_REPEATED = "run from nothing, it does not give the right answer again"
+    UNGROUNDED = "its answer depends on none of the problem's quantities"
     SURPLUS = "more than are taken of a problem"
     QUARANTINED = "its problem is set aside"
 
@@ -46,16 +50,27 @@ class Trajectory:
     mean_q: float
     mean_prm: float
     fingerprint: str
+    first: str = ""
+    """Its first step, by a name that no other tree of the problem has."""
+    votes: int = 1
+    """Rollouts that ended with it."""
+    attempt: int = 0
+    """Of the search that found it: how often the problem had been searched before."""
 
 
-@dataclass
-class Chosen:
-    """What selection made of a problem."""
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What all searches of one problem have found."""
 
-    problem: RoundProblem
     trajectories: list[Trajectory]
-    solved: bool
-    quarantine: Disagreement | None = None
+    draws: dict[str, int]
+    """For each first step, how often the policy began with it afresh."""
+    last_attempt: int
+    """The number of the last search, whether it has found something or not."""
+
+    @property
+    def correct(self) -> list[Trajectory]:
+        return [each for each in self.trajectories if each.correct]
 
 
 @dataclass
@@ -72,8 +87,36 @@ class Card:
     coverage: dict[str, dict[str, list[int]]] = field(default_factory=dict)
     """By family and by difficulty: [solved, problems]."""
 
+    def count(self, problem: RoundProblem, found: Found, choice: "Choice | None") -> None:
+        """Count a problem: what was found, and what was chosen of it; None: it is set aside."""
+        solved = bool(found.correct)
+        self.problems += 1
+        self.solved += solved
+        self.trajectories_found += len(found.trajectories)
+        groups = ("family", problem.family), ("difficulty", str(problem.difficulty or ""))
+        for kind, name in groups:
+            if name:
+                count = self.coverage.setdefault(kind, {}).setdefault(name, [0, 0])
+                count[0] += solved
+                count[1] += 1
+        if choice is None:
+            self.quarantined += 1
+            self.dropped[Dropped.QUARANTINED] += len(found.trajectories)
+        else:
+            self.selected_problems += bool(choice.taken)
+            self.trajectories_selected += len(choice.taken)
+            self.dropped += choice.dropped
+
     def close(
-        self, *, from_earlier_rounds: int, trees: int, dataset: UUID, sha256: str, rows: int
+        self,
+        *,
+        from_earlier_rounds: int,
+        trees: int,
+        kept_apart: int,
+        validation_rows: int,
+        dataset: UUID,
+        sha256: str,
+        rows: int,
     ) -> DatasetCard:
         """The finished card, with what is known once the files are written."""
         return DatasetCard(
@@ -87,34 +130,46 @@ class Card:
             coverage=self.coverage,
             from_earlier_rounds=from_earlier_rounds,
             trees=trees,
+            kept_apart=kept_apart,
+            validation_rows=validation_rows,
             dataset=dataset,
             sha256=sha256,
             rows=rows,
         )
 
 
-def trajectories(trees: Sequence[Sequence[NodeRecord]]) -> list[Trajectory]:
-    """All trajectories with an answer of the trees of one problem; the value of an end is +1 where it was correct."""
-    found: list[Trajectory] = []
-    for nodes in trees:
+def find(trees: Iterable[tuple[int, Sequence[NodeRecord]]]) -> Found:
+    """What the searches of one problem found, each given by the number of its attempt and its nodes, parents first.
+
+    The value of an end is +1 where it was correct.
+    """
+    found = Found([], {}, 0)
+    for number, (attempt, nodes) in enumerate(trees):
+        found = Found(found.trajectories, found.draws, max(found.last_attempt, attempt))
+        found.draws.update({f"{number}/{first}": n for first, n in free_draws(nodes, sampled=True).items()})
         by_id = {node.id: node for node in nodes}
         for end in nodes:
-            if end.answer is None or end.visits == 0:
-                continue
-            path = path_of(by_id, end)
-            scores = [node.prm_score for node in path if node.prm_score is not None]
-            texts = tuple(node.text for node in path)
-            found.append(
-                Trajectory(
-                    steps=texts,
-                    answer=end.answer,
-                    correct=end.value_sum > 0,
-                    mean_q=fmean(node.value_sum / max(1, node.visits) for node in path),
-                    mean_prm=fmean(scores) if scores else 0.5,
-                    fingerprint=fingerprint(program_of(list(texts))),
-                )
-            )
+            if end.answer is not None and end.visits > 0 and end.parent is not None:
+                path = path_of(by_id, end)
+                found.trajectories.append(_trajectory(path, attempt, f"{number}/{path[0].id}"))
     return found
+
+
+def _trajectory(path: Sequence[NodeRecord], attempt: int, first: str) -> Trajectory:
+    scores = [node.prm_score for node in path if node.prm_score is not None]
+    texts = tuple(node.text for node in path)
+    end = path[-1]
+    return Trajectory(
+        steps=texts,
+        answer=end.answer or "",
+        correct=end.value_sum > 0,
+        mean_q=fmean(node.value_sum / max(1, node.visits) for node in path),
+        mean_prm=fmean(scores) if scores else 0.5,
+        fingerprint=fingerprint(program_of(list(texts))),
+        first=first,
+        votes=end.visits,
+        attempt=attempt,
+    )
 
 
 def path_of(by_id: dict[str, NodeRecord], end: NodeRecord) -> list[NodeRecord]:
@@ -127,40 +182,75 @@ def path_of(by_id: dict[str, NodeRecord], end: NodeRecord) -> list[NodeRecord]:
     return path[::-1]
 
 
-def choose(
-    problem: RoundProblem,
-    trees: Sequence[Sequence[NodeRecord]],
-    rules: Selection,
-    card: Card,
-    *,
-    trained_prm: bool,
-    seed: int,
-) -> Chosen:
-    """What is taken of one problem; it is counted in the card."""
-    found = trajectories(trees)
-    correct = [each for each in found if each.correct]
-    card.problems += 1
-    card.solved += bool(correct)
-    card.trajectories_found += len(found)
-    for kind, name in (("family", problem.family), ("difficulty", str(problem.difficulty or ""))):
-        if name:
-            count = card.coverage.setdefault(kind, {}).setdefault(name, [0, 0])
-            count[0] += bool(correct)
-            count[1] += 1
-    distrust = quarantine(found, rules) if trained_prm else None
-    if distrust is not None:
-        card.quarantined += 1
-        card.dropped[Dropped.QUARANTINED] += len(found)
-        return Chosen(problem, [], solved=False, quarantine=distrust)
-    if rules.how is SelectBy.UNVERIFIED:
-        candidates = found
-    else:
-        card.dropped[Dropped.WRONG] += len(found) - len(correct)
-        candidates = correct
-    taken = _take(_rank(candidates, rules, trained_prm=trained_prm, seed=seed), rules, card)
-    card.trajectories_selected += len(taken)
-    card.selected_problems += bool(taken)
-    return Chosen(problem, taken, solved=bool(correct))
+class Choice:
+    """What is taken of one problem: candidates are asked for, the best first, until enough of them were told to stand."""
+
+    def __init__(self, found: Found, rules: Selection, *, trained_prm: bool, seed: int) -> None:
+        self.taken: list[Trajectory] = []
+        self.dropped: Counter[str] = Counter()
+        self._rules = rules
+        candidates = found.trajectories if rules.how is SelectBy.UNVERIFIED else found.correct
+        self._drop(Dropped.WRONG, len(found.trajectories) - len(candidates))
+        self._left = _rank(candidates, rules, trained_prm=trained_prm, seed=seed)
+        self._known: dict[str, Dropped] = {}
+        """Why another program of this canonical form is not taken."""
+        self._forms: dict[str, str] = {}
+
+    def ask(self) -> list[Trajectory]:
+        """As many of the best as are missing, each of which has to be told; none: it is done."""
+        asked: list[Trajectory] = []
+        left: list[Trajectory] = []
+        forms: set[str] = set()
+        for each in self._left:
+            if len(self.taken) + len(asked) == self._rules.per_problem:
+                left.append(each)
+            elif (why := self._reason(each)) is not None:
+                self._drop(why)
+            elif self._form(each) in forms:
+                # What comes of its like decides.
+                left.append(each)
+            else:
+                forms.add(self._form(each))
+                asked.append(each)
+        if not asked:
+            for each in left:
+                self._drop(self._reason(each) or Dropped.SURPLUS)
+            left = []
+        self._left = left
+        return asked
+
+    def tell(self, trajectory: Trajectory, why: Dropped | None) -> None:
+        """What came of one that was asked for; None: it stands."""
+        if why is None:
+            self.taken.append(trajectory)
+            self._known[self._form(trajectory)] = Dropped.DUPLICATE
+            return
+        self._drop(why)
+        if why is Dropped.UNGROUNDED:
+            self._known[self._form(trajectory)] = why
+
+    def _reason(self, each: Trajectory) -> Dropped | None:
+        """Why a candidate is not worth trying."""
+        rules = self._rules
+        if (known := self._known.get(self._form(each))) is not None:
+            return known
+        if (rules.max_chars is not None and sum(map(len, each.steps)) > rules.max_chars) or (
+            rules.max_steps is not None and len(each.steps) > rules.max_steps
+        ):
+            return Dropped.TOO_LONG
+        return Dropped.LOW_Q if each.mean_q < rules.min_mean_q else None
+
+    def _form(self, each: Trajectory) -> str:
+        """Equal for programs that compute the same in the same way, whatever names and intermediate variables they have."""
+        form = self._forms.get(each.fingerprint)
+        if form is None:
+            form = canonical_form(program_of(list(each.steps)), compute=False)
+            self._forms[each.fingerprint] = form
+        return form
+
+    def _drop(self, why: Dropped, count: int = 1) -> None:
+        if count:
+            self.dropped[why] += count
 
 
 def _rank(
@@ -175,41 +265,22 @@ def _rank(
     return sorted(candidates, key=lambda each: -(each.mean_q + prm * (2 * each.mean_prm - 1)))
 
 
-def _take(ranked: list[Trajectory], rules: Selection, card: Card) -> list[Trajectory]:
-    taken: list[Trajectory] = []
-    seen: set[str] = set()
-    for each in ranked:
-        if each.fingerprint in seen:
-            why = Dropped.DUPLICATE
-        elif (rules.max_chars is not None and sum(map(len, each.steps)) > rules.max_chars) or (
-            rules.max_steps is not None and len(each.steps) > rules.max_steps
-        ):
-            why = Dropped.TOO_LONG
-        elif each.mean_q < rules.min_mean_q:
-            why = Dropped.LOW_Q
-        elif len(taken) == rules.per_problem:
-            why = Dropped.SURPLUS
-        else:
-            seen.add(each.fingerprint)
-            taken.append(each)
-            continue
-        card.dropped[why] += 1
-    return taken
+def verdict(behaviour: Behaviour | None) -> Dropped | None:
+    """Whether a correct trajectory stands, by how it behaved when it was run again; None: it does.
+
+    Where the problem states nothing that could be changed, it is taken for computed.
+    """
+    if behaviour is None:
+        return Dropped.NOT_REPEATED
+    return Dropped.UNGROUNDED if behaviour.grounded is False else None
 
 
-def quarantine(found: Sequence[Trajectory], rules: Selection) -> Disagreement | None:
-    """The disagreement for which the reference answer is not trusted; None where it is trusted."""
-    if any(each.correct for each in found):
-        return None
-    groups: defaultdict[str, list[Trajectory]] = defaultdict(list)
-    for each in found:
-        groups[answer_key(each.answer)].append(each)
-    for group in sorted(groups.values(), key=len, reverse=True):
-        programs = {each.fingerprint for each in group}
-        score = fmean(each.mean_prm for each in group)
-        if len(programs) >= rules.quarantine_programs and score >= rules.quarantine_prm:
-            return Disagreement(answer=group[0].answer, programs=len(programs), prm_score=round(score, 4))
-    return None
+def weighted(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The lines of a file of solutions, each weighed so that all problems weigh alike: 1/k for the k lines of one."""
+    of_problem: defaultdict[str, int] = defaultdict(int)
+    for line in lines:
+        of_problem[line["id"]] += 1
+    return [{**line, "weight": round(1 / of_problem[line["id"]], 6)} for line in lines]
 
 
 def tree_line(

@@ -118,6 +118,7 @@ async def of_trainer(http: httpx.AsyncClient, stack: Running) -> dict[str, httpx
         "POST /rounds/{round_id}/resume": await http.post(f"{path}/resume"),
         "POST /rounds/{round_id}/cancel": await http.post(f"{path}/cancel"),
     }
+        "GET /runs/{run}/quarantine": await http.get("/runs/good/quarantine"),
     await all_rounds_over(http)
     answers["POST /rounds/{round_id}/retry"] = await http.post(f"{path}/retry")
     return answers
@@ -149,8 +150,10 @@ NEVER_SERVED = {
     ("trainer", "POST /calibrations"),
 }
 """Only a round makes a PRM; its tests hold the first two. A calibration takes thirty searches and would change the state of
-those of other tests: `tests/integration/test_calibrations.py` has it."""
+those of other tests: `tests/integration/test_calibrations.py` has it. Only what a round has set aside can be
+overruled: `tests/integration/test_quarantine_ledger.py`."""
 
+    ("trainer", "POST /runs/{run}/quarantine/{problem}/overrule"),
 
 @pytest.mark.parametrize("service", SERVICES)
 async def test_every_operation_serves_a_good_request_as_its_document_says(

@@ -131,7 +131,7 @@ async def test_a_round_calibrates_the_pair_that_its_development_searches_were_of
         answers = ["42" if rng.random() < share else str(rng.randint(1, 5)) for _ in range(8)]
         await end_search(store, each.id, answers, models)
     problems = [
-        RoundProblem(place, text, "42.0", "family", None, "source", False) for place, text in enumerate(texts)
+        RoundProblem(place, text, "42.0", "family", None, "source") for place, text in enumerate(texts)
     ]
     nowhere = "http://127.0.0.1:9"
 

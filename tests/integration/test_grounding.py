@@ -10,7 +10,7 @@ from ratchet.cli.verify import check_programs
 from ratchet.clients import SandboxClient
 from ratchet.contracts.sandbox import StepStatus
 from ratchet.contracts.search import Proof, SearchRequest, VerificationLevel
-from ratchet.solutions.behaviour import FAILED, SILENT, ask_variants
+from ratchet.solutions.behaviour import FAILED, SILENT, Question, ask_variants
 from ratchet.solutions.counterfactual import make_variants
 from ratchet.solutions.proof import check_bundle
 from ratchet.states import SearchState
@@ -201,10 +201,10 @@ async def test_a_variant_that_fails_or_is_silent_is_part_of_the_behaviour(client
         "assert 6 // 3 == 2\nif 3 > 5: x = 1",
         "for _ in range(8 - 3): y = 1\nif 3 == 3 < 6: print(6 / 3)",
     ]
-    [answers] = await ask_variants([steps], ["2"], variants, client)
+    [answers] = await ask_variants([Question(steps, "2", variants)], client)
     assert FAILED in answers
     silent = ["if 6 < 10: print(6)"]
-    [answers] = await ask_variants([silent], ["6"], variants, client)
+    [answers] = await ask_variants([Question(silent, "6", variants)], client)
     assert SILENT in answers
 
 

@@ -16,7 +16,7 @@ from rich.console import Console, RenderableType
 
 from ratchet.cli.display import TreeDisplay, clean, solution
 from ratchet.contracts.policy import FinishReason, Until
-from ratchet.contracts.rounds import Selection
+from ratchet.contracts.rounds import SelectBy, Selection
 from ratchet.contracts.sandbox import StepResult, StepStatus
 from ratchet.contracts.search import SearchResult, StrategyName
 from ratchet.events import answer_event, node_event
@@ -24,8 +24,9 @@ from ratchet.notation.keys import key_of
 from ratchet.notation.reading import read, read_number
 from ratchet.problems.verifiable import why_refused
 from ratchet.solutions.answers import answer_key, answer_of, last_line
-from ratchet.solutions.behaviour import answer_key_of, behaviour_of
+from ratchet.solutions.behaviour import Behaviour, answer_key_of, behaviour_of
 from ratchet.solutions.canonical import count_forms
+from ratchet.solutions.clean_runs import clean_run
 from ratchet.solutions.counterfactual import apply_variant, make_variants
 from ratchet.solutions.programs import fingerprint, program_of, step_fingerprint
 from ratchet.solutions.proof import (
@@ -44,7 +45,8 @@ from ratchet.store.text import replace_unstorable
 from services.search.strategies import ExecutedStep, Majority, Rollout, Tree
 from services.search.votes import tally
 from services.search.worker import record_of, tree_of
-from services.trainer.selection import Card, choose
+from services.trainer.quarantine import disagreement, suspects
+from services.trainer.selection import Card, Choice, find, verdict
 from tests.unit.test_proof import bundle, ran
 
 PROBLEM = "9 trays of 6 rolls, a third of them sold at 20% off. How many are left?"
@@ -193,5 +195,14 @@ def test_a_proof_is_sealed_checked_and_shown(steps: list[str], text: str) -> Non
 @given(st.lists(st.tuples(PROGRAMS, HOSTILE), min_size=1, max_size=4), st.booleans())
 def test_training_data_is_chosen(found: list[tuple[str, str]], trained_prm: bool) -> None:
     nodes = [record(text, answer, number) for number, (text, answer) in enumerate(found, 1)]
-    problem = RoundProblem(0, PROBLEM, "36", "rolls", 1, "nano:train:0", False)
-    choose(problem, [[root(), *nodes]], Selection(), Card(), trained_prm=trained_prm, seed=0)
+    problem = RoundProblem(0, PROBLEM, "36", "rolls", 1, "nano:train:0")
+    searched = find([(0, [root(), *nodes]), (1, [root(), *nodes])])
+    choice = Choice(searched, Selection(how=SelectBy.UNVERIFIED), trained_prm=trained_prm, seed=0)
+    while asked := choice.ask():
+        for each in asked:
+            clean_run(each.steps)
+            choice.tell(each, verdict(behaviour_of(each.steps, each.answer, [answer_key_of(each.answer)])))
+    Card().count(problem, searched, choice)
+    rules = Selection(quarantine_programs=2, quarantine_prm=0.0)
+    behaviours = {each.fingerprint: Behaviour((), True, "alike") for each in suspects(searched, rules)}
+    disagreement(searched, rules, behaviours)

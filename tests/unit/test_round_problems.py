@@ -14,7 +14,7 @@ from services.trainer.stages.prepare import load_problems
 from services.trainer.stages.search import label_request
 
 MODELS = StartModels(base="b", base_uri="/b", policy="p", policy_uri="/p", prm="prm1-likelihood")
-PROBLEM = RoundProblem(3, "What is 6 * 7?", "42", "packs", 1, "nano:train:0", False)
+PROBLEM = RoundProblem(3, "What is 6 * 7?", "42", "packs", 1, "nano:train:0")
 SPLITS = ("train", "development", "held_out")
 
 

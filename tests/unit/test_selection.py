@@ -1,6 +1,6 @@
-"""From trees to training data: what is taken, in which order, what is left out and counted, what is set aside."""
+"""From trees to training data: what is taken, in which order, what is left out and counted."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 from uuid import UUID
@@ -9,13 +9,23 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from ratchet.contracts.rounds import Disagreement, SelectBy, Selection
+from ratchet.contracts.rounds import SelectBy, Selection
+from ratchet.solutions.behaviour import Behaviour
 from ratchet.states import NodeState
 from ratchet.store.nodes import NodeRecord
 from ratchet.store.rounds import RoundProblem
-from services.trainer.selection import Card, Chosen, Dropped, choose, quarantine, trajectories, tree_line
+from services.trainer.selection import (
+    Card,
+    Choice,
+    Dropped,
+    Trajectory,
+    find,
+    tree_line,
+    verdict,
+    weighted,
+)
 
-PROBLEM = RoundProblem(0, "What is 6 * 7?", "42", "packs", 1, "nano:train:0", False)
+PROBLEM = RoundProblem(0, "What is 6 * 7?", "42", "packs", 1, "nano:train:0")
 ANSWERS = ("42", "41", "13")
 # Several draws show what one does not, and a failure is read as it was drawn.
 FAST = settings(max_examples=60, deadline=None, phases=(Phase.explicit, Phase.reuse, Phase.generate))
@@ -60,35 +70,46 @@ def a_tree(*paths: Tree) -> Tree:
     return [root(), *(node for path in paths for node in path)]
 
 
+def stands(_: Trajectory) -> Dropped | None:
+    return None
+
+
 def chosen(
-    *trees: Tree, trained_prm: bool = False, seed: int = 0, card: Card | None = None, **rules: Any
-) -> Chosen:
-    return choose(
-        PROBLEM,
-        trees,
-        Selection(**rules),
-        Card() if card is None else card,
-        trained_prm=trained_prm,
-        seed=seed,
-    )
+    *trees: Tree,
+    trained_prm: bool = False,
+    seed: int = 0,
+    card: Card | None = None,
+    told: Callable[[Trajectory], Dropped | None] = stands,
+    **rules: Any,
+) -> Choice:
+    """What is taken of these trees when the programs that are asked for are told as `told` says."""
+    found = find((0, tree) for tree in trees)
+    choice = Choice(found, Selection(**rules), trained_prm=trained_prm, seed=seed)
+    while asked := choice.ask():
+        for each in asked:
+            choice.tell(each, told(each))
+    if card is not None:
+        card.count(PROBLEM, found, choice)
+    return choice
 
 
-def numbers(found: Chosen) -> list[int]:
+def numbers(found: Choice) -> list[int]:
     """Which paths were taken, by the number that each program begins with."""
-    return [int(each.steps[0].split("= ")[1].split(" ")[0]) for each in found.trajectories]
+    return [int(each.steps[0].split("= ")[1].split(" ")[0]) for each in found.taken]
 
 
 def test_a_trajectory_is_the_path_from_the_first_step_to_an_answer() -> None:
     tree = a_tree(a_path(1, "42", q=0.25, prm=0.75), a_path(2, None), a_path(3, "13", q=-1, prm=None))
-    right, wrong = trajectories([tree])
+    right, wrong = find([(3, tree)]).trajectories
     assert right.steps == ("# First.\nx = 1 + 0", "# Then.\nprint(x, 1)")
     assert (right.answer, right.correct, right.mean_q, right.mean_prm) == ("42", True, 0.25, 0.75)
     assert (wrong.answer, wrong.correct, wrong.mean_q, wrong.mean_prm) == ("13", False, -1.0, 0.5)
+    assert (right.attempt, right.votes, wrong.first) == (3, 1, "0/n3.0")
 
 
 def test_an_end_that_was_never_visited_is_no_trajectory() -> None:
     path = a_path(1, "42")
-    assert trajectories([a_tree([*path[:-1], replace(path[-1], visits=0)])]) == []
+    assert find([(0, a_tree([*path[:-1], replace(path[-1], visits=0)]))]).trajectories == []
 
 
 def test_the_correct_ones_with_the_highest_mean_q_are_taken_from_all_trees() -> None:
@@ -114,14 +135,22 @@ def test_a_program_that_differs_only_in_names_and_comments_is_a_duplicate_of_the
     tree = a_tree(
         a_path(1, "42", q=0.2, code=["# All.\na = 6 * 7", "# Say it.\nprint(a)"]),
         a_path(2, "42", q=0.8, code=["# Every cup.\ncups = 6 * 7", "print(cups)"]),
-        a_path(3, "42", q=0.1, code=["# Other.\na = 7 * 6", "# Say it.\nprint(a)"]),
+        a_path(3, "42", q=0.1, code=["# Other.\na = 6 + 36", "# Say it.\nprint(a)"]),
     )
     found = chosen(tree, card=card)
-    assert [each.steps[0] for each in found.trajectories] == [
+    assert [each.steps[0] for each in found.taken] == [
         "# Every cup.\ncups = 6 * 7",
-        "# Other.\na = 7 * 6",
+        "# Other.\na = 6 + 36",
     ]
-    assert card.dropped == {Dropped.DUPLICATE: 1, Dropped.WRONG: 0}
+    assert card.dropped == {Dropped.DUPLICATE: 1}
+
+
+@pytest.mark.parametrize(
+    "code", [["print(7 * 6)"], ["a = 6", "b = 7", "print(a * b)"], ["unused = 3", "print(6 * 7)"]]
+)
+def test_a_program_that_computes_the_same_in_the_same_way_is_a_duplicate(code: list[str]) -> None:
+    tree = a_tree(a_path(1, "42", q=0.9, code=["x = 6 * 7", "print(x)"]), a_path(2, "42", code=code))
+    assert chosen(tree).dropped == {Dropped.DUPLICATE: 1}
 
 
 @pytest.mark.parametrize(
@@ -138,17 +167,16 @@ def test_what_a_limit_excludes_makes_room_for_the_next_one(rules: dict[str, Any]
     q = 0.4 if why is Dropped.LOW_Q else 0.9
     tree = a_tree(a_path(1, "42", q=q, code=long), a_path(2, "42", code=short))
     found = chosen(tree, card=card, per_problem=1, **rules)
-    assert [list(each.steps) for each in found.trajectories] == [short]
+    assert [list(each.steps) for each in found.taken] == [short]
     assert card.dropped[why] == 1
     alone = chosen(a_tree(a_path(1, "42", q=q, code=long)), **rules)
-    assert alone.solved
-    assert alone.trajectories == []
+    assert alone.taken == []
 
 
 def test_a_duplicate_of_one_that_was_too_long_is_judged_by_itself() -> None:
     wordy = ["# " + "Very many words. " * 9 + "\nprint(6 * 7)"]
     tree = a_tree(a_path(1, "42", code=wordy), a_path(2, "42", code=["print(6 * 7)"]))
-    assert [each.steps for each in chosen(tree, max_chars=40).trajectories] == [("print(6 * 7)",)]
+    assert [each.steps for each in chosen(tree, max_chars=40).taken] == [("print(6 * 7)",)]
 
 
 def test_random_selection_takes_correct_ones_whatever_their_q_and_follows_its_seed() -> None:
@@ -162,48 +190,74 @@ def test_unverified_selection_takes_wrong_answers_too() -> None:
     tree = a_tree(a_path(1, "42"), a_path(2, "13", q=-1), a_path(3, "41", q=-1))
     picks = [chosen(tree, how=SelectBy.UNVERIFIED, seed=seed) for seed in range(30)]
     assert {number for pick in picks for number in numbers(pick)} == {1, 2, 3}
-    assert all(pick.solved and len(pick.trajectories) == 2 for pick in picks)
-    wrong_only = chosen(a_tree(a_path(2, "13", q=-1)), how=SelectBy.UNVERIFIED)
-    assert (wrong_only.solved, numbers(wrong_only)) == (False, [2])
-
-
-# --- quarantine ------------------------------------------------------------------------------------------------------
-
-
-def test_a_reference_that_loses_against_three_programs_is_set_aside() -> None:
+    assert all(len(pick.taken) == 2 for pick in picks)
     card = Card()
-    tree = a_tree(*(a_path(n, "41", q=-1, prm=0.9) for n in (1, 2, 3)), a_path(4, "13", q=-1, prm=0.9))
-    found = chosen(tree, trained_prm=True, card=card)
-    assert found.quarantine == Disagreement(answer="41", programs=3, prm_score=0.9)
-    assert (found.trajectories, found.solved) == ([], False)
-    assert (card.quarantined, card.dropped) == (1, {Dropped.QUARANTINED: 4})
+    wrong_only = chosen(a_tree(a_path(2, "13", q=-1)), how=SelectBy.UNVERIFIED, card=card)
+    assert (card.solved, numbers(wrong_only)) == (0, [2])
 
 
-def test_equal_answers_that_are_written_otherwise_agree() -> None:
-    tree = a_tree(*(a_path(n, answer, prm=0.9) for n, answer in enumerate(("41", "41.0", "82/2"))))
-    found = quarantine(trajectories([tree]), Selection())
-    assert found is not None
-    assert found.programs == 3
+# --- what was run again ----------------------------------------------------------------------------------------------
+
+
+def is_even(each: Trajectory) -> Dropped | None:
+    return None if int(each.steps[0].split("= ")[1].split(" ")[0]) % 2 == 0 else Dropped.NOT_REPEATED
+
+
+def test_one_that_does_not_stand_makes_room_for_the_next_best() -> None:
+    tree = a_tree(*(a_path(n, "42", q=1 - n / 10) for n in range(1, 8)))
+    found = chosen(tree, told=is_even)
+    assert numbers(found) == [2, 4]
+    assert found.dropped == {Dropped.NOT_REPEATED: 2, Dropped.SURPLUS: 3}
+
+
+def test_only_those_that_would_be_taken_are_asked_for() -> None:
+    found = find([(0, a_tree(*(a_path(n, "42", q=1 - n / 10) for n in range(1, 8))))])
+    choice = Choice(found, Selection(per_problem=3), trained_prm=False, seed=0)
+    first = choice.ask()
+    assert [each.mean_q for each in first] == pytest.approx([0.9, 0.8, 0.7])
+    choice.tell(first[0], None)
+    choice.tell(first[1], Dropped.UNGROUNDED)
+    choice.tell(first[2], None)
+    [missing] = choice.ask()
+    assert missing.mean_q == pytest.approx(0.6)
+    choice.tell(missing, None)
+    assert choice.ask() == []
+    assert [each.mean_q for each in choice.taken] == pytest.approx([0.9, 0.7, 0.6])
+
+
+def test_the_like_of_a_program_that_was_written_down_is_not_tried_and_of_one_that_failed_it_is() -> None:
+    alike = [a_path(1, "42", q=0.9, code=["print(42)"]), a_path(2, "42", q=0.8, code=["x = 42", "print(x)"])]
+    asked: list[Trajectory] = []
+
+    def told(why: Dropped) -> Callable[[Trajectory], Dropped]:
+        return lambda each: asked.append(each) or why  # type: ignore[func-returns-value]
+
+    assert chosen(a_tree(*alike), told=told(Dropped.UNGROUNDED)).dropped == {Dropped.UNGROUNDED: 2}
+    assert len(asked) == 1
+    asked.clear()
+    assert chosen(a_tree(*alike), told=told(Dropped.NOT_REPEATED)).dropped == {Dropped.NOT_REPEATED: 2}
+    assert len(asked) == 2
 
 
 @pytest.mark.parametrize(
-    "paths",
+    ("behaviour", "why"),
     [
-        pytest.param([a_path(n, "41", prm=0.9) for n in (1, 2)], id="only two programs"),
-        pytest.param([a_path(n, "41", prm=0.9, code=["print(41)"]) for n in (1, 2, 3)], id="the same program"),
-        pytest.param([a_path(n, "41", prm=0.7) for n in (1, 2, 3)], id="a PRM that doubts"),
-        pytest.param([a_path(n, ANSWERS[n], prm=0.9) for n in (1, 2)] * 2, id="they do not agree"),
-        pytest.param([a_path(n, "41", prm=0.9) for n in (1, 2, 3)] + [a_path(4, "42", prm=0.1)], id="one is right"),
-        pytest.param([], id="nothing was found"),
+        (None, Dropped.NOT_REPEATED),
+        (Behaviour(("42",), False, "a"), Dropped.UNGROUNDED),
+        (Behaviour(("84",), True, "a"), None),
+        (Behaviour((), None, "f"), None),
     ],
-)  # fmt: skip
-def test_without_that_the_reference_stands(paths: list[Tree]) -> None:
-    assert quarantine(trajectories([a_tree(*paths)]), Selection()) is None
+)
+def test_a_program_stands_unless_it_was_written_down_or_fails(
+    behaviour: Behaviour | None, why: Dropped | None
+) -> None:
+    assert verdict(behaviour) is why
 
 
-def test_as_long_as_no_prm_was_trained_nothing_is_set_aside() -> None:
-    tree = a_tree(*(a_path(n, "41", prm=0.99) for n in range(5)))
-    assert chosen(tree, trained_prm=False).quarantine is None
+def test_all_problems_weigh_alike() -> None:
+    lines = [{"id": name} for name in ("a", "b", "a", "a", "c", "c")]
+    assert [line["weight"] for line in weighted(lines)] == [0.333333, 1.0, 0.333333, 0.333333, 0.5, 0.5]
+    assert weighted(weighted(lines)) == weighted(lines)
 
 
 # --- what holds of every tree ----------------------------------------------------------------------------------------
@@ -228,7 +282,14 @@ def drawn(paths: list[tuple[str | None, float, float, int]]) -> Tree:
 
 @FAST
 @given(
-    PATHS, PATHS, st.sampled_from(SelectBy), st.integers(1, 4), st.booleans(), st.floats(-1, 1), st.booleans()
+    PATHS,
+    PATHS,
+    st.sampled_from(SelectBy),
+    st.integers(1, 4),
+    st.booleans(),
+    st.floats(-1, 1),
+    st.booleans(),
+    st.integers(0, 2),
 )
 def test_each_trajectory_is_selected_or_counted_with_the_reason_why_not(
     one: list[Any],
@@ -238,29 +299,46 @@ def test_each_trajectory_is_selected_or_counted_with_the_reason_why_not(
     capped: bool,
     least: float,
     trained: bool,
+    luck: int,
 ) -> None:
     card, rules = Card(), {"how": how, "per_problem": per_problem, "min_mean_q": least}
     if capped:
         rules["max_chars"] = 20
     trees = [drawn(one), drawn(other)]
-    found = [chosen(tree, card=card, trained_prm=trained, seed=3, **rules) for tree in trees]
-    kept = sum(len(each.trajectories) for each in found)
-    assert card.trajectories_found == len(trajectories(trees))
+    of_run = [None, Dropped.NOT_REPEATED, Dropped.UNGROUNDED]
+    told = {
+        each: of_run[(luck + place) % 3]
+        for tree in trees
+        for place, each in enumerate(find([(0, tree)]).trajectories)
+    }
+    found = [
+        chosen(tree, card=card, trained_prm=trained, seed=3, told=told.__getitem__, **rules) for tree in trees
+    ]
+    kept = sum(len(each.taken) for each in found)
+    assert card.trajectories_found == len(find((0, tree) for tree in trees).trajectories)
     assert card.trajectories_selected == kept
     assert card.trajectories_found == kept + sum(card.dropped.values())
     assert card.problems == 2
-    assert card.selected_problems == sum(bool(each.trajectories) for each in found)
-    assert card.quarantined == sum(each.quarantine is not None for each in found)
+    assert card.selected_problems == sum(bool(each.taken) for each in found)
     assert card.coverage["family"] == {"packs": [card.solved, 2]}
     assert card.coverage["difficulty"] == {"1": [card.solved, 2]}
     for each in found:
-        assert len(each.trajectories) <= per_problem
-        assert len({trajectory.fingerprint for trajectory in each.trajectories}) == len(each.trajectories)
-        for trajectory in each.trajectories:
+        assert len(each.taken) <= per_problem
+        assert len({trajectory.fingerprint for trajectory in each.taken}) == len(each.taken)
+        for trajectory in each.taken:
+            assert told[trajectory] is None
             assert trajectory.correct or how is SelectBy.UNVERIFIED
             assert trajectory.mean_q >= least
             assert not capped or sum(map(len, trajectory.steps)) <= 20
-    written = card.close(from_earlier_rounds=0, trees=2, dataset=UUID(int=0), sha256="0", rows=kept)
+    written = card.close(
+        from_earlier_rounds=0,
+        trees=2,
+        kept_apart=0,
+        validation_rows=0,
+        dataset=UUID(int=0),
+        sha256="0",
+        rows=kept,
+    )
     assert written.trajectories_found == kept + sum(written.dropped.values())
 
 
@@ -272,11 +350,10 @@ def test_by_score_the_order_in_which_trees_were_grown_does_not_matter(paths: lis
     rng.shuffle(shuffled)
     one, other = (chosen(*each, per_problem=3, trained_prm=True) for each in (trees, shuffled))
 
-    def scores(found: Chosen) -> list[float]:
-        return [each.mean_q + each.mean_prm for each in found.trajectories]
+    def scores(found: Choice) -> list[float]:
+        return [each.mean_q + each.mean_prm for each in found.taken]
 
     assert scores(one) == pytest.approx(scores(other))
-    assert one.solved == other.solved
 
 
 @FAST
@@ -284,10 +361,10 @@ def test_by_score_the_order_in_which_trees_were_grown_does_not_matter(paths: lis
 def test_the_best_of_each_program_is_the_one_that_is_taken(paths: list[Any]) -> None:
     tree = drawn(paths)
     best: dict[str, float] = {}
-    for each in trajectories([tree]):
+    for each in find([(0, tree)]).trajectories:
         if each.correct:
             best[each.fingerprint] = max(best.get(each.fingerprint, -9.0), each.mean_q)
-    taken = [each.mean_q for each in chosen(tree, per_problem=64).trajectories]
+    taken = [each.mean_q for each in chosen(tree, per_problem=64).taken]
     assert taken == sorted(best.values(), reverse=True)
 
 

@@ -24,7 +24,8 @@ async def prepare(context: Context) -> RoundMetrics:
     """Load and store the problems, find the models to start from, and have the services hold these."""
     models = await incumbents(context)
     loaded = await asyncio.to_thread(load_problems, context.claim.config)
-    aside = {each.problem for each in await context.rounds.quarantined(run=context.claim.run)}
+    ledger = await context.rounds.quarantined(run=context.claim.run)
+    aside = {each.problem for each in ledger if each.overruled_at is None}
     counts: dict[str, SplitCounts] = {}
     for split in SPLITS:
         problems, refused = loaded[split]

@@ -104,10 +104,12 @@ async def train_prm(context: Context) -> RoundMetrics:
     await _require_unchanged(context, policy)
     run = run_folder(context.settings, context.claim.run)
     files = [run / f"round-{number}" / TREES_FILE for number in range(1, context.claim.number + 1)]
+    ledger = await context.rounds.quarantined(run=context.claim.run)
     job = PrmJob(
         base=Path(policy.uri),
         data=[file for file in files if file.is_file()],
         held_out=_ids(context.folder / KEPT_APART_FILE),
+        without=sorted(each.id for each in ledger if each.overruled_at is None),
         out=context.folder / "prm",
         config=config.prm,
     )
