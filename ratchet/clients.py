@@ -54,7 +54,7 @@ from ratchet.contracts.sandbox import (
 from ratchet.contracts.search import EventKind, Proof, SearchEvent, SearchRequest, SearchResult, TreeView
 from ratchet.contracts.serving import HeldModel, HeldModels, LoadModel, ServeModel
 from ratchet.contracts.strategies import StrategyChoice, StrategyChoices
-from ratchet.contracts.trainer import Lineage, ModelList, ModelView
+from ratchet.contracts.trainer import Lineage, ModelList, ModelView, PairList, Rollback, ServingPair
 from ratchet.service_client import UNIX_SCHEME, ServiceClient, ServiceError
 
 __all__ = [
@@ -407,9 +407,17 @@ class TrainerClient(ServiceClient):
         """The version, its ancestors, and the data of each."""
         return await self._call(Lineage, "GET", f"{_model_path(version)}/lineage")
 
-    async def serve(self, version: str) -> ModelView:
-        """Promote or roll back to a version."""
-        return await self._call(ModelView, "POST", f"{_model_path(version)}/serve")
+    async def serve(self, version: str) -> ServingPair:
+        """Promote a version; gives the pair in which it serves."""
+        return await self._call(ServingPair, "POST", f"{_model_path(version)}/serve")
+
+    async def pairs(self, limit: int = 100) -> list[ServingPair]:
+        """Pairs that were made to serve, the newest first: that one serves."""
+        return (await self._call(PairList, "GET", f"/pairs?limit={limit}")).pairs
+
+    async def roll_back(self, pair: int) -> ServingPair:
+        """Leave the pair that serves for the one before it. Raises ServiceError (409 if there is none, or another serves)."""
+        return await self._call(ServingPair, "POST", "/pairs/rollback", Rollback(pair=pair))
 
 
 def _model_path(version: str) -> str:
@@ -420,13 +428,13 @@ def _round_path(round_id: str) -> str:
     return f"/rounds/{quote(round_id, safe='')}"
 
 
+def _run_path(run: str) -> str:
+    return f"/runs/{quote(run, safe='')}"
+
+
 def _session_path(session: str) -> str:
     return f"/sessions/{quote(session, safe='')}"
 
 
 def _search_path(search: str) -> str:
     return f"/search/{quote(search, safe='')}"
-def _run_path(run: str) -> str:
-    return f"/runs/{quote(run, safe='')}"
-
-

@@ -1,15 +1,19 @@
-"""Tiny checkpoints that tests make themselves: a random Qwen2, and one that has a handful of solutions by heart."""
+"""Tiny checkpoints that tests make themselves: random policies and PRMs, and a policy that knows a few solutions by heart."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ratchet.contracts.prm import Calibration
+from ratchet.models.prm_head import CONFIG_KEY
+
 CORPUS = [
     "# Step 1: Count all cups.\ncups = 4 * 12\n# Step 2: Take away the broken ones.\nprint(cups - 5)\n",
     "Problem: A shelf holds 4 boxes of 12 cups. 5 cups are broken. How many are whole?\nSolution:\n",
     "Each problem below is solved by a short Python program written in numbered steps. äöü é 你好 🙂\n",
 ]
+CALIBRATION = Calibration(2.0, -0.5)
 END, PAD = "<|end|>", "<|pad|>"
 TRAINING_STEPS = 120
 PEAK_RATE = 1e-2
@@ -68,6 +72,22 @@ def make_checkpoint(folder: Path, *, seed: int = 0, step_format: str | None = No
     if step_format is not None:
         config.ratchet_step_format = step_format
     model = Qwen2ForCausalLM(config).float()
+    model.save_pretrained(folder)
+    return folder
+
+
+def make_prm(folder: Path, *, seed: int, calibration: Calibration = CALIBRATION) -> Path:
+    """A random PRM of the same size, with the files that the trainer writes."""
+    import torch
+    from transformers import AutoConfig, AutoModelForTokenClassification
+
+    make_checkpoint(folder, seed=seed, step_format="markers")
+    config = AutoConfig.from_pretrained(folder)
+    config.num_labels = 1
+    setattr(config, CONFIG_KEY, calibration.entry())
+    torch.manual_seed(seed)
+    model = AutoModelForTokenClassification.from_pretrained(folder, config=config)
+    torch.nn.init.normal_(model.score.weight, std=0.5)
     model.save_pretrained(folder)
     return folder
 

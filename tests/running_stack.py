@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import json
 import os
+import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ from ratchet.contracts.search import SearchResult
 from ratchet.stack.config import StackConfig, StackUrls
 from ratchet.stack.local import local_stack
 from ratchet.stack.ports import free_ports
-from ratchet.stack.supervisor import ChildStatus
+from ratchet.stack.supervisor import ChildState, ChildStatus
 
 ROOT = Path(__file__).parents[1]
 RECORDED = ("policy", "prm", "sandbox")
@@ -74,6 +75,16 @@ class Running:
     def child(self, name: str) -> ChildStatus:
         """How a part of the stack stands."""
         return next(child for child in self.children if child.name == name)
+
+    async def kill(self, name: str, seconds: float = 60) -> None:
+        """Kill a part of the stack, and return when another one runs."""
+        victim = self.child(name)
+        assert victim.pid is not None
+        os.kill(victim.pid, signal.SIGKILL)
+        async with asyncio.timeout(seconds):
+            while (now := self.child(name)).pid == victim.pid or now.state is not ChildState.READY:
+                await asyncio.sleep(0.05)
+        assert now.restarts == victim.restarts + 1
 
     async def begin(self, problem: str, **changes: Any) -> str:
         """Id of a new search."""

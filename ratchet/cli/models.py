@@ -10,9 +10,8 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 
 from ratchet.cli.session import EXIT_USAGE, Interrupts, complain, run, trainer_of
-from ratchet.contracts.trainer import ModelKind, ModelView
+from ratchet.contracts.trainer import ServingPair
 from ratchet.settings import PolicySettings
-from ratchet.states import ModelState
 
 app = typer.Typer(help="Model weights.", no_args_is_help=True)
 
@@ -99,47 +98,50 @@ def show(
 def promote(
     version: Annotated[str, typer.Argument(help="A version.")], url: Url = None, data: Data = None
 ) -> None:
-    """Serve a version from now on; the one that serves is retired."""
+    """Serve a version from now on: a PRM beside the present policy, a policy with the PRM that it last served with."""
 
     async def command(_: Interrupts) -> int:
         async with trainer_of(url, data, None, Console(stderr=True)) as trainer:
-            print(f"serving {(await trainer.serve(version)).version}")
+            print(_described(await trainer.serve(version)))
         return 0
 
     run(command)
 
 
 @app.command()
-def rollback(
-    kind: Annotated[ModelKind | None, typer.Option(help="Only this one; default: policy and PRM.")] = None,
-    url: Url = None,
-    data: Data = None,
-) -> None:
-    """Serve the versions again that served before the ones that serve now."""
+def rollback(url: Url = None, data: Data = None) -> None:
+    """Go back to the policy and the PRM that served before these; a second time goes further back."""
 
     async def command(_: Interrupts) -> int:
         async with trainer_of(url, data, None, Console(stderr=True)) as trainer:
-            known = await trainer.models()
-            before = {each: _version_before(known, each) for each in ([kind] if kind else list(ModelKind))}
-            if not any(before.values()):
-                complain("no version served before the ones that serve now.")
+            serving = next(iter(await trainer.pairs(1)), None)
+            if serving is None or serving.before is None:
+                complain("no pair served before the one that serves now; `ratchet models pairs` lists them.")
                 return EXIT_USAGE
-            for found in before.values():
-                if found is not None:
-                    print(f"serving {(await trainer.serve(found.version)).version}")
+            print(_described(await trainer.roll_back(serving.id)))
         return 0
 
     run(command)
 
 
-def _version_before(known: list[ModelView], kind: ModelKind) -> ModelView | None:
-    """The newest retired version that is older than the serving one."""
-    serving = next((each for each in known if each.kind is kind and each.state is ModelState.SERVING), None)
-    if serving is None:
-        return None
-    older = [
-        each
-        for each in known
-        if each.kind is kind and each.state is ModelState.RETIRED and each.created_at < serving.created_at
-    ]
-    return max(older, key=lambda each: each.created_at, default=None)
+@app.command()
+def pairs(url: Url = None, data: Data = None) -> None:
+    """Which policies and PRMs were made to serve together, the newest first: that pair serves."""
+
+    async def command(_: Interrupts) -> int:
+        table = Table(box=None, pad_edge=False)
+        for column in ("pair", "policy", "prm", "why", "since", "rolls back to"):
+            table.add_column(column)
+        async with trainer_of(url, data, None, Console(stderr=True)) as trainer:
+            for each in await trainer.pairs():
+                since = each.created_at.isoformat(sep=" ", timespec="seconds")
+                before = "" if each.before is None else str(each.before)
+                table.add_row(str(each.id), each.policy, each.prm, each.why, since, before)
+        Console().print(table)
+        return 0
+
+    run(command)
+
+
+def _described(pair: ServingPair) -> str:
+    return f"serving {pair.policy} with {pair.prm}"

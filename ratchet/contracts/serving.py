@@ -40,6 +40,7 @@ class HeldModel(Contract):
     uri: str
     sha256: str | None
     serving: bool = Field(description="Answers requests that name no version.")
+    configured: bool = Field(description="The service starts with it, as its settings say.")
     step_format: str | None = Field(
         default=None,
         description="Of a policy: how it is asked for steps (markers, few_shot, chat). None of a PRM.",

@@ -86,6 +86,17 @@ class PairList(Contract):
     pairs: list[ServingPair]
 
 
+class Rollback(Contract):
+    """Body of `POST /pairs/rollback`."""
+
+    pair: int = Field(
+        ge=1,
+        le=2**63 - 1,
+        description="Id of the pair that serves and is to be left. Sent again, the request goes back once.",
+        examples=[7],
+    )
+
+
 class ModelList(Contract):
     """Versions, the newest first."""
 

@@ -1,6 +1,6 @@
 """The model registry, in Postgres: versions, the data they were made from, and what they measured.
 
-A version never changes what it is, only its state.
+A version never changes what it is, only its state. Which versions serve is in `pairs`.
 """
 
 from collections.abc import Mapping
@@ -139,36 +139,16 @@ class Registry:
             return [_model(row) for row in (await connection.execute(query)).mappings()]
 
     @retried
-    async def set_state(self, version: str, state: ModelState) -> ModelView | None:
-        """Move a version to a state that the transition table allows; None: unknown version.
-
-        A version that begins to serve retires the one of its kind that served before, in the same transaction. Raises
-        IllegalTransitionError.
-        """
+    async def reject(self, claim: RoundClaim, version: str) -> None:
+        """A candidate of the round did not pass its gate. A version in any other state stays as it is."""
+        check_transition(MODEL_TRANSITIONS, ModelState.CANDIDATE, ModelState.REJECTED)
         async with transaction(self._engine) as connection:
-            row = (
-                (
-                    await connection.execute(
-                        select(t.models).where(t.models.c.version == version).with_for_update()
-                    )
-                )
-                .mappings()
-                .one_or_none()
-            )
-            if row is None:
-                return None
-            check_transition(MODEL_TRANSITIONS, row["state"], state)
-            if state is ModelState.SERVING:
-                check_transition(MODEL_TRANSITIONS, ModelState.SERVING, ModelState.RETIRED)
-                await connection.execute(
-                    t.models.update()
-                    .where(t.models.c.kind == row["kind"], t.models.c.state == ModelState.SERVING)
-                    .values(state=ModelState.RETIRED)
-                )
+            await require_lease(connection, claim)
             await connection.execute(
-                t.models.update().where(t.models.c.version == version).values(state=state)
+                t.models.update()
+                .where(t.models.c.version == version, t.models.c.state == ModelState.CANDIDATE)
+                .values(state=ModelState.REJECTED)
             )
-            return _model({**row, "state": state})
 
     @retried
     async def add_dataset(

@@ -78,6 +78,8 @@ class HeldVersions(ABC, Generic[M]):
     def __init__(self, first: HeldVersion[M], *, cache_dir: Path, limit: int | None = None) -> None:
         """Holds `first`, which serves; `cache_dir` is for `resolve`, `limit` (RATCHET_MAX_MODELS) counts all versions."""
         self.serving = first
+        self.configured = first.name
+        """The version that the service starts with."""
         self.ready = False
         """Until a service sets this, requests are refused with 503."""
         self._cache_dir = cache_dir
@@ -110,7 +112,11 @@ class HeldVersions(ABC, Generic[M]):
     def describe(self, version: HeldVersion[M]) -> HeldModel:
         """A version as the contract has it."""
         return HeldModel(
-            version=version.name, uri=version.uri, sha256=version.sha256, serving=version is self.serving
+            version=version.name,
+            uri=version.uri,
+            sha256=version.sha256,
+            serving=version is self.serving,
+            configured=version.name == self.configured,
         )
 
     @contextlib.contextmanager

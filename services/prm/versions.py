@@ -50,6 +50,7 @@ class PrmVersions(HeldVersions[Scorer]):
         if model != PRM1:
             found = await asyncio.to_thread(resolve, model, self._cache_dir)
             self.serving = await self._hold(found.version, model, found)
+            self.configured = self.serving.name
         self.ready = True
 
     async def close(self) -> None:

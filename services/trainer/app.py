@@ -8,22 +8,23 @@ from fastapi import FastAPI
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ratchet import __version__
-from ratchet.clients import PolicyClient, PrmClient, SandboxClient
+from ratchet.clients import ModelServiceClient, PolicyClient, PrmClient, SandboxClient
 from ratchet.contracts.base import Health
 from ratchet.contracts.trainer import ModelKind
 from ratchet.queue import SearchQueue
 from ratchet.settings import TrainerSettings
 from ratchet.store.calibrations import CalibrationStore
 from ratchet.store.engine import StoreUnavailableError, make_engine, ready
+from ratchet.store.pairs import PairStore
 from ratchet.store.registry import Registry
 from ratchet.store.round_searches import RoundSearchStore
 from ratchet.store.rounds import RoundStore
 from ratchet.store.strategy_choices import StrategyChoiceStore
 from ratchet.web.app import create_app
 from ratchet.web.unavailable import answer_unavailable
-from services.trainer import calibration_routes, model_routes, round_routes, strategy_routes
+from services.trainer import calibration_routes, model_routes, pair_routes, round_routes, strategy_routes
 from services.trainer.machine import Machine
-from services.trainer.promotion import keep_serving
+from services.trainer.promotion import Serving, keep_serving
 
 HEALTH_SECONDS = 3.0
 
@@ -33,6 +34,8 @@ def build_app(settings: TrainerSettings) -> FastAPI:
     engine = make_engine(settings.database_url)
     registry, rounds = Registry(engine), RoundStore(engine)
     calibrations = CalibrationStore(engine)
+    services: dict[ModelKind, ModelServiceClient] = {}
+    serving = Serving(registry, PairStore(engine), services)
 
     @contextlib.asynccontextmanager
     async def working(app: FastAPI) -> AsyncIterator[None]:
@@ -42,13 +45,13 @@ def build_app(settings: TrainerSettings) -> FastAPI:
             PrmClient(settings.prm_url) as prm,
             SandboxClient(settings.sandbox_url) as sandbox,
         ):
-            app.state.services.update({ModelKind.POLICY: policy, ModelKind.PRM: prm})
+            services.update({ModelKind.POLICY: policy, ModelKind.PRM: prm})
             app.state.sandbox = sandbox
             machine = Machine(
                 settings,
                 rounds,
                 RoundSearchStore(engine),
-                registry,
+                serving,
                 calibrations,
                 queue,
                 policy,
@@ -57,7 +60,7 @@ def build_app(settings: TrainerSettings) -> FastAPI:
             )
             beside = {
                 asyncio.create_task(machine.run()),
-                asyncio.create_task(keep_serving(policy, prm, registry)),
+                asyncio.create_task(keep_serving(serving)),
             }
             try:
                 yield
@@ -76,9 +79,11 @@ def build_app(settings: TrainerSettings) -> FastAPI:
         health=lambda: health(engine),
     )
     answer_unavailable(app)
-    app.state.registry, app.state.rounds, app.state.services = registry, rounds, {}
+    app.state.registry, app.state.rounds, app.state.serving = registry, rounds, serving
     app.state.calibrations = calibrations
     app.state.strategy_choices = StrategyChoiceStore(engine)
+    # Before the models, whose versions may have slashes in them.
+    app.include_router(pair_routes.router)
     app.include_router(model_routes.router)
     app.include_router(calibration_routes.router)
     app.include_router(strategy_routes.router)

@@ -15,27 +15,26 @@ import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
 
 import structlog
 
 from ratchet.clients import PolicyClient, PrmClient, SandboxClient, ServiceError
 from ratchet.contracts.round_metrics import RoundMetrics
 from ratchet.contracts.rounds import RoundProgress
-from ratchet.contracts.serving import PRM1
+from ratchet.contracts.trainer import ServedBy
 from ratchet.queue import SearchQueue
 from ratchet.settings import TrainerSettings
-from ratchet.states import ModelState, RoundState
+from ratchet.states import RoundState
 from ratchet.store.calibrations import CalibrationStore
 from ratchet.store.engine import StoreUnavailableError
-from ratchet.store.registry import Registry
 from ratchet.store.round_searches import RoundSearchStore
 from ratchet.store.rounds import RoundClaim, RoundLostError, RoundStore
-from services.trainer.gate import accepted
-from services.trainer.promotion import let_go, serve, versions_in_rounds
+from services.trainer.gate import why_rejected
+from services.trainer.promotion import Serving, let_go, serve, versions_in_rounds
 from services.trainer.report.write import write_report
 from services.trainer.stages.context import Context, RoundFailedError, require_part
 from services.trainer.stages.evaluate import evaluate
+from services.trainer.stages.planned_searches import Pair
 from services.trainer.stages.prepare import prepare
 from services.trainer.stages.search import search
 from services.trainer.stages.select import select
@@ -81,7 +80,7 @@ class Machine:
         settings: TrainerSettings,
         rounds: RoundStore,
         searches: RoundSearchStore,
-        registry: Registry,
+        serving: Serving,
         calibrations: CalibrationStore,
         queue: SearchQueue,
         policy: PolicyClient,
@@ -91,7 +90,7 @@ class Machine:
         self._settings = settings
         self._rounds = rounds
         self._searches = searches
-        self._registry = registry
+        self._serving = serving
         self._calibrations = calibrations
         self._queue = queue
         self._policy = policy
@@ -178,33 +177,45 @@ class Machine:
             await self._decide(held)
 
     async def _decide(self, held: _Held) -> None:
-        """Evaluate, then promote or reject; either way the report is written."""
+        """Evaluate, then promote a pair or reject all that is new; either way the report is written."""
         found = await self._run_stage(held.claim, evaluate)
         claim, verdict = held.claim, require_part(found.gate)
-        policy, prm, models = claim.metrics.policy, claim.metrics.prm, require_part(claim.metrics.models)
-        others = await versions_in_rounds(self._rounds, apart=claim.id)
-        promoted, with_prm = accepted(verdict)
-        for made, client, serving, base, taken in (
-            (policy, self._policy, models.policy, models.base, promoted),
-            (prm, self._prm, models.prm, PRM1, with_prm),
-        ):
-            if made is None:
-                continue
-            if taken:
-                await _try_swap(partial(serve, self._registry, client, made.version))
-            else:
-                await self._reject(made.version)
-            stays, goes = (made.version, serving) if taken else (serving, made.version)
-            await let_go(client, {goes}, {base, stays} | others)
-        state = RoundState.PROMOTED if promoted else RoundState.REJECTED
-        reason = None if promoted else f"worse than the serving pair: {', '.join(verdict.lost)}"
+        chosen = Pair.named(verdict.candidate) if verdict.promoted else None
+        if chosen is not None:
+            await self._promote(claim, chosen)
+        await self._clear_away(claim, chosen, Pair.named(verdict.reference))
+        state = RoundState.REJECTED if chosen is None else RoundState.PROMOTED
+        reason = None if chosen is not None else why_rejected(verdict)
         held.claim = await self._end(claim, state, found, reason)
         log.info("round over", state=state.value, reason=reason)
 
-    async def _reject(self, version: str) -> None:
-        model = await self._registry.get(version)
-        if model is not None and model.state is ModelState.CANDIDATE:
-            await self._registry.set_state(version, ModelState.REJECTED)
+    async def _promote(self, claim: RoundClaim, pair: Pair, attempts: int = 3) -> None:
+        """Have a pair serve: both versions in the registry as one act, then in the services.
+
+        A service that does not follow is asked again; what still fails is left to `keep_serving`.
+        """
+        for attempt in range(1, attempts + 1):
+            try:
+                await serve(self._serving, pair.policy, pair.prm, ServedBy.ROUND, claim)
+            except ServiceError as error:
+                log.warning("swap not finished", attempt=attempt, error=str(error))
+                await asyncio.sleep(1.0)
+            else:
+                return
+
+    async def _clear_away(self, claim: RoundClaim, chosen: Pair | None, reference: Pair) -> None:
+        """Reject what is new and in no pair that serves, and unload what nobody needs any more."""
+        models = require_part(claim.metrics.models)
+        serving = await self._serving.pairs.current()
+        taken = {each for pair in (chosen, serving) if pair is not None for each in (pair.policy, pair.prm)}
+        needed = taken | {models.base} | await versions_in_rounds(self._rounds, apart=claim.id)
+        for made, client, before in (
+            (claim.metrics.policy, self._policy, {models.policy, reference.policy}),
+            (claim.metrics.prm, self._prm, {models.prm, reference.prm}),
+        ):
+            if made is not None and made.version not in taken:
+                await self._serving.registry.reject(claim, made.version)
+            await let_go(client, before | ({made.version} if made is not None else set()), needed)
 
     async def _run_stage(self, claim: RoundClaim, stage: Stage) -> RoundMetrics:
         """What the stage hands on, with the seconds of this attempt."""
@@ -222,7 +233,8 @@ class Machine:
             claim=claim,
             rounds=self._rounds,
             searches=self._searches,
-            registry=self._registry,
+            registry=self._serving.registry,
+            pairs=self._serving.pairs,
             calibrations=self._calibrations,
             queue=self._queue,
             policy=self._policy,
@@ -282,15 +294,3 @@ def _require_disk(settings: TrainerSettings) -> None:
             f"The disk is full: {free // 2**20} MiB are free in {folder}, {FREE_BYTES // 2**20} MiB are needed. "
             "Free some, or set RATCHET_ROUNDS_DIR to a larger disk."
         )
-
-
-async def _try_swap(act: Callable[[], Awaitable[None]], attempts: int = 3) -> None:
-    """Try a swap again that has begun in the registry. What still fails is left to `keep_serving`."""
-    for attempt in range(1, attempts + 1):
-        try:
-            await act()
-        except ServiceError as error:
-            log.warning("swap not finished", attempt=attempt, error=str(error))
-            await asyncio.sleep(1.0)
-        else:
-            return

@@ -1,4 +1,4 @@
-"""Routes of the model registry: versions, where they come from, and which one serves."""
+"""Routes of the model registry: versions, and where they come from. What serves is in `pair_routes`."""
 
 from http import HTTPStatus
 from typing import Annotated, TypeVar
@@ -6,16 +6,13 @@ from typing import Annotated, TypeVar
 from fastapi import APIRouter, Depends, Path, Query, Request
 from fastapi.responses import Response
 
-from ratchet.clients import ModelServiceClient, ServiceError
 from ratchet.contracts.base import FieldError
-from ratchet.contracts.serving import MODEL_VERSION, LoadModel
+from ratchet.contracts.serving import MODEL_VERSION
 from ratchet.contracts.trainer import Lineage, ModelKind, ModelList, ModelRegistration, ModelView
-from ratchet.states import IllegalTransitionError, ModelState
+from ratchet.states import ModelState
 from ratchet.store.registry import Registry, UnknownParentError, VersionConflictError
 from ratchet.web.app import ProblemError
 from ratchet.web.unavailable import UNAVAILABLE, problems
-from services.trainer.promotion import let_go, serve, versions_in_rounds
-from services.trainer.round_routes import Rounds
 
 _UNKNOWN = problems(_404="There is no such version.")
 _INVALID = problems(_422="The request is not valid; `errors` names the fields.")
@@ -32,15 +29,8 @@ async def model_registry(request: Request) -> Registry:
     return registry
 
 
-async def model_services(request: Request) -> dict[ModelKind, ModelServiceClient]:
-    """The policy service and the PRM service."""
-    services: dict[ModelKind, ModelServiceClient] = request.app.state.services
-    return services
-
-
 Version = Annotated[str, Path(pattern=MODEL_VERSION, description="Version; it may contain slashes.")]
 Versions = Annotated[Registry, Depends(model_registry)]
-Services = Annotated[dict[ModelKind, ModelServiceClient], Depends(model_services)]
 
 
 @router.get(
@@ -56,37 +46,6 @@ async def models(
 ) -> ModelList:
     """The newest first."""
     return ModelList(models=await registry.models(kind, state, limit))
-
-
-@router.post(
-    "/models/{version:path}/serve",
-    summary="Promote or roll back to a version",
-    responses={
-        **problems(
-            _404="There is no such version.",
-            _409="It was rejected by its gate, or its service does not take it.",
-        ),
-        **_INVALID,
-        **UNAVAILABLE,
-    },
-)
-async def promote(version: Version, registry: Versions, rounds: Rounds, services: Services) -> ModelView:
-    """Serve this version from now on, without dropping a request; the one that serves is retired."""
-    found = _or_not_found(await registry.get(version), version)
-    if found.state is ModelState.REJECTED:
-        raise ProblemError(HTTPStatus.CONFLICT, f"{version} was rejected by its gate and cannot be served.")
-    client = services[found.kind]
-    try:
-        before = {held.version for held in await client.models() if held.serving}
-        # What cannot be held is not promoted, so that the registry says what is true.
-        await client.load(version, LoadModel(uri=found.uri, sha256=found.sha256))
-        await serve(registry, client, version)
-        await let_go(client, before, {version} | await versions_in_rounds(rounds))
-    except (ServiceError, IllegalTransitionError) as error:
-        raise ProblemError(
-            HTTPStatus.CONFLICT, f"The {found.kind} service does not serve {version}: {error}"
-        ) from error
-    return found.model_copy(update={"state": ModelState.SERVING})
 
 
 @router.get(

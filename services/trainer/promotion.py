@@ -1,50 +1,82 @@
-"""Which pair serves: the registry says so, and the services are made to follow it without dropping a request.
+"""Which pair serves: the newest row of `serving_pairs` says so, and the services follow it without dropping a request.
 
-The registry is changed first, in one transaction for each kind. A service may then be behind: a trainer died in between, or the
-service was restarted and came up with its base model. `keep_serving` brings it up to date.
+The registry is changed first, in one transaction for policy and PRM. A service may then be behind: a trainer died in between,
+or the service was restarted and came up with the model of its settings. `keep_serving` brings it up to date.
 """
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from uuid import UUID
 
 import structlog
 
-from ratchet.clients import ModelServiceClient, PolicyClient, PrmClient, ServiceError
+from ratchet.clients import ModelServiceClient, ServiceError
 from ratchet.contracts.serving import PRM1, HeldModel, LoadModel
-from ratchet.contracts.trainer import ModelKind, ModelRegistration, ModelView
-from ratchet.states import ROUND_ENDS, IllegalTransitionError, ModelState
+from ratchet.contracts.trainer import ModelKind, ModelRegistration, ServedBy, ServingPair
+from ratchet.states import ROUND_ENDS, IllegalTransitionError
 from ratchet.store.engine import StoreUnavailableError
+from ratchet.store.pairs import PairStore, UnknownVersionError
 from ratchet.store.registry import Registry, VersionConflictError
-from ratchet.store.rounds import RoundStore
+from ratchet.store.rounds import RoundClaim, RoundStore
 
 log = structlog.get_logger()
 
 EVERY_SECONDS = 3.0
 
-Reconcile = Callable[[ModelServiceClient, Registry], Awaitable[None]]
-
 _swapping = asyncio.Lock()
 """Held while registry and service change one after the other. A look in between would take the model that still serves for
-one that a person chose, and undo the swap."""
+one that the settings name, and undo the swap."""
 
 
-async def serve(registry: Registry, client: ModelServiceClient, version: str) -> None:
-    """Make a version the serving one, in the registry and in its service."""
-    model = await registry.get(version)
-    if model is None:
-        raise ValueError(f"There is no model version {version}.")
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """What says which pair serves, and the services that serve it."""
+
+    registry: Registry
+    pairs: PairStore
+    services: Mapping[ModelKind, ModelServiceClient]
+
+
+async def hold(serving: Serving, policy: str, prm: str) -> None:
+    """Have the services hold a pair beside what serves. Raises UnknownVersionError and ServiceError."""
+    for kind, version in ((ModelKind.POLICY, policy), (ModelKind.PRM, prm)):
+        if version == PRM1:
+            continue
+        model = await serving.registry.get(version)
+        if model is None:
+            raise UnknownVersionError(f"There is no {kind} {version} in the registry.")
+        await serving.services[kind].load(version, LoadModel(uri=model.uri, sha256=model.sha256))
+
+
+async def serve(
+    serving: Serving, policy: str, prm: str, why: ServedBy, claim: RoundClaim | None = None
+) -> ServingPair:
+    """Make a pair serve, in the registry and in the services. Raises what `PairStore.serve` raises, and ServiceError."""
     async with _swapping:
-        if model.state is not ModelState.SERVING:
-            await registry.set_state(version, ModelState.SERVING)
-        await follow(client, model)
+        pair = await serving.pairs.serve(policy, prm, why, claim)
+        await _follow(serving, pair)
+    return pair
 
 
-async def follow(client: ModelServiceClient, model: ModelView) -> None:
-    """Have the service hold the version and serve it. Raises ServiceError."""
-    await client.load(model.version, LoadModel(uri=model.uri, sha256=model.sha256))
-    await client.serve(model.version)
+async def roll_back(serving: Serving, leaving: int) -> ServingPair:
+    """Make the pair serve again that served before. Raises what `PairStore.rollback` raises, and ServiceError."""
+    async with _swapping:
+        pair = await serving.pairs.rollback(leaving)
+        await _follow(serving, pair)
+    return pair
+
+
+async def prm_beside(serving: Serving, policy: str) -> str:
+    """The PRM to serve beside a policy: the one with which it last served, else the present one where that was trained on
+    this policy, else PRM1."""
+    last = await serving.pairs.last_with(policy)
+    if last is not None:
+        return last.prm
+    current = await serving.pairs.current()
+    trained = None if current is None else await serving.registry.get(current.prm)
+    return trained.version if trained is not None and trained.parent == policy else PRM1
 
 
 async def let_go(client: ModelServiceClient, versions: set[str], keep: set[str]) -> None:
@@ -66,87 +98,89 @@ async def versions_in_rounds(rounds: RoundStore, apart: UUID | None = None) -> s
     return needed
 
 
-async def keep_serving(policy: PolicyClient, prm: PrmClient, registry: Registry) -> None:
+async def keep_serving(serving: Serving) -> None:
     """Have services and registry agree, for as long as the trainer runs. A service that is away is tried again later."""
     while True:
-        await _look(policy, registry, reconcile_policy)
-        await _look(prm, registry, reconcile_prm)
+        await _look(serving, ModelKind.POLICY, reconcile_policy)
+        await _look(serving, ModelKind.PRM, reconcile_prm)
         await asyncio.sleep(EVERY_SECONDS)
 
 
-async def _look(client: ModelServiceClient, registry: Registry, reconcile: Reconcile) -> None:
+async def _look(serving: Serving, kind: ModelKind, reconcile: Callable[[Serving], Awaitable[None]]) -> None:
     try:
         # Asked before the lock is taken: no swap of the other service waits for one that is away.
-        await client.models()
+        await serving.services[kind].models()
         async with _swapping:
-            await reconcile(client, registry)
+            await reconcile(serving)
     except (ServiceError, StoreUnavailableError) as error:
         log.debug("serving models not looked up", error=str(error))
-    except (VersionConflictError, IllegalTransitionError) as error:
+    except (VersionConflictError, IllegalTransitionError, UnknownVersionError) as error:
         # Two checkpoints under one version, or a version that was rejected: a person has to look.
         log.error("the served model does not fit the registry", error=str(error))
 
 
-async def reconcile_policy(policy: ModelServiceClient, registry: Registry) -> None:
-    """Serve the promoted policy again after a restart, or register one that a person chose.
+async def reconcile_policy(serving: Serving) -> None:
+    """Have the policy service serve the pair's policy, or the pair follow the settings of the service.
 
-    The policy service starts with the model that its settings name. If the registry's serving version descends from that
-    model, it is served. Otherwise the settings were changed, and the registry follows them.
+    A service that was restarted serves the model that its settings name. If the pair's policy descends from that, it is
+    served again. Otherwise the settings were changed, and that model begins a new pair, with PRM1.
     """
-    served = next((each for each in await policy.models() if each.serving), None)
+    served = next((each for each in await serving.services[ModelKind.POLICY].models() if each.serving), None)
     if served is None or served.sha256 is None:
         return
-    registered = await registry.models(ModelKind.POLICY, ModelState.SERVING, 1)
-    if registered and registered[0].version == served.version:
-        return
-    if registered and await _descends(registry, registered[0], served.version):
-        await follow(policy, registered[0])
-        log.info("serving again", model=registered[0].version)
-    else:
-        await _register_served(registry, served)
-
-
-async def _register_served(registry: Registry, served: HeldModel) -> None:
-    found = await registry.get(served.version)
-    if found is None:
-        assert served.sha256 is not None
-        registration = ModelRegistration(
-            version=served.version, kind=ModelKind.POLICY, uri=served.uri, sha256=served.sha256
-        )
-        found = (await registry.register(registration)).model
-    if found.state is not ModelState.SERVING:
-        await registry.set_state(served.version, ModelState.SERVING)
+    pair = await serving.pairs.current()
+    if pair is None or (
+        served.configured and not await _descends(serving.registry, pair.policy, served.version)
+    ):
+        await _register(serving.registry, served)
+        await serving.pairs.serve(served.version, PRM1, ServedBy.SETTINGS)
         log.info("serving", model=served.version)
+    elif served.version != pair.policy:
+        await _follow_one(serving, ModelKind.POLICY, pair.policy)
+        log.info("serving again", model=pair.policy)
 
 
-async def reconcile_prm(prm: ModelServiceClient, registry: Registry) -> None:
-    """Serve the trained PRM beside its own policy, and beside descendants and ancestors of that; PRM1 beside any other."""
-    trained = await registry.models(ModelKind.PRM, ModelState.SERVING, 1)
-    policies = await registry.models(ModelKind.POLICY, ModelState.SERVING, 1)
-    served = next((each for each in await prm.models() if each.serving), None)
-    if served is None or not policies:
-        return
-    fits = trained and (
-        await _descends(registry, trained[0], policies[0].version)
-        or (trained[0].parent is not None and await _descends(registry, policies[0], trained[0].parent))
-    )
-    if trained and fits:
-        if served.version != trained[0].version:
-            await follow(prm, trained[0])
-            log.info("serving again", model=trained[0].version)
-        return
-    if trained:
-        # Another policy was chosen: the PRM of the old one does not know its steps.
-        await registry.set_state(trained[0].version, ModelState.RETIRED)
-    if not served.version.startswith(PRM1):
-        await prm.serve(PRM1)
+async def _register(registry: Registry, served: HeldModel) -> None:
+    if await registry.get(served.version) is None:
+        assert served.sha256 is not None
+        await registry.register(
+            ModelRegistration(
+                version=served.version, kind=ModelKind.POLICY, uri=served.uri, sha256=served.sha256
+            )
+        )
 
 
-async def _descends(registry: Registry, model: ModelView, ancestor: str) -> bool:
-    """Whether `ancestor` is the model itself, or one that it was trained from, directly or not."""
-    current: ModelView | None = model
+async def reconcile_prm(serving: Serving) -> None:
+    """Have the PRM service serve the pair's PRM."""
+    pair = await serving.pairs.current()
+    served = next((each for each in await serving.services[ModelKind.PRM].models() if each.serving), None)
+    if served is not None and pair is not None and served.version != pair.prm:
+        await _follow_one(serving, ModelKind.PRM, pair.prm)
+        log.info("serving again", model=pair.prm)
+
+
+async def _follow(serving: Serving, pair: ServingPair) -> None:
+    """Have both services serve the pair. Raises ServiceError."""
+    await _follow_one(serving, ModelKind.POLICY, pair.policy)
+    await _follow_one(serving, ModelKind.PRM, pair.prm)
+
+
+async def _follow_one(serving: Serving, kind: ModelKind, version: str) -> None:
+    client = serving.services[kind]
+    if version != PRM1:
+        model = await serving.registry.get(version)
+        if model is None:
+            raise UnknownVersionError(f"There is no {kind} {version} in the registry.")
+        await client.load(version, LoadModel(uri=model.uri, sha256=model.sha256))
+    await client.serve(version)
+
+
+async def _descends(registry: Registry, version: str, ancestor: str) -> bool:
+    """Whether `ancestor` is the version itself, or one that it was trained from, directly or not."""
+    current: str | None = version
     while current is not None:
-        if current.version == ancestor:
+        if current == ancestor:
             return True
-        current = await registry.get(current.parent) if current.parent is not None else None
+        model = await registry.get(current)
+        current = None if model is None else model.parent
     return False

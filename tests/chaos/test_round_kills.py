@@ -3,9 +3,6 @@
 Damaged checkpoints and full disks are tested stage by stage: tests/integration/test_round_damage.py.
 """
 
-import asyncio
-import os
-import signal
 from functools import partial
 from pathlib import Path
 
@@ -14,13 +11,11 @@ import psutil
 from ratchet.contracts.rounds import RoundView
 from ratchet.contracts.trainer import ModelKind
 from ratchet.models.checkpoint import local_checkpoint
-from ratchet.stack.supervisor import ChildState
 from ratchet.states import ModelState, RoundState
 from tests.small_rounds import FEW, HELD_OUT, TRAIN, Rounds, is_over, trained_versions
 
 STAGES = (RoundState.SEARCHING, RoundState.TRAINING_POLICY, RoundState.TRAINING_PRM, RoundState.EVALUATING)
 GREEDY = {"system": False}
-BOUND_SECONDS = 60.0
 
 
 def training(rounds: Rounds) -> list[psutil.Process]:
@@ -45,17 +40,6 @@ def under_way(view: RoundView, stage: RoundState, rounds: Rounds) -> bool:
     return bool(training(rounds))
 
 
-async def kill_trainer(rounds: Rounds) -> None:
-    """Kill it, and return when another one runs."""
-    victim = rounds.stack.child("trainer")
-    assert victim.pid is not None
-    os.kill(victim.pid, signal.SIGKILL)
-    async with asyncio.timeout(BOUND_SECONDS):
-        while (now := rounds.stack.child("trainer")).pid == victim.pid or now.state is not ChildState.READY:
-            await asyncio.sleep(0.05)
-    assert now.restarts == victim.restarts + 1
-
-
 async def test_a_round_whose_trainer_is_killed_in_each_stage_comes_to_its_end(rounds: Rounds) -> None:
     view = await rounds.begin("killed", evaluation=GREEDY)
     orphans: list[psutil.Process] = []
@@ -63,7 +47,7 @@ async def test_a_round_whose_trainer_is_killed_in_each_stage_comes_to_its_end(ro
         view = await rounds.until(view, partial(under_way, stage=stage, rounds=rounds))
         assert view.state is stage, view.reason
         orphans += training(rounds)
-        await kill_trainer(rounds)
+        await rounds.stack.kill("trainer")
     assert orphans, "one was killed while it trained"
     ended = await rounds.ended(view)
     assert ended.state is RoundState.PROMOTED, ended.reason

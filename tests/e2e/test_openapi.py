@@ -93,8 +93,10 @@ async def of_prm(http: httpx.AsyncClient, stack: Running) -> dict[str, httpx.Res
 async def of_trainer(http: httpx.AsyncClient, stack: Running) -> dict[str, httpx.Response]:
     model = {"version": "good", "kind": "policy", "sha256": "0" * 64, **NANO}
     registered = await http.post("/models", json=model)
-    serving_now = (await http.get("/models", params={"kind": "policy", "state": "serving"})).json()
-    version = serving_now["models"][0]["version"]
+    # Another one serves, so that there is something to go back from.
+    held = (await http.put(f"{stack.urls.policy}/models/another", json=NANO)).json()
+    await http.post("/models", json=model | {"version": "another", "sha256": held["sha256"]})
+    promoted = await http.post("/models/another/serve")
     one = {"spec": "nano:train", "count": 1}
     begun = await http.post("/rounds", json={"run": "good", "config": {"train": one}})
     path = f"/rounds/{begun.json()['id']}"
@@ -106,7 +108,9 @@ async def of_trainer(http: httpx.AsyncClient, stack: Running) -> dict[str, httpx
         "GET /models": await http.get("/models"),
         "GET /models/{version}": await http.get("/models/good"),
         "GET /models/{version}/lineage": await http.get("/models/good/lineage"),
-        "POST /models/{version}/serve": await http.post(f"/models/{version}/serve"),
+        "POST /models/{version}/serve": promoted,
+        "POST /pairs/rollback": await http.post("/pairs/rollback", json={"pair": promoted.json()["id"]}),
+        "GET /pairs": await http.get("/pairs"),
         "POST /rounds": begun,
         "GET /calibrations": await http.get("/calibrations"),
         "PUT /strategies": await http.put("/strategies", json=choice),
@@ -114,11 +118,11 @@ async def of_trainer(http: httpx.AsyncClient, stack: Running) -> dict[str, httpx
         "GET /rounds": await http.get("/rounds"),
         "GET /rounds/{round_id}": await http.get(path),
         "GET /rounds/{round_id}/quarantine": await http.get(f"{path}/quarantine"),
+        "GET /runs/{run}/quarantine": await http.get("/runs/good/quarantine"),
         "POST /rounds/{round_id}/pause": await http.post(f"{path}/pause"),
         "POST /rounds/{round_id}/resume": await http.post(f"{path}/resume"),
         "POST /rounds/{round_id}/cancel": await http.post(f"{path}/cancel"),
     }
-        "GET /runs/{run}/quarantine": await http.get("/runs/good/quarantine"),
     await all_rounds_over(http)
     answers["POST /rounds/{round_id}/retry"] = await http.post(f"{path}/retry")
     return answers
@@ -148,12 +152,12 @@ NEVER_SERVED = {
     ("prm", "PUT /models/{version}"),
     ("prm", "DELETE /models/{version}"),
     ("trainer", "POST /calibrations"),
+    ("trainer", "POST /runs/{run}/quarantine/{problem}/overrule"),
 }
 """Only a round makes a PRM; its tests hold the first two. A calibration takes thirty searches and would change the state of
 those of other tests: `tests/integration/test_calibrations.py` has it. Only what a round has set aside can be
 overruled: `tests/integration/test_quarantine_ledger.py`."""
 
-    ("trainer", "POST /runs/{run}/quarantine/{problem}/overrule"),
 
 @pytest.mark.parametrize("service", SERVICES)
 async def test_every_operation_serves_a_good_request_as_its_document_says(

@@ -19,6 +19,7 @@ from ratchet.store import calibrations
 from ratchet.store.calibrations import CalibrationStore
 from ratchet.store.ids import new_id
 from ratchet.store.nodes import NodeRecord
+from ratchet.store.pairs import PairStore
 from ratchet.store.registry import Registry
 from ratchet.store.round_searches import RoundSearchStore
 from ratchet.store.rounds import RoundProblem, RoundStore
@@ -149,6 +150,7 @@ async def test_a_round_calibrates_the_pair_that_its_development_searches_were_of
             rounds=rounds,
             searches=searches,
             registry=Registry(engine),
+            pairs=PairStore(engine),
             calibrations=CalibrationStore(engine),
             queue=SearchQueue("redis://127.0.0.1:9/0", "nobody"),
             policy=policy,

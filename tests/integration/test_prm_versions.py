@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from ratchet.clients import PolicyClient, PrmClient, ServiceError
-from ratchet.contracts.prm import Calibration, ScoreRequest
+from ratchet.contracts.prm import ScoreRequest
 from ratchet.contracts.serving import PRM1, LoadModel
 from ratchet.models.prm_head import CONFIG_KEY, HeadError, prm_text
 from ratchet.settings import PrmSettings
@@ -27,27 +27,11 @@ from services.prm.head import TrainedHead
 from services.prm.prm1 import LikelihoodPrm
 from services.prm.versions import PrmVersions
 from tests.http_double import listening
-from tests.models import make_checkpoint
+from tests.models import CALIBRATION, make_checkpoint, make_prm
 from tests.served_app import served
 
-CALIBRATION = Calibration(2.0, -0.5)
 PROBLEM = "A shelf holds 4 boxes of 12 cups. 5 cups are broken. How many are whole?"
 STEPS = ["# Count all.\ncups = 4 * 12", "# Take away.\ncups -= 5", "print(cups)"]
-
-
-def make_prm(folder: Path, *, seed: int) -> Path:
-    """A random PRM with the files that the trainer writes."""
-    from transformers import AutoConfig, AutoModelForTokenClassification
-
-    make_checkpoint(folder, seed=seed, step_format="markers")
-    config = AutoConfig.from_pretrained(folder)
-    config.num_labels = 1
-    setattr(config, CONFIG_KEY, CALIBRATION.entry())
-    torch.manual_seed(seed)
-    model = AutoModelForTokenClassification.from_pretrained(folder, config=config)
-    torch.nn.init.normal_(model.score.weight, std=0.5)
-    model.save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -1,24 +1,32 @@
 """The trainer's API against a real Postgres: the registry keeps what it was told, and states move by the table."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from ratchet.contracts.serving import HeldModel, LoadModel
-from ratchet.contracts.trainer import ModelKind, ModelRegistration, ModelView
+from ratchet.contracts.serving import PRM1, HeldModel, LoadModel
+from ratchet.contracts.trainer import ModelKind, ModelRegistration, ModelView, ServedBy
 from ratchet.settings import TrainerSettings
-from ratchet.states import MODEL_TRANSITIONS, IllegalTransitionError, ModelState, RoundState
+from ratchet.states import ModelState, RoundState
 from ratchet.store import tables as t
 from ratchet.store.engine import transaction
 from ratchet.store.ids import new_id
+from ratchet.store.pairs import PairStore
 from ratchet.store.registry import Registry
 from services.trainer.app import build_app
-from services.trainer.promotion import keep_serving, serve
+from services.trainer.promotion import (
+    Serving,
+    keep_serving,
+    prm_beside,
+    reconcile_policy,
+    reconcile_prm,
+    roll_back,
+    serve,
+)
 
 SHA = "0123456789abcdef" * 4
 
@@ -101,91 +109,141 @@ async def test_unknown_things_are_not_found(api: httpx.AsyncClient) -> None:
     assert (await api.get("/rounds/nonsense")).status_code == 422
 
 
-async def test_the_registry_allows_exactly_the_transitions_of_the_table(registry: Registry) -> None:
-    ways = {
-        ModelState.CANDIDATE: [],
-        ModelState.SERVING: [ModelState.SERVING],
-        ModelState.RETIRED: [ModelState.SERVING, ModelState.RETIRED],
-        ModelState.REJECTED: [ModelState.REJECTED],
-    }
-    for old, way in ways.items():
-        for new in ModelState:
-            version = (await registry.register(ModelRegistration.model_validate(a_model()))).model.version
-            for step in way:
-                await registry.set_state(version, step)
-            if new in MODEL_TRANSITIONS[old]:
-                moved = await registry.set_state(version, new)
-                assert moved is not None
-                assert moved.state is new
-            else:
-                with pytest.raises(IllegalTransitionError):
-                    await registry.set_state(version, new)
-    assert await registry.set_state("nobody@0", ModelState.SERVING) is None
-
-
-async def test_one_version_of_a_kind_serves_and_the_one_before_is_retired(
-    registry: Registry, engine: AsyncEngine
-) -> None:
-    first, second = [
-        (await registry.register(ModelRegistration.model_validate(a_model(kind="prm")))).model.version
-        for _ in range(2)
-    ]
-    await registry.set_state(first, ModelState.SERVING)
-    await registry.set_state(second, ModelState.SERVING)
-    serving = await registry.models(ModelKind.PRM, ModelState.SERVING)
-    assert [model.version for model in serving] == [second]
-    retired = await registry.get(first)
-    assert retired is not None
-    assert retired.state is ModelState.RETIRED
-    with pytest.raises(IntegrityError, match="uq_models_serving"):
-        async with transaction(engine) as connection:
-            await connection.execute(
-                t.models.update().where(t.models.c.version == first).values(state=ModelState.SERVING)
-            )
-
-
 class ServiceDouble:
-    """A policy or PRM service whose second answer to a look is told late: it is as old as the question."""
+    """A policy or PRM service whose second answer to a look may be told late: it is as old as the question."""
 
-    def __init__(self, model: ModelView | None) -> None:
-        self.serving = model
+    def __init__(self, started_with: str) -> None:
+        self.configured = self.serving = started_with
         self.looks = 0
         self.asked, self.may_answer = asyncio.Event(), asyncio.Event()
+        self.may_answer.set()
 
     async def models(self) -> list[HeldModel]:
-        model = self.serving
+        version, configured = self.serving, self.serving == self.configured
         self.looks += 1
         if self.looks == 2:
             self.asked.set()
             await self.may_answer.wait()
-        return [HeldModel(version=model.version, uri=model.uri, sha256=SHA, serving=True)] if model else []
+        sha256 = None if version == PRM1 else SHA
+        uri = "/models/small"
+        return [HeldModel(version=version, uri=uri, sha256=sha256, serving=True, configured=configured)]
 
     async def load(self, version: str, body: LoadModel) -> None:
         self.loaded = version, body
 
     async def serve(self, version: str) -> None:
-        assert self.serving is not None
-        self.serving = self.serving.model_copy(update={"version": version})
+        self.serving = version
 
 
-async def test_a_swap_is_not_undone_by_a_look_that_began_before_it(registry: Registry) -> None:
-    old, new = [
-        (await registry.register(ModelRegistration.model_validate(a_model()))).model for _ in range(2)
-    ]
-    await registry.set_state(old.version, ModelState.SERVING)
-    policy, prm = ServiceDouble(old), ServiceDouble(None)
-    prm.may_answer.set()
-    looking = asyncio.create_task(keep_serving(policy, prm, registry))  # type: ignore[arg-type]
+@pytest.fixture
+def register(registry: Registry) -> Callable[..., Awaitable[str]]:
+    async def register(**fields: Any) -> str:
+        return (await registry.register(ModelRegistration.model_validate(a_model(**fields)))).model.version
+
+    return register
+
+
+def serving_of(registry: Registry, engine: AsyncEngine, policy: ServiceDouble, prm: ServiceDouble) -> Serving:
+    services = {ModelKind.POLICY: policy, ModelKind.PRM: prm}
+    return Serving(registry, PairStore(engine), services)  # type: ignore[arg-type]
+
+
+async def test_a_swap_is_not_undone_by_a_look_that_began_before_it(
+    registry: Registry, engine: AsyncEngine, register: Callable[..., Awaitable[str]]
+) -> None:
+    old, new, trained = await register(), await register(), await register(kind="prm")
+    policy, prm = ServiceDouble(old), ServiceDouble(PRM1)
+    policy.may_answer.clear()
+    serving = serving_of(registry, engine, policy, prm)
+    await serving.pairs.serve(old, PRM1, ServedBy.PERSON)
+    looking = asyncio.create_task(keep_serving(serving))
     await policy.asked.wait()
-    swapping = asyncio.create_task(serve(registry, policy, new.version))  # type: ignore[arg-type]
+    swapping = asyncio.create_task(serve(serving, new, trained, ServedBy.PERSON))
     await asyncio.wait({swapping}, timeout=0.5)
     policy.may_answer.set()
     await swapping
     await asyncio.sleep(0.5)
     looking.cancel()
-    serving = await registry.models(ModelKind.POLICY, ModelState.SERVING)
-    assert (
-        [model.version for model in serving] == [new.version] == [policy.serving and policy.serving.version]
+    now = await serving.pairs.current()
+    assert now is not None
+    assert (now.policy, now.prm) == (policy.serving, prm.serving) == (new, trained)
+
+
+async def test_a_service_that_is_behind_or_was_restarted_follows_the_pair(
+    registry: Registry, engine: AsyncEngine, register: Callable[..., Awaitable[str]]
+) -> None:
+    base = await register()
+    second, third = await register(parent=base), await register(parent=base)
+    trained = await register(kind="prm", parent=second)
+    policy, prm = ServiceDouble(base), ServiceDouble(PRM1)
+    serving = serving_of(registry, engine, policy, prm)
+    await serve(serving, second, trained, ServedBy.PERSON)
+    # A trainer that dies now has told no service. What serves is a sibling of the pair's policy, which no settings name.
+    promoted = await serving.pairs.serve(third, trained, ServedBy.PERSON)
+    for behind in (second, base):
+        policy.serving, prm.serving = behind, PRM1
+        await reconcile_policy(serving)
+        await reconcile_prm(serving)
+        assert (policy.serving, prm.serving) == (third, trained)
+        assert policy.loaded[0] == third
+        assert await serving.pairs.current() == promoted
+
+
+async def test_settings_that_name_another_model_begin_a_new_pair_from_which_one_can_go_back(
+    registry: Registry, engine: AsyncEngine, register: Callable[..., Awaitable[str]]
+) -> None:
+    base = await register()
+    trained, prm_of_it = await register(parent=base), await register(kind="prm")
+    policy, prm = ServiceDouble(base), ServiceDouble(PRM1)
+    serving = serving_of(registry, engine, policy, prm)
+    await serve(serving, trained, prm_of_it, ServedBy.PERSON)
+    another = f"medium@{new_id().hex}"
+    policy.configured = policy.serving = another
+    await reconcile_policy(serving)
+    await reconcile_prm(serving)
+    now = await serving.pairs.current()
+    assert now is not None
+    assert (now.policy, now.prm, now.why) == (another, PRM1, ServedBy.SETTINGS)
+    assert (policy.serving, prm.serving) == (another, PRM1)
+    back = await roll_back(serving, now.id)
+    assert (back.policy, back.prm) == (policy.serving, prm.serving) == (trained, prm_of_it)
+    await reconcile_policy(serving)
+    assert await serving.pairs.current() == back
+
+
+async def test_a_policy_that_never_served_gets_only_a_prm_that_was_trained_on_it(
+    registry: Registry, engine: AsyncEngine, register: Callable[..., Awaitable[str]]
+) -> None:
+    base = await register()
+    policy, sibling = await register(parent=base), await register(parent=base)
+    own, other = await register(kind="prm", parent=sibling), await register(kind="prm", parent=base)
+    serving = serving_of(registry, engine, ServiceDouble(base), ServiceDouble(PRM1))
+    await serving.pairs.serve(policy, other, ServedBy.PERSON)
+    assert await prm_beside(serving, sibling) == PRM1
+    await serving.pairs.serve(policy, own, ServedBy.PERSON)
+    assert await prm_beside(serving, sibling) == own
+    await serving.pairs.serve(sibling, PRM1, ServedBy.PERSON)
+    assert await prm_beside(serving, policy) == own, "with which it last served"
+
+
+async def test_pairs_are_listed_and_there_is_no_going_back_from_the_first(
+    api: httpx.AsyncClient, engine: AsyncEngine, register: Callable[..., Awaitable[str]]
+) -> None:
+    pair = await PairStore(engine).serve(await register(), PRM1, ServedBy.PERSON)
+    listed = (await api.get("/pairs", params={"limit": 1})).json()["pairs"]
+    assert listed == [pair.model_dump(mode="json")]
+    for body, status in (({"pair": 0}, 422), ({}, 422), ({"pair": pair.id + 1}, 409)):
+        response = await api.post("/pairs/rollback", json=body)
+        assert (response.status_code, response.headers["content-type"]) == (
+            status,
+            "application/problem+json",
+        )
+    async with transaction(engine) as connection:
+        await connection.execute(t.serving_pairs.update().values(before=None))
+    response = await api.post("/pairs/rollback", json={"pair": pair.id})
+    assert (response.status_code, response.json()["detail"]) == (
+        409,
+        f"No pair served before pair {pair.id}.",
     )
 
 

@@ -18,11 +18,12 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ratchet.contracts.search import VerificationLevel
-from ratchet.contracts.trainer import ModelKind
+from ratchet.contracts.trainer import ModelKind, ServedBy
 from ratchet.settings import SearchSettings, TrainerSettings
 from ratchet.states import ModelState, RoundState, SearchState
 from ratchet.store.engine import make_engine, transaction
 from ratchet.store.migrate import migrate
+from ratchet.store.pairs import PairStore
 from ratchet.store.registry import Registry
 from ratchet.store.rounds import RoundStore
 from ratchet.store.searches import SearchStore
@@ -114,6 +115,14 @@ async def test_old_rounds_and_their_models_can_be_read(engine: AsyncEngine) -> N
         assert lineage.versions[-1].model.version.startswith("nano@")
 
 
+async def test_the_pair_that_served_still_serves(engine: AsyncEngine) -> None:
+    [pair] = await PairStore(engine).history()
+    [promoted] = [each for each in await RoundStore(engine).rounds() if each.run == "old"]
+    assert pair.policy.startswith("old-r1-policy@")
+    assert pair.prm.startswith("old-r1-prm@")
+    assert (pair.why, pair.round, pair.before) == (ServedBy.ROUND, promoted.id, None)
+
+
 async def answers(app: FastAPI, paths: list[str]) -> list[httpx.Response]:
     """What the app says at these paths."""
     async with (
@@ -135,5 +144,5 @@ async def test_the_apis_show_all_that_is_old(engine: AsyncEngine, database_url: 
             assert answer.json()["format"] == "ratchet-proof/1", "it stays as it was sealed"
     rounds = [f"/rounds/{each.id}" for each in await RoundStore(engine).rounds()]
     trainer = trainer_app(TrainerSettings(database_url=database_url, redis_url=redis_url))
-    for answer in await answers(trainer, ["/rounds", "/models", *rounds]):
+    for answer in await answers(trainer, ["/rounds", "/models", "/pairs", *rounds]):
         assert answer.status_code == 200, answer.text

@@ -9,6 +9,7 @@ from ratchet.contracts.rounds import RoundProgress
 from ratchet.queue import SearchQueue
 from ratchet.settings import TrainerSettings
 from ratchet.store.calibrations import CalibrationStore
+from ratchet.store.pairs import PairStore
 from ratchet.store.registry import Registry
 from ratchet.store.round_searches import RoundSearchStore
 from ratchet.store.rounds import RoundClaim, RoundStore
@@ -35,6 +36,7 @@ class Context:
     rounds: RoundStore
     searches: RoundSearchStore
     registry: Registry
+    pairs: PairStore
     calibrations: CalibrationStore
     queue: SearchQueue
     policy: PolicyClient

@@ -7,10 +7,8 @@ import structlog
 
 from ratchet.contracts.round_metrics import ProblemCounts, RoundMetrics, SplitCounts, StartModels
 from ratchet.contracts.rounds import ProblemSource, RoundConfig
-from ratchet.contracts.serving import PRM1, LoadModel
-from ratchet.contracts.trainer import ModelKind
+from ratchet.contracts.serving import LoadModel
 from ratchet.problems import Problem, ProblemFileError, find_overlaps, load, sample
-from ratchet.states import ModelState
 from services.trainer.stages.context import Context, RoundFailedError
 
 log = structlog.get_logger()
@@ -64,26 +62,17 @@ def load_problems(config: RoundConfig) -> dict[str, tuple[list[Problem], int]]:
 
 
 async def incumbents(context: Context) -> StartModels:
-    """Versions of the policy and PRM that serve, and of the base that training starts from."""
-    serving = await context.registry.models(ModelKind.POLICY, ModelState.SERVING, 1)
-    if not serving:
-        raise RoundFailedError("No policy serves yet. Start the policy service, and look at GET /models.")
-    policy = serving[0]
-    base = policy
-    while base.parent is not None:
-        parent = await context.registry.get(base.parent)
-        if parent is None:
-            break
-        base = parent
-    prms = await context.registry.models(ModelKind.PRM, ModelState.SERVING, 1)
+    """Versions of the pair that serves, and of the base that training starts from. The services are made to hold them."""
+    pair = await context.pairs.current()
+    lineage = None if pair is None else await context.registry.lineage(pair.policy)
+    if pair is None or lineage is None:
+        raise RoundFailedError("No policy serves yet. Start the policy service, and look at GET /pairs.")
+    policy, base = lineage.versions[0].model, lineage.versions[-1].model
     for model in {base.version: base, policy.version: policy}.values():
         await context.policy.load(model.version, LoadModel(uri=model.uri, sha256=model.sha256))
-    for prm in prms:
+    prm = await context.registry.get(pair.prm)
+    if prm is not None:
         await context.prm.load(prm.version, LoadModel(uri=prm.uri, sha256=prm.sha256))
     return StartModels(
-        base=base.version,
-        base_uri=base.uri,
-        policy=policy.version,
-        policy_uri=policy.uri,
-        prm=prms[0].version if prms else PRM1,
+        base=base.version, base_uri=base.uri, policy=policy.version, policy_uri=policy.uri, prm=pair.prm
     )
