@@ -331,9 +331,9 @@ def _data(rounds: Sequence[RoundView]) -> Section:
         "Data set",
         (
             "Solutions that the policy was trained on, and what was left out. A problem is set aside when programs of one "
-            "grounded behaviour that were found independently agree on another answer than its reference, in all of its searches "
-            "and in the last one alone; neither policy nor PRM of the run is trained on it, until a person overrules that (ratchet "
-            "rounds quarantine RUN).",
+            "grounded behaviour that were found independently agree on another answer than its reference, in all of its "
+            "searches and in the last one alone; neither policy nor PRM of the run is trained on it, until a person overrules "
+            "that (ratchet rounds quarantine RUN).",
         ),
         tuple(tables),
     )
