@@ -57,6 +57,12 @@ class SftConfig(TrainingConfig):
         le=1000,
         description="How often in an epoch the loss on validation problems is taken, where there are some.",
     )
+    validation_errors: float = Field(
+        default=2.0,
+        ge=0,
+        description="By how many standard errors of the paired difference over problems a point must be less likely than the "
+        "best one to be left. 0: the point of least loss is taken.",
+    )
 
 
 class PrmTraining(TrainingConfig):

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -295,6 +296,7 @@ class _Judge:
     """The weights before the first step, as far as they are scaled."""
     points: int
     losses: Callable[[], Losses]
+    against: Callable[[Losses, Losses], bool]
 
     @classmethod
     def of(
@@ -311,14 +313,15 @@ class _Judge:
             starting_weights(weights, adapters=config.lora is not None),
             config.validations * config.epochs,
             lambda: validation_losses(base.model, examples, config, accelerator, completion_losses),
+            partial(speak_against, errors=config.validation_errors),
         )
 
     def plan(self, steps: int) -> Validation:
-        return Validation(validation_steps(steps, self.points), self.losses, speak_against)
+        return Validation(validation_steps(steps, self.points), self.losses, self.against)
 
     def choose(self, weights: Mapping[str, Tensor], trained: Trained) -> SftValidation:
         """Set the weights to what is chosen."""
-        choice = choose(weights, self.start, trained, self.losses)
+        choice = choose(weights, self.start, trained, self.losses, self.against)
         tokens = sum(each.loss_weight for each in self.examples)
         return SftValidation(
             problems=len(by_problem(self.examples)),

@@ -3,10 +3,9 @@
 The last point of a training is taken that they do not speak against, and the largest part of the way there from the base:
 few demonstrations are soon learnt by heart, and half of a step may help where the whole one harms. Scale 0 is the base.
 
-To speak against a point is to be less likely under it, by more than one standard error of the paired difference over problems,
-than under the best one (Breiman et al., Classification and Regression Trees, 1984, section 3.4.3, for the longer training in
-place of the smaller tree). The least loss by itself is no measure of accuracy: on nano it was reached after a sixth of the
-training, 0.0003 nats a token lower than at the end, and cost 31 of 300 problems.
+To speak against a point is to be less likely under it than under the best one, by more than so many standard errors of the
+paired difference over problems (`SftConfig.validation_errors`). The loss is no measure of accuracy, it only warns: where it was
+least, a policy solved fewer problems than one that was trained to the end (docs/measurements/how-far-to-train.md).
 """
 
 import math
@@ -63,11 +62,11 @@ def validation_losses(
     return [float(each) for each in summed]
 
 
-def speak_against(one: Losses, best: Losses) -> bool:
-    """Whether problems are less likely with the first losses than with those of `best`, by more than a standard error."""
+def speak_against(one: Losses, best: Losses, errors: float) -> bool:
+    """Whether problems are less likely with the first losses than with those of `best`, by so many standard errors."""
     gaps = [here - there for here, there in zip(one, best, strict=True)]
     error = math.sqrt(len(gaps) * variance(gaps)) if len(gaps) > 1 else 0.0
-    return sum(gaps) > error
+    return sum(gaps) > errors * error
 
 
 def starting_weights(weights: Mapping[str, Tensor], *, adapters: bool) -> dict[str, Tensor]:
@@ -93,7 +92,11 @@ def set_weights(
 
 
 def choose(
-    weights: Mapping[str, Tensor], start: Mapping[str, Tensor], trained: Trained, losses: Callable[[], Losses]
+    weights: Mapping[str, Tensor],
+    start: Mapping[str, Tensor],
+    trained: Trained,
+    losses: Callable[[], Losses],
+    against: Callable[[Losses, Losses], bool],
 ) -> Choice:
     """Find how much of the way to the kept point is taken, and set the weights to it."""
     found = [Choice(0, 0.0, trained.curve[0][1])]
@@ -103,6 +106,6 @@ def choose(
         here = dict(trained.curve)[step] if scale == 1 else losses()
         found.append(Choice(step, scale, here))
     best = min(found, key=lambda choice: sum(choice.losses))
-    chosen = [each for each in found if not speak_against(each.losses, best.losses)][-1]
+    chosen = [each for each in found if not against(each.losses, best.losses)][-1]
     set_weights(weights, start, trained.kept, chosen.scale)
     return chosen
