@@ -99,6 +99,40 @@ def step_size(results: Results) -> Rows:
     return rows
 
 
+WITHIN = {
+    "within_step_auc": "step AUC",
+    "within_end_auc": "end AUC",
+    "sibling_accuracy": "sibling accuracy",
+    "first_error_f1": "first-error F1",
+    "pooled_step_auc": "step AUC, pooled",
+    "end_calibration_error": "calibration error of ends",
+    "inner_calibration_error": "of inner steps",
+}
+
+
+def prm_quality(results: Results) -> Rows:
+    """A PRM in each row."""
+    rows = [["PRM of round", "held-out problems", *WITHIN.values()]]
+    for found in results["prm-quality-nano-seed2"].figures["rounds"]:
+        figures = (_with_edges(found[name]) for name in WITHIN)
+        rows.append([str(found["round"]), str(found["held_out_problems"]), *figures])
+    return rows
+
+
+def batch_problems(results: Results) -> Rows:
+    """The same training with steps of one problem or more, and of 16 or more."""
+    names = [name for name in WITHIN if "calibration" not in name]
+    rows = [["problems of a step", "steps", *(WITHIN[name] for name in names)]]
+    for found in results["prm-batch-problems"].figures["trainings"]:
+        figures = (_with_edges(found["later_problems"][name]) for name in names)
+        rows.append([f"{found['batch_problems']} at the least", str(found["steps"]), *figures])
+    return rows
+
+
+def _with_edges(found: Mapping[str, Any]) -> str:
+    return f"{found['value']:.2f} ({interval((found['low'], found['high']), '.2f', 1)})"
+
+
 def ablations(results: Results) -> Rows:
     """One part left out in each row."""
     rows = [["what is left out", "measured", "round 1", "2", "3", "4"]]
@@ -210,6 +244,41 @@ def real_round(results: Results) -> Rows:
     ]
 
 
+def how_far(results: Results) -> Rows:
+    """A row for each round's data and each rule by which its training stops."""
+    [result] = results.values()
+    rows = [
+        [
+            "data of round",
+            "kept apart",
+            "the policy is that of",
+            "step",
+            "loss there",
+            "right",
+            "beside the last step",
+        ]
+    ]
+    for found in result.figures["rounds"]:
+        losses = dict(map(tuple, found["curve"]))
+        for rule in ("the last step", "the least loss", "two standard errors"):
+            here, last = found[rule], rule == "the last step"
+            chosen = here["chosen"] or {"step": here["steps"], "scale": 1.0, "nll": losses[here["steps"]]}
+            scale = "" if chosen["scale"] == 1 else f", scale {chosen['scale']:g}"
+            beside = here.get("against_last")
+            rows.append(
+                [
+                    str(found["round"]) if last else "",
+                    f"{found['programs']} programs of {found['problems']} problems" if last else "",
+                    rule,
+                    f"{chosen['step']} of {here['steps']}{scale}",
+                    f"{chosen['nll']:.4f}",
+                    f"{here['right']['count']} of {here['right']['n']}",
+                    f"{beside['better']} : {beside['worse']}, p = {beside['p']:.2g}" if beside else "",
+                ]
+            )
+    return rows
+
+
 def lora(results: Results) -> Rows:
     """All weights beside LoRA."""
     found = results["prm-lora"].figures
@@ -230,12 +299,15 @@ TABLES = {
     },
     "rounds-nano-one-pair": Table(_ONE_PAIR, seeds),
     "prm-step-size": Table(("prm-step-size",), step_size),
+    "prm-quality": Table(("prm-quality-nano-seed2",), prm_quality),
+    "prm-batch-problems": Table(("prm-batch-problems",), batch_problems),
     "ablations": Table(tuple(ABLATIONS), ablations),
     "prm-value": Table(("prm-value",), prm_value),
     "prm-value-squared-vote": Table(("prm-value-squared-vote",), squared_vote),
     "round-small-stages": Table(("round-small",), real_stages, Below.NOTHING),
     "round-small": Table(("round-small",), real_round),
     "prm-lora": Table(("prm-lora",), lora),
+    "how-far-to-train": Table(("how-far-to-train",), how_far),
     "readme-rounds": Table(("rounds-nano-seed1",), four_rounds, Below.COMMANDS),
     "readme-round-small": Table(("round-small",), real_round, Below.NOTHING),
     "readme-prm-value": Table(("prm-value",), prm_value_short, Below.COMMANDS),
