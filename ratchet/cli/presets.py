@@ -151,7 +151,7 @@ def gsm8k_2cores(number: int, seed: int) -> dict[str, Any]:
             **settings["policy"],
             "batch_tokens": 4096,
             "gradient_checkpointing": False,
-            "validations": 3,
+            "validations": 2,
             "save_every_steps": 20,
         },
         "prm": {**settings["prm"], "gradient_checkpointing": False, "save_every_steps": 20},
