@@ -182,6 +182,13 @@ class Judge:
         [keys] = await ask_variants([Question(steps, answer, variants)], self.sandbox)
         return answer, grade.equal, behaviour_of(steps, answer, keys).grounded
 
+    async def is_right(self, steps: list[str], problem: Problem) -> bool:
+        """Whether the program's answer is right."""
+        answer = await self._answer(steps)
+        if answer is None:
+            return False
+        return (await self.sandbox.grade(GradeRequest(candidate=answer, reference=problem.answer))).equal
+
     async def _answer(self, steps: list[str]) -> str | None:
         try:
             request = RunStepsRequest(steps=steps)

@@ -16,6 +16,7 @@ ABLATIONS = {
 }
 PRM_DATA = ("60 problems", "150 more", "400 more", "1,000 more")
 """What each round's PRM was trained on; the first began with nothing."""
+STOPS = ("the last step", "the least loss", "two standard errors")
 LORA = ("all weights, 7e-6, checkpointing", "LoRA (r 16, alpha 32), 1e-4")
 
 
@@ -260,7 +261,7 @@ def how_far(results: Results) -> Rows:
     ]
     for found in result.figures["rounds"]:
         losses = dict(map(tuple, found["curve"]))
-        for rule in ("the last step", "the least loss", "two standard errors"):
+        for rule in [each for each in STOPS if each in found]:
             here, last = found[rule], rule == "the last step"
             chosen = here["chosen"] or {"step": here["steps"], "scale": 1.0, "nll": losses[here["steps"]]}
             scale = "" if chosen["scale"] == 1 else f", scale {chosen['scale']:g}"
@@ -273,10 +274,14 @@ def how_far(results: Results) -> Rows:
                     f"{chosen['step']} of {here['steps']}{scale}",
                     f"{chosen['nll']:.4f}",
                     f"{here['right']['count']} of {here['right']['n']}",
-                    f"{beside['better']} : {beside['worse']}, p = {beside['p']:.2g}" if beside else "",
+                    "" if beside is None else f"{beside['better']} : {beside['worse']}, {_p(beside['p'])}",
                 ]
             )
     return rows
+
+
+def _p(value: float) -> str:
+    return f"p = {value:.2f}" if value >= 0.001 else "p < 0.001"
 
 
 def lora(results: Results) -> Rows:
