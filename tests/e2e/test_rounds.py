@@ -181,6 +181,9 @@ async def test_from_a_promoted_version_one_can_walk_back_to_its_data(
 async def test_what_was_promoted_answers_a_plain_search(rounds: Rounds, promoted: RoundView) -> None:
     expected = trained_versions(promoted)
     assert await rounds.served() == expected
+    newest = (await rounds.trainer.get("/pairs")).json()["pairs"][0]
+    assert (newest["policy"], newest["prm"]) == (expected["policy"], expected["prm"])
+    assert (newest["why"], newest["round"]) == ("round", promoted.id)
     result = await rounds.stack.solve(PROBLEM, parameters={"rollouts": 4})
     assert result.models["policy"] == expected["policy"]
     assert result.models["prm"].startswith(expected["prm"])
