@@ -1,6 +1,6 @@
 """What policy and PRM share: which model versions they hold, and which one answers where none is named."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -9,6 +9,9 @@ from ratchet.contracts.base import Contract, Text
 MODEL_VERSION = r"^[A-Za-z0-9][A-Za-z0-9._/@+-]{0,199}$"
 PRM1 = "prm1-likelihood"
 """The PRM that needs no training. The PRM service always holds it."""
+
+FormatName = Literal["markers", "few_shot", "chat"]
+"""The step formats (`ratchet.solutions.step_formats`)."""
 
 ModelVersion = Annotated[str, Field(pattern=MODEL_VERSION, examples=["nano-r2@3f2a91c0"])]
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
+from ratchet.contracts.serving import FormatName
 from ratchet.models.mirror import MIRRORS
 from ratchet.solutions.step_formats import (
     CONFIG_KEY,
@@ -19,8 +20,6 @@ from ratchet.solutions.step_formats import (
     chat_format,
     few_shot,
 )
-
-FormatName = Literal["markers", "few_shot", "chat"]
 
 MEASURED: dict[str, FormatName] = {"small": "chat"}
 """By the names in `MIRRORS`; the same models from the hub count as well."""

@@ -7,9 +7,10 @@ import pytest
 from transformers import AutoTokenizer
 
 from ratchet.contracts.policy import FinishReason, Prefix, Until
+from ratchet.contracts.serving import FormatName
 from ratchet.contracts.training import Lora, SftConfig
 from ratchet.models.mirror import MIRRORS
-from ratchet.models.prompts import FormatName, choose, read_chat_frame
+from ratchet.models.prompts import choose, read_chat_frame
 from ratchet.solutions.step_formats import CONFIG_KEY, ChatFrame, chat_format, few_shot_format
 from services.policy.candidates import candidate
 from services.policy.engines.base import Ended, Sampling, end_tokens

@@ -18,10 +18,9 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from ratchet.clients import PolicyClient
 from ratchet.contracts.round_metrics import RoundMetrics, TrainedPolicy, TrainedPrm
 from ratchet.contracts.rounds import RoundProgress
-from ratchet.contracts.serving import LoadModel
+from ratchet.contracts.serving import FormatName, LoadModel
 from ratchet.contracts.trainer import ModelKind, ModelRegistration
 from ratchet.models.checkpoint import ModelSourceError, local_checkpoint
-from ratchet.models.prompts import FormatName
 from ratchet.store.registry import Registry
 from services.trainer.files import (
     KEPT_APART_FILE,

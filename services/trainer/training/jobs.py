@@ -19,8 +19,8 @@ from typing import TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ratchet.contracts.round_metrics import PrmFigures, SftFigures
+from ratchet.contracts.serving import FormatName
 from ratchet.contracts.training import PrmTraining, SftConfig, TrainingConfig
-from ratchet.models.prompts import FormatName
 
 PROGRESS_FILE, RESULT_FILE, ERROR_FILE = "progress.jsonl", "result.json", "error.json"
 MODEL_FOLDER = "model"
