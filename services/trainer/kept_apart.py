@@ -4,6 +4,9 @@ The policy's training stops by them, and the PRM, which grows on that policy, is
 once a round, before either is trained.
 
 Pure.
+
+Limits: a policy that is trained on from the serving one (`from_current`) may have learnt in an earlier round from a problem that
+is drawn only now; one that is trained from the base has not.
 """
 
 from collections.abc import Iterable
