@@ -262,6 +262,14 @@ def test_a_problem_may_not_judge_what_it_has_taught(base: Path, tmp_path: Path) 
         train(job_of(base, tmp_path, cups(2, 3), cups(3, 4)))
 
 
+def test_programs_that_are_too_long_to_be_read_judge_nothing(base: Path, tmp_path: Path) -> None:
+    long = cups(40)[0] | {"steps": ["x = 1\n" * 400]}
+    result = train(job_of(base, tmp_path / "one", cups(2, 3, 4), [long, *cups(41)], epochs=1))
+    assert result.validation is not None
+    assert (result.validation.problems, result.validation.programs) == (1, 1)
+    assert train(job_of(base, tmp_path / "none", cups(2, 3, 4), [long], epochs=1)).validation is None
+
+
 def test_validation_is_part_of_the_job(base: Path, tmp_path: Path) -> None:
     job = job_of(base, tmp_path, cups(2, 3, 4), cups(40), epochs=1)
     first = train(job)

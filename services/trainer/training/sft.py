@@ -231,12 +231,18 @@ def _train(
     kept_apart = _read_validation(job, demonstrations)
     base = load_base(job, config)
     examples = _those_that_fit(base, demonstrations, config)
+    if not examples:
+        raise TrainingFailedError(
+            f"None of {len(demonstrations)} demonstrations fits into {min(config.max_length, base.context)} tokens; raise "
+            f"max_length (the model reads {base.context})."
+        )
+    judged_by = _those_that_fit(base, kept_apart, config)
     problems = by_problem(examples)
     lengths = [sum(map(len, each)) for each in problems]
     plan = optimizer_steps(lengths, batch_tokens=config.batch_tokens, epochs=config.epochs, seed=config.seed)
     model: Any = accelerator.prepare(base.model.train())
     weights = trained_weights(base.model)
-    judge = _Judge.of(base, kept_apart, weights, config, accelerator) if kept_apart else None
+    judge = _Judge.of(base, judged_by, weights, config, accelerator) if judged_by else None
     trained = run_steps(
         job,
         config,
@@ -270,7 +276,7 @@ def _train(
 
 
 def _those_that_fit(base: Base, demonstrations: Sequence[Demonstration], config: SftConfig) -> list[Example]:
-    """Those that are not too long for the config and the model. Raises TrainingFailedError if there are none."""
+    """Those that are not too long for the config and the model."""
     longest = min(config.max_length, base.context)
     fitting: list[Example] = []
     numbers: dict[str, int] = {}
@@ -279,11 +285,6 @@ def _those_that_fit(base: Base, demonstrations: Sequence[Demonstration], config:
         if len(example) <= longest:
             numbers.setdefault(each.id, example.problem)
             fitting.append(example)
-    if not fitting:
-        raise TrainingFailedError(
-            f"None of {len(demonstrations)} demonstrations fits into {longest} tokens; raise max_length (the model reads "
-            f"{base.context})."
-        )
     return fitting
 
 
@@ -302,12 +303,11 @@ class _Judge:
     def of(
         cls,
         base: Base,
-        kept_apart: Sequence[Demonstration],
+        examples: Sequence[Example],
         weights: Mapping[str, Tensor],
         config: SftConfig,
         accelerator: Accelerator,
     ) -> "_Judge":
-        examples = _those_that_fit(base, kept_apart, config)
         return cls(
             examples,
             starting_weights(weights, adapters=config.lora is not None),
