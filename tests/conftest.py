@@ -32,6 +32,7 @@ SHARED_STACKS = {
     "tests/e2e/test_openapi.py": "stack",
     "tests/chaos/test_kill.py": "stack",
     "tests/e2e/test_rounds.py": "rounds",
+    "tests/e2e/test_rounds_set_aside.py": "rounds",
     "tests/e2e/test_pairs.py": "rounds",
     "tests/chaos/test_round_kills.py": "rounds",
 }

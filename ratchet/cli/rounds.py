@@ -20,7 +20,6 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 from rich.table import Table
-from rich.text import Text
 
 from ratchet.cli.display import clean
 from ratchet.cli.presets import OverrideError, Preset, round_config, with_overrides
@@ -182,27 +181,19 @@ def list_quarantine(name: Run, url: Url = None, data: Data = None) -> None:
     """Problems that a run has set aside, because independent programs agree on another answer than the reference."""
 
     async def command(_: Interrupts) -> int:
-        table = Table(box=None, pad_edge=False)
-        for column in (
-            "problem",
-            "round",
-            "reference",
-            "programs say",
-            "found",
-            "PRM",
-            "overruled",
-            "source",
-        ):
-            table.add_column(column, justify="right" if column in ("round", "found", "PRM") else "left")
         async with trainer_of(url, data, None, Console(stderr=True)) as trainer:
             found = (await trainer.quarantine_of_run(name)).problems
+        if not found:
+            print(f"{name} has set no problem aside")
         for each in found:
-            overruled = "" if each.overruled_at is None else f"{each.overruled_at:%Y-%m-%d %H:%M}"
-            # Answers and sources are texts of others: nothing in them is markup.
-            texts = (each.id, str(each.round), each.reference, each.answer, str(each.programs))
-            shown = (*texts, f"{each.prm_score:.2f}", overruled, each.source)
-            table.add_row(*(Text(clean(text)) for text in shown))
-        Console().print(table)
+            overruled = "" if each.overruled_at is None else f", overruled {each.overruled_at:%Y-%m-%d %H:%M}"
+            print(f"{each.id}  (round {each.round}{overruled})")
+            # These are texts of others.
+            print(f"    problem    {clean(each.problem)}\n    reference  {clean(each.reference)}")
+            print(
+                f"    programs   {clean(each.answer)} (found {each.programs} times independently, PRM {each.prm_score:.2f})"
+            )
+            print(f"    source     {clean(each.source)}")
         return 0
 
     run(command)
