@@ -137,6 +137,14 @@ def trained_versions(view: RoundView) -> dict[str, str]:
     return {kind: each.version for kind, each in made.items() if each is not None}
 
 
+def promoted_pair(view: RoundView) -> dict[str, str]:
+    """The versions that the round has made serve, by kind: on so few problems any of the new pairs may be chosen."""
+    assert view.metrics.gate is not None
+    assert view.metrics.gate.promoted
+    policy, prm = view.metrics.gate.candidate.split()
+    return {"policy": policy, "prm": prm}
+
+
 @contextlib.asynccontextmanager
 async def running_rounds(data: Path) -> AsyncIterator[Rounds]:
     """A stack with nano in the folder `data`, once its trainer knows what serves."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from benchmarks.tables import deployment, models, rounds, sandbox, search, search_speed, trust
+from benchmarks.tables import deployment, gate, models, rounds, sandbox, search, search_speed, trust
 from benchmarks.tables.documents import Table
 
 TABLES: Mapping[str, Table] = {
@@ -11,6 +11,7 @@ TABLES: Mapping[str, Table] = {
     **trust.TABLES,
     **models.TABLES,
     **rounds.TABLES,
+    **gate.TABLES,
     **sandbox.TABLES,
     **deployment.TABLES,
 }

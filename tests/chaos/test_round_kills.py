@@ -41,7 +41,7 @@ def under_way(view: RoundView, stage: RoundState, rounds: Rounds) -> bool:
 
 
 async def test_a_round_whose_trainer_is_killed_in_each_stage_comes_to_its_end(rounds: Rounds) -> None:
-    view = await rounds.begin("killed", evaluation=GREEDY)
+    view = await rounds.begin("killed", evaluation=GREEDY, gate={"selection": 0})
     orphans: list[psutil.Process] = []
     for stage in STAGES:
         view = await rounds.until(view, partial(under_way, stage=stage, rounds=rounds))
