@@ -20,18 +20,18 @@ def few_problems(results: Results) -> Rows:
 
 def drift(results: Results) -> Rows:
     """What is lost when every new pair is a little worse."""
-    rows = [["compared with", "rounds", "each new pair worse by", "lost, mean", "lost, worst of 20 runs"]]
-    for each in results[SOURCE].figures["drift"]:
-        rows.append(
+    head = ["compared with", "rounds", "each new pair worse by", "lost, mean", "lost, worst of 20 runs"]
+    return [
+        head,
+        *(
             [
                 "the best pair so far" if each["best_is_held"] else "the pair that serves",
                 str(each["rounds"]),
-                _points(each["each_worse_by"]),
-                _points(each["lost_mean"]),
-                _points(each["lost_95"]),
+                *(_points(each[what]) for what in ("each_worse_by", "lost_mean", "lost_95")),
             ]
-        )
-    return rows
+            for each in results[SOURCE].figures["drift"]
+        ),
+    ]
 
 
 def _cells(cells: Sequence[Mapping[str, Any]], title: str, name: str) -> Rows:

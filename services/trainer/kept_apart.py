@@ -5,8 +5,8 @@ once a round, before either is trained.
 
 Pure.
 
-Limits: a policy that is trained on from the serving one (`from_current`) may have learnt in an earlier round from a problem that
-is drawn only now; one that is trained from the base has not.
+Limits: a policy that is trained on from the serving one (`from_current`) may have learnt in an earlier round from a problem
+that is drawn only now; one that is trained from the base has not.
 """
 
 from collections.abc import Iterable
