@@ -37,7 +37,7 @@ from ratchet.states import SEARCH_TRANSITIONS, SearchState, is_end
 from ratchet.statistics import mcnemar, wilson
 from ratchet.store.engine import make_engine
 from ratchet.store.rounds import RoundProblem, RoundStore
-from services.trainer.stages.evaluate import Plan
+from services.trainer.stages.measuring import Plan
 from services.trainer.stages.planned_searches import Pair
 
 WAIT_SECONDS = 1800.0

@@ -27,7 +27,9 @@ from ratchet.store.search_results import SearchOutcome
 from ratchet.store.searches import SearchStore
 from services.trainer.app import build_app
 from services.trainer.stages.context import Context
-from services.trainer.stages.evaluate import Plan, calibrate_pair
+from services.trainer.stages.evaluate import calibrate_pair
+from services.trainer.stages.measuring import SYSTEM_PLAN, Job
+from services.trainer.stages.planned_searches import Pair
 from tests.integration.round_claims import begin, claim_round, requests
 
 MODELS = {"policy": "small@1", "prm": "prm1-likelihood@small@1"}
@@ -122,10 +124,10 @@ async def test_a_round_calibrates_the_pair_that_its_development_searches_were_of
     rounds, searches, store = RoundStore(engine), RoundSearchStore(engine), SearchStore(engine)
     await begin(rounds)
     claim = await claim_round(rounds)
-    plan = Plan("development", StrategyName.MCTS, 40)
     texts = [f"What is {new_id()}?" for _ in range(40)]
     planned = await searches.plan(claim, "candidate.development.mcts", 0, requests(texts, reference=None))
     models = {"policy": "r1-policy@1", "prm": "r1-prm@1"}
+    pair = Pair(models["policy"], models["prm"])
     rng = random.Random(1)
     for each in planned:
         share = rng.random()
@@ -158,9 +160,9 @@ async def test_a_round_calibrates_the_pair_that_its_development_searches_were_of
             sandbox=sandbox,
             report=report,
         )
-        await calibrate_pair(context, "candidate.development.mcts", plan, problems[:20])
+        await calibrate_pair(context, Job("candidate", SYSTEM_PLAN, pair, problems[:20]))
         assert await CalibrationStore(engine).get(models["policy"], models["prm"]) is None, "too few"
-        await calibrate_pair(context, "candidate.development.mcts", plan, problems)
+        await calibrate_pair(context, Job("candidate", SYSTEM_PLAN, pair, problems))
     found = await CalibrationStore(engine).get(models["policy"], models["prm"])
     assert found is not None
     assert (found.problems, found.reliability.n) == (40, 40)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from ratchet.contracts.sandbox import StepStatus
 from ratchet.contracts.search import StrategyName
 from ratchet.solutions.independence import Independence, free_draws
-from ratchet.solutions.votes import End, by_count, by_prm, count_votes, find_ends
+from ratchet.solutions.votes import End, by_count, by_prm, count_votes, find_ends, vote_of
 from services.search.strategies import BestOfN, ExecutedStep, Rollout, Tree
 from services.search.strategies.base import Draw
 from services.search.strategies.recording import start_task
@@ -20,7 +20,6 @@ from services.search.votes import (
     tally,
 )
 from services.search.worker import record_of
-from services.trainer.stages.evaluate import leading_answer
 from tests.unit.test_strategies import mcts, play, step
 
 MAJORITY = StrategyName.MAJORITY
@@ -57,11 +56,10 @@ def test_evaluation_and_search_choose_the_same_answer_of_the_same_tree(strategy:
     records = [record_of(node) for node in tree.nodes.values()]
     # As the store gives them: parents before children, and not in the order in which they were made.
     stored = sorted(records, key=lambda record: (record.depth, record.id))
-    ends = find_ends(stored)
-    found = leading_answer(ends, strategy)
+    found = count_votes(find_ends(stored), vote_of(strategy))[0].ends[0].answer
     assert found == tally(tree, strategy)[0].answer
     assert found == ("7" if strategy in (StrategyName.MAJORITY, StrategyName.GREEDY) else "8")
-    assert leading_answer([], strategy) is None
+    assert count_votes([], vote_of(strategy)) == []
 
 
 def test_rollouts_that_begin_deeper_give_a_node_no_mass() -> None:
