@@ -17,6 +17,8 @@ from services.trainer.sequential import bounds, standardised
 
 POLICY, SYSTEM = "development.samples", "development.mcts"
 """What is compared: the policy's own samples, and search with the PRM."""
+CLOSE = 1.0
+"""Standard errors by which a preferred pair may seem worse than the best one."""
 GROWTH = 0.5
 """A later block is so much of the problems before it: many looks at nearly the same problems would say little."""
 
@@ -64,6 +66,17 @@ def paired(old: str, new: str, samples: int) -> list[float]:
         for before, after in zip(old, new, strict=False)
         if "-" not in (before, after)
     ]
+
+
+def preferred(outcomes: Mapping[str, str]) -> str:
+    """Of pairs, the preferred one first, the first that is within one standard error of the best; outcomes as in `paired`.
+
+    Few problems choose, and two PRMs mostly differ on one or two of them: the newer PRM has learnt from more trees.
+    """
+    best = max(outcomes, key=lambda pair: sum(map(int, outcomes[pair].replace("-", ""))))
+    return next(
+        pair for pair in outcomes if standardised(paired(outcomes[best], outcomes[pair], 1), 0.0) >= -CLOSE
+    )
 
 
 def is_open(comparison: Comparison) -> bool:

@@ -18,6 +18,7 @@ from ratchet.states import ModelState, RoundState
 from ratchet.store import tables as t
 from ratchet.store.engine import make_engine, transaction
 from ratchet.summary import run_summary
+from services.trainer.gate import preferred
 from tests.running_stack import ratchet
 from tests.small_rounds import (
     CHOOSING,
@@ -119,8 +120,7 @@ async def test_a_round_ends_with_every_measurement_and_its_report(
     pairs = [" ".join(pair) for pair in [*made, (old, "prm1-likelihood")]]
     assert set(verdict.selection) == set(pairs)
     assert {each.n for each in verdict.selection.values()} == {CHOOSING}
-    best = max(pairs[:3], key=lambda key: verdict.selection[key].accuracy)
-    assert verdict.candidate == best, "the first of the best new pairs"
+    assert verdict.candidate == preferred({key: verdict.selection[key].outcomes for key in pairs[:3]})
     summary = run_summary([promoted])
     assert summary["held_out"] == HELD_OUT
     assert None not in [

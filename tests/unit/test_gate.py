@@ -26,6 +26,7 @@ from services.trainer.gate import (
     is_promoted,
     looks,
     paired,
+    preferred,
     why_rejected,
 )
 from services.trainer.stages.evaluate import best_so_far, measured_before
@@ -127,6 +128,19 @@ def test_the_reason_says_whether_it_is_worse_or_whether_nothing_was_shown() -> N
     open_ = why_rejected(verdict((Decision.NOT_WORSE, 0.1), (Decision.UNDECIDED, 0.0)))
     assert "not shown to be as good as the best pair so far after 100 development problems" in open_
     assert "development.count" in open_
+
+
+def test_the_newest_pair_is_chosen_unless_another_is_clearly_better() -> None:
+    same = "1" * 60 + "0" * 40
+    assert preferred({"new new": same, "new old": same, "old new": same}) == "new new"
+    # One of 100 problems is no difference; eight are.
+    assert preferred({"new new": "0" + same[1:], "new old": same, "old new": same}) == "new new"
+    assert preferred({"new new": "0" * 8 + same[8:], "new old": same, "old new": same}) == "new old"
+    ruined = "0" * 90 + "1" * 10
+    assert preferred({"new new": ruined, "new old": ruined, "old new": same}) == "old new", "a good PRM stays"
+    assert preferred({"new new": "--11", "new old": "1100", "old new": "1111"}) == "new new", (
+        "what failed pairs out"
+    )
 
 
 # --- the best pair so far --------------------------------------------------------------------------------------------

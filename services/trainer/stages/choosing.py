@@ -16,6 +16,7 @@ from ratchet.solutions.answers import same_answer
 from ratchet.solutions.votes import End, count_votes, find_ends, vote_of
 from ratchet.store.round_searches import SearchedTree
 from ratchet.store.rounds import RoundProblem
+from services.trainer.gate import preferred
 from services.trainer.selection import path_of
 from services.trainer.stages.context import Context, require_part
 from services.trainer.stages.measuring import FAILED, Job, figures, read_trees, samples_of, search_all
@@ -60,7 +61,7 @@ async def choose_pair(
         for prm in (pairs[0].prm, reference.prm):
             pair = Pair(job.pair.policy, prm)
             solved[pair.key] = await _vote(context, job, pair)
-    return max(pairs, key=lambda pair: solved[pair.key].accuracy), solved
+    return Pair.named(preferred({pair.key: solved[pair.key].outcomes for pair in pairs})), solved
 
 
 async def _vote(context: Context, job: Job, pair: Pair) -> Measured:
