@@ -33,7 +33,7 @@ SHARED_STACKS = {
     "tests/chaos/test_kill.py": "stack",
     "tests/e2e/test_rounds.py": "rounds",
     "tests/e2e/test_rounds_set_aside.py": "rounds",
-    "tests/e2e/test_pairs.py": "rounds",
+    "tests/e2e/test_serving_pairs.py": "rounds",
     "tests/chaos/test_round_kills.py": "rounds",
 }
 """Files whose tests use a stack of the session, and which."""

@@ -1,7 +1,7 @@
 """Disks that fill up and checkpoints that are damaged between the stages of a round.
 
 The real trainer, its real training and a real database, with the trees of a round of nano that version 0.1.0 searched
-(`data/database-0.1.0.sql.gz`). None of these stages asks another service, so none runs.
+(`data/database-0.1.0.sql.gz`). Selecting asks the real sandbox; no other service is needed, so none runs.
 """
 
 import asyncio
@@ -27,15 +27,18 @@ from ratchet.store.engine import make_engine
 from ratchet.store.ids import new_id
 from ratchet.store.migrate import migrate
 from services.trainer.app import build_app
+from tests.sandbox_server import Sandbox, sandbox
 from tests.small_rounds import small
 
+__all__ = ["sandbox"]
 TESTS = Path(__file__).parents[1]
 DUMP = TESTS / "data" / "database-0.1.0.sql.gz"
 NANO = TESTS.parent / "models" / "nano" / "policy"
 SEARCHED = "SELECT id FROM rounds WHERE run = 'old'"
 CONFIG = small(
     train={"spec": "nano:train?count=30", "count": 30},
-    policy={"epochs": 1},
+    # In the format that serves, training would ask the policy service for it.
+    policy={"epochs": 1, "step_format": "markers"},
     prm={"epochs": 1},
     evaluation={"system": False},
 )
@@ -86,7 +89,7 @@ class Trainer:
 
 @pytest.fixture(scope="module")
 async def trainer(
-    database_url: str, redis_url: str, tmp_path_factory: pytest.TempPathFactory
+    database_url: str, redis_url: str, sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Trainer]:
     """The trainer in this process, on the old database."""
     connection = await asyncpg.connect(re.sub(r"^postgresql\+asyncpg", "postgresql", database_url))
@@ -99,6 +102,7 @@ async def trainer(
     settings = TrainerSettings(
         database_url=database_url,
         redis_url=redis_url,
+        sandbox_url=str(sandbox.http.base_url),
         rounds_dir=folder / "rounds",
         cache_dir=folder / "cache",
         poll_seconds=0.1,
