@@ -166,4 +166,6 @@ TABLES = {
     "probable-nano": Table(("votes-nano",), probable, Below.NOTHING),
     "verified-nano": verified_of("verified-nano"),
     "reliability-nano": reliability_of("verified-nano"),
+    "verified-small": verified_of("verified-small"),
+    "reliability-small": reliability_of("verified-small"),
 }
