@@ -9,7 +9,7 @@ from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeElapsedColum
 from rich.progress import Progress as Bar
 from rich.table import Table
 
-from ratchet.cli.session import EXIT_USAGE, Interrupts, complain, run, trainer_of
+from ratchet.cli.session import EXIT_USAGE, Interrupts, complain, run, table_console, trainer_of
 from ratchet.contracts.trainer import ServingPair
 from ratchet.settings import PolicySettings
 
@@ -68,7 +68,7 @@ def list_models(url: Url = None, data: Data = None) -> None:
             for each in await trainer.models():
                 made = each.created_at.isoformat(sep=" ", timespec="seconds")
                 table.add_row(each.version, each.kind, each.state, each.parent or "", made)
-        Console().print(table)
+        table_console().print(table)
         return 0
 
     run(command)
@@ -137,7 +137,7 @@ def pairs(url: Url = None, data: Data = None) -> None:
                 since = each.created_at.isoformat(sep=" ", timespec="seconds")
                 before = "" if each.before is None else str(each.before)
                 table.add_row(str(each.id), each.policy, each.prm, each.why, since, before)
-        Console().print(table)
+        table_console().print(table)
         return 0
 
     run(command)

@@ -23,7 +23,7 @@ from rich.table import Table
 
 from ratchet.cli.display import clean
 from ratchet.cli.presets import OverrideError, Preset, round_config, with_overrides
-from ratchet.cli.session import Interrupts, complain, run, trainer_of
+from ratchet.cli.session import Interrupts, complain, run, table_console, trainer_of
 from ratchet.clients import TrainerClient
 from ratchet.contracts.rounds import RoundConfig, RoundRequest, RoundView
 from ratchet.states import ROUND_ENDS, RoundState
@@ -111,7 +111,7 @@ def list_rounds(
     """Rounds, the newest first."""
 
     async def command(_: Interrupts) -> int:
-        console = Console()
+        console = table_console()
         async with trainer_of(url, data, None, console) as trainer:
             console.print(_table(await trainer.rounds(name)))
         return 0

@@ -33,6 +33,8 @@ from ratchet.stack.supervisor import ChildSpec, ChildState, ChildStatus, Supervi
 EXIT_USAGE = 2
 EXIT_SYSTEM = 3
 EXIT_INTERRUPTED = 130
+PIPED_WIDTH = 1000
+"""Columns of a table that no terminal shows."""
 
 _SETTLED = (ChildState.READY, ChildState.DONE)
 
@@ -109,6 +111,12 @@ def run(command: Callable[[Interrupts], Awaitable[int]]) -> None:
 def complain(message: str) -> None:
     """Say on stderr what went wrong."""
     print(f"ratchet: {clean(message)}", file=sys.stderr)
+
+
+def table_console() -> Console:
+    """For tables on stdout. What a program or a file reads has whole lines, however long, so that no name is cut."""
+    console = Console()
+    return console if console.is_terminal else Console(width=PIPED_WIDTH)
 
 
 def describe(error: ServiceError) -> str:
