@@ -91,8 +91,8 @@ def is_decided(comparisons: Mapping[str, Comparison]) -> bool:
 
 
 def is_promoted(comparisons: Mapping[str, Comparison]) -> bool:
-    """Whether every comparison shows that the new pair is not worse."""
-    return all(each.decision is Decision.NOT_WORSE for each in comparisons.values())
+    """Whether every comparison shows that the new pair is not worse. No comparison shows nothing."""
+    return bool(comparisons) and all(each.decision is Decision.NOT_WORSE for each in comparisons.values())
 
 
 def is_best(comparisons: Mapping[str, Comparison]) -> bool:

@@ -115,6 +115,7 @@ def test_a_pair_is_promoted_when_every_comparison_shows_it_and_the_first_loss_de
     assert not is_promoted(said(won, open_))
     assert is_decided(said(open_, lost))
     assert not is_promoted(said(won, lost))
+    assert not is_promoted({}), "nothing was compared"
 
 
 def test_the_reason_says_whether_it_is_worse_or_whether_nothing_was_shown() -> None:

@@ -59,8 +59,8 @@ async def evaluate(context: Context) -> RoundMetrics:
     problems = await context.rounds.problems(context.claim.id, "development")
     choosing = config.gate.selection if len(problems) > config.gate.selection else 0
     candidate, votes = await choose_pair(context, reference, problems[:choosing])
-    # With one new pair only, none was chosen, and all problems may test it.
-    testing = problems[choosing:] if votes else problems
+    # The same problems whether or not there was a choice: outcomes of other rounds are paired by their places.
+    testing = problems[choosing:]
     test = _Test(context, candidate, reference, testing, measured_before(earlier, reference, config))
     await test.run()
     held_out = await context.rounds.problems(context.claim.id, HELD_OUT)
