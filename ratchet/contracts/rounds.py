@@ -166,7 +166,8 @@ class Gate(Contract):
     selection: int = Field(
         default=50,
         ge=0,
-        description="Development problems that choose the pair that is tested on the others.",
+        description="Development problems that choose the pair that is tested on the others. Where there are no "
+        "others, the new policy with the new PRM is tested on these.",
     )
     block: int = Field(default=50, ge=1, description="Problems between two looks at the tests.")
 
