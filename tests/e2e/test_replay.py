@@ -47,7 +47,7 @@ async def test_the_command_shows_growth_and_verdict_and_fails_for_what_cannot_be
     assert "task   0" in shown.stdout
     assert "mcts asks for the same" in shown.stdout
     assert "the tree has the same nodes, visits and values" in shown.stdout
-    assert f"the vote gives the same answer: {CUPS.answer}" in shown.stdout
+    assert f"the vote gives the same answer: {result.answer}" in shown.stdout
     as_json = await ratchet("replay", result.id, *data, "--json")
     assert (as_json.code, json.loads(as_json.stdout)["same_tasks"]) == (0, True)
     for wrong, words in (("nonsense", "UUID"), (result.id[:-4] + "0000", "There is no search")):
