@@ -184,6 +184,15 @@ class TrainerSettings(StoreSettings):
         default=15.0, ge=1.0, description="A trainer that is silent for this long has lost its round."
     )
     poll_seconds: float = Field(default=1.0, gt=0, description="How often to look for a round to work on.")
+    round_attempts: int = Field(
+        default=5,
+        ge=1,
+        description="Times that a round may be taken up without getting further before it fails.",
+    )
+    problems_dir: Path | None = Field(
+        default=None,
+        description="Folder of the problem files that a round may name; none: it may name no file.",
+    )
 
 
 def load(kind: type[_S]) -> _S:

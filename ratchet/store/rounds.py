@@ -36,6 +36,13 @@ from ratchet.store import tables as t
 from ratchet.store.engine import from_now, retried, transaction
 from ratchet.store.ids import new_id
 from ratchet.store.quarantine import overrule, read_quarantine, set_aside
+from ratchet.store.round_rows import (
+    FROM_THE_START,
+    got_further,
+    readable_views,
+    take_oldest,
+    view_of,
+)
 from ratchet.store.search_requests import ensure_problems
 
 
@@ -121,57 +128,46 @@ class RoundStore:
                     )
                 )
             made = await connection.execute(select(t.rounds).where(t.rounds.c.id == round_id))
-            return _view(made.mappings().one())
+            return view_of(made.mappings().one())
 
     @retried
     async def get(self, round_id: UUID) -> RoundView | None:
-        """One round; None: unknown."""
+        """One round; None: unknown. Raises UnreadableRoundError."""
         async with transaction(self._engine) as connection:
             found = await connection.execute(select(t.rounds).where(t.rounds.c.id == round_id))
             row = found.mappings().one_or_none()
-        return None if row is None else _view(row)
+        return None if row is None else view_of(row)
 
     @retried
     async def rounds(self, run: str | None = None, limit: int = 100) -> list[RoundView]:
-        """Rounds, the newest first."""
+        """Rounds, the newest first, without those that this version cannot read."""
         query = select(t.rounds).order_by(t.rounds.c.created_at.desc()).limit(limit)
         if run is not None:
             query = query.where(t.rounds.c.run == run)
         async with transaction(self._engine) as connection:
-            return [_view(row) for row in (await connection.execute(query)).mappings()]
+            rows = (await connection.execute(query)).mappings().all()
+        return readable_views(rows)
 
     @retried
-    async def claim(self, owner: str, lease_seconds: float) -> RoundClaim | None:
-        """Take up the oldest round that is not over, not paused, and nobody's; None when there is none."""
-        free = or_(t.rounds.c.lease_until.is_(None), t.rounds.c.lease_until < func.clock_timestamp())
-        oldest = (
-            select(t.rounds)
-            .where(t.rounds.c.state.not_in(ROUND_ENDS), t.rounds.c.paused.is_(False), free)
-            .order_by(t.rounds.c.created_at)
-            .limit(1)
-            .with_for_update(skip_locked=True)
-        )
+    async def claim(self, owner: str, lease_seconds: float, max_attempts: int) -> RoundClaim | None:
+        """Take up the oldest round that is not over, not paused, and nobody's; None when there is none.
+
+        Older ones that cannot be read, or that `max_attempts` trainers took up without getting further, end as failed.
+        """
         async with transaction(self._engine) as connection:
-            row = (await connection.execute(oldest)).mappings().one_or_none()
-            if row is None:
-                return None
-            fence = (
-                await connection.execute(
-                    t.rounds.update()
-                    .where(t.rounds.c.id == row["id"])
-                    .values(owner=owner, lease_until=from_now(lease_seconds), fence=t.rounds.c.fence + 1)
-                    .returning(t.rounds.c.fence)
-                )
-            ).scalar_one()
+            taken = await take_oldest(connection, owner, lease_seconds, max_attempts)
+        if taken is None:
+            return None
+        row, config, metrics = taken
         return RoundClaim(
             id=row["id"],
             run=row["run"],
             number=row["number"],
             state=row["state"],
-            config=RoundConfig.model_validate(row["config"]),
-            metrics=_metrics(row),
+            config=config,
+            metrics=metrics,
             owner=owner,
-            fence=fence,
+            fence=row["fence"],
         )
 
     @retried
@@ -192,12 +188,17 @@ class RoundStore:
 
     @retried
     async def release(self, claim: RoundClaim) -> None:
-        """Give the round back: the next trainer goes on with the stage that it is in."""
+        """Give the round back: the next trainer goes on with the stage that it is in. This attempt does not count."""
         async with transaction(self._engine) as connection:
             await connection.execute(
                 t.rounds.update()
                 .where(_is_held_by(claim))
-                .values(lease_until=None, owner=None, fence=t.rounds.c.fence + 1)
+                .values(
+                    lease_until=None,
+                    owner=None,
+                    fence=t.rounds.c.fence + 1,
+                    attempts=func.greatest(t.rounds.c.attempts - 1, 0),
+                )
             )
 
     @retried
@@ -225,6 +226,7 @@ class RoundStore:
                     reason=reason,
                     failed_in=claim.state if state is RoundState.FAILED else None,
                     progress={},
+                    **FROM_THE_START,
                     **ended,
                 )
                 .returning(t.rounds.c.id)
@@ -238,7 +240,9 @@ class RoundStore:
         """Where the stage stands, for those who watch."""
         async with transaction(self._engine) as connection:
             await connection.execute(
-                t.rounds.update().where(_is_held_by(claim)).values(progress=progress.model_dump(mode="json"))
+                t.rounds.update()
+                .where(_is_held_by(claim))
+                .values(progress=progress.model_dump(mode="json"), **got_further(progress))
             )
 
     @retried
@@ -261,7 +265,7 @@ class RoundStore:
             changed = await connection.execute(
                 t.rounds.update().where(t.rounds.c.id == round_id).values(**values).returning(*t.rounds.c)
             )
-            return _view(changed.mappings().one())
+            return view_of(changed.mappings().one())
 
     @retried
     async def retry(self, round_id: UUID, config: RoundConfig | None = None) -> RoundView | None:
@@ -280,7 +284,7 @@ class RoundStore:
             stage = row["failed_in"] or RoundState.CREATED
             check_transition(ROUND_TRANSITIONS, row["state"], stage)
             if config is not None:
-                _require_unread(RoundConfig.model_validate(row["config"]), config, stage)
+                _require_unread(view_of(row).config, config, stage)
             if stage is RoundState.CREATED:
                 await connection.execute(
                     t.round_problems.delete().where(t.round_problems.c.round_id == round_id)
@@ -298,11 +302,12 @@ class RoundStore:
                     paused=False,
                     cancel_requested=False,
                     progress={},
+                    **FROM_THE_START,
                     **values,
                 )
                 .returning(*t.rounds.c)
             )
-            return _view(changed.mappings().one())
+            return view_of(changed.mappings().one())
 
     @retried
     async def add_problems(self, claim: RoundClaim, split: str, problems: Sequence[Problem]) -> None:
@@ -431,26 +436,3 @@ async def require_lease(connection: AsyncConnection, claim: RoundClaim) -> None:
     held = await connection.execute(select(t.rounds.c.id).where(_is_held_by(claim)).with_for_update())
     if held.one_or_none() is None:
         raise RoundLostError(f"round {claim.id} was taken over")
-
-
-def _metrics(row: RowMapping) -> RoundMetrics:
-    return RoundMetrics.model_validate(row["metrics"], extra="ignore")
-
-
-def _view(row: RowMapping) -> RoundView:
-    return RoundView(
-        id=str(row["id"]),
-        run=row["run"],
-        number=row["number"],
-        state=row["state"],
-        paused=row["paused"],
-        cancel_requested=row["cancel_requested"],
-        progress=RoundProgress.model_validate(row["progress"]),
-        # Settings of another version that this one does not know are not shown; a trainer would not work with them.
-        config=RoundConfig.model_validate(row["config"], extra="ignore"),
-        metrics=_metrics(row),
-        reason=row["reason"],
-        failed_in=row["failed_in"],
-        created_at=row["created_at"],
-        ended_at=row["ended_at"],
-    )

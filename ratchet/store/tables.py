@@ -92,6 +92,20 @@ rounds = Table(
     Column("lease_until", DateTime(timezone=True)),
     Column("fence", BigInteger, nullable=False, server_default=text("0"), comment="Grows with each claim."),
     _json("progress"),
+    Column(
+        "attempts",
+        Integer,
+        nullable=False,
+        server_default=text("0"),
+        comment="Trainers that took it up since it last got further.",
+    ),
+    Column(
+        "furthest",
+        Integer,
+        nullable=False,
+        server_default=text("0"),
+        comment="Most that an attempt at this stage has done.",
+    ),
     UniqueConstraint("run", "number"),
 )
 

@@ -17,6 +17,7 @@ from ratchet.store.calibrations import CalibrationStore
 from ratchet.store.engine import StoreUnavailableError, make_engine, ready
 from ratchet.store.pairs import PairStore
 from ratchet.store.registry import Registry
+from ratchet.store.round_rows import UnreadableRoundError
 from ratchet.store.round_searches import RoundSearchStore
 from ratchet.store.rounds import RoundStore
 from ratchet.store.strategy_choices import StrategyChoiceStore
@@ -79,6 +80,7 @@ def build_app(settings: TrainerSettings) -> FastAPI:
         health=lambda: health(engine),
     )
     answer_unavailable(app)
+    app.add_exception_handler(UnreadableRoundError, round_routes.on_unreadable)
     app.state.registry, app.state.rounds, app.state.serving = registry, rounds, serving
     app.state.calibrations = calibrations
     app.state.strategy_choices = StrategyChoiceStore(engine)

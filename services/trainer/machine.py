@@ -102,7 +102,9 @@ class Machine:
         """Poll, claim, work, for ever."""
         while True:
             try:
-                claim = await self._rounds.claim(self._owner, self._settings.lease_seconds)
+                claim = await self._rounds.claim(
+                    self._owner, self._settings.lease_seconds, self._settings.round_attempts
+                )
                 if claim is None:
                     await asyncio.sleep(self._settings.poll_seconds)
                     continue
@@ -112,9 +114,9 @@ class Machine:
                 log.warning("the store is away", error=str(error))
                 await asyncio.sleep(self._settings.poll_seconds)
             except Exception:
-                # For instance a round that this version cannot read. Its lease keeps it aside, so the next ones get their turn.
-                log.exception("no round taken up")
-                await asyncio.sleep(self._settings.lease_seconds)
+                # Whatever it was, the next round must not wait for it.
+                log.exception("round given up")
+                await asyncio.sleep(self._settings.poll_seconds)
 
     async def _work(self, claim: RoundClaim) -> None:
         """Take the round as far as it goes. Afterwards it is over, or given back, or another trainer's."""

@@ -5,6 +5,7 @@ from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Body, Depends, Path, Query, Request
+from fastapi.responses import Response
 
 from ratchet.contracts.base import FieldError
 from ratchet.contracts.rounds import (
@@ -18,7 +19,7 @@ from ratchet.contracts.rounds import (
     RunName,
 )
 from ratchet.store.rounds import ConfigInUseError, RoundConflictError, RoundStore
-from ratchet.web.app import ProblemError
+from ratchet.web.app import ProblemError, problem_response
 from ratchet.web.unavailable import UNAVAILABLE, problems
 
 ROUND_EXAMPLES = {
@@ -41,7 +42,7 @@ ROUND_EXAMPLES = {
 RETRY_EXAMPLES = {"as it was": {"summary": "With the configuration that it had", "value": {"config": None}}}
 
 _INVALID = problems(_422="The request is not valid; `errors` names the fields.")
-_UNKNOWN = problems(_404="There is no such round.")
+_UNKNOWN = problems(_404="There is no such round.", _409="This version cannot read the round.")
 _OVER = problems(_404="There is no such round.", _409="The round is over.")
 
 router = APIRouter(tags=["rounds"])
@@ -189,6 +190,11 @@ async def retry(
                 FieldError(field=f"config.{part}", message="used by a finished stage") for part in error.parts
             ],
         ) from error
+
+
+async def on_unreadable(request: Request, error: Exception) -> Response:
+    """The answer about a round that another version has written, or that is damaged."""
+    return problem_response(HTTPStatus.CONFLICT, str(error), request.url.path)
 
 
 async def _ask(

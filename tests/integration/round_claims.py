@@ -7,6 +7,7 @@ from ratchet.store.ids import new_id
 from ratchet.store.rounds import RoundClaim, RoundStore
 
 LEASE = 30.0
+ATTEMPTS = 5
 
 
 def a_run() -> str:
@@ -18,7 +19,7 @@ async def begin(store: RoundStore, run: str | None = None) -> RoundView:
 
 
 async def claim_round(store: RoundStore, owner: str = "t1", lease: float = LEASE) -> RoundClaim:
-    claim = await store.claim(owner, lease)
+    claim = await store.claim(owner, lease, ATTEMPTS)
     assert claim is not None
     return claim
 
