@@ -18,25 +18,23 @@ from typing import Any
 
 import structlog
 import uvicorn
-from fastapi import APIRouter, FastAPI, Request
+from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, Response
-from prometheus_client import CONTENT_TYPE_LATEST, Counter, Histogram, generate_latest
+from fastapi.responses import Response
+from prometheus_client import Counter, Histogram
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ratchet import __version__
-from ratchet.contracts.base import FieldError, Health, ProblemDocument
+from ratchet.contracts.base import FieldError, ProblemDocument
 from ratchet.settings import Settings
 from ratchet.telemetry import configure_logging
+from ratchet.web import probes
 
 log = structlog.get_logger()
 
 PROBLEM_JSON = "application/problem+json"
-
-HealthSource = Callable[[], Awaitable[Health] | Health]
-"""Gives a service's health when it is asked for."""
 
 REQUESTS = Counter("ratchet_http_requests", "Requests by route and status.", ["service", "route", "status"])
 LATENCY = Histogram("ratchet_http_seconds", "Seconds from request to response.", ["service", "route"])
@@ -160,24 +158,6 @@ async def _measure(request: Request, call_next: Callable[[Request], Awaitable[Re
     return response
 
 
-_operations = APIRouter(tags=["operations"])
-
-
-@_operations.get("/health", response_model=Health, responses={503: {"model": Health}})
-async def get_health(request: Request) -> JSONResponse:
-    """Whether the service is ready, and what is in force."""
-    health: HealthSource = request.app.state.health
-    answer = health()
-    state = answer if isinstance(answer, Health) else await answer
-    return JSONResponse(state.model_dump(), status_code=200 if state.ready else 503)
-
-
-@_operations.get("/metrics", response_class=Response)
-def metrics() -> Response:
-    """Prometheus metrics."""
-    return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
-
-
 PROBLEM_RESPONSES: dict[int | str, dict[str, Any]] = {
     "4XX": {
         "description": "The request cannot be served as it is (RFC 9457).",
@@ -196,7 +176,7 @@ def create_app(
     summary: str,
     settings: Settings,
     lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]],
-    health: HealthSource,
+    health: probes.HealthSource,
 ) -> FastAPI:
     """The app of one service, with what all have in common. `health` is called on every `GET /health`."""
     app = FastAPI(
@@ -216,7 +196,7 @@ def create_app(
     app.middleware("http")(_measure)
     app.state.service = service
     app.state.health = health
-    app.include_router(_operations)
+    app.include_router(probes.router)
     _document_problems(app)
     return app
 
