@@ -45,7 +45,13 @@ class GenerateRequest(Contract):
     n: int = Field(default=1, ge=1, le=64, description="Candidates per prefix.")
     temperature: float = Field(default=0.8, ge=0.0, le=2.0, description="0 is greedy.")
     top_p: float = Field(default=0.95, gt=0.0, le=1.0)
-    max_tokens: int = Field(default=256, ge=1, le=4096, description="Most tokens in one candidate.")
+    max_tokens: int = Field(
+        default=256,
+        ge=1,
+        le=4096,
+        description="Most tokens in one candidate. It ends sooner, with the finish reason `length`, where what the model reads "
+        "and writes is full.",
+    )
     seed: int | None = Field(
         default=None,
         ge=0,

@@ -201,7 +201,7 @@ async def generate(
         async with cancelled_on_disconnect(request):
             texts = [step_format.render(prefix) for prefix in body.prefixes]
             prompts = await asyncio.to_thread(engine.encode, texts)
-            check_lengths(prompts, body.max_tokens, engine.max_model_len)
+            check_prompts(prompts, engine.max_model_len)
             completions = await complete(engine, prompts, sampling_of(body, tuple(meaning)), body.seeds)
     prompt_tokens = sum(map(len, prompts))
     GENERATED.labels(version.name).inc(sum(one.tokens for row in completions for one in row))
@@ -290,14 +290,13 @@ def check_request(body: GenerateRequest) -> None:
             raise invalid(f"stop.{number}", "must not be empty: it would stop at once")
 
 
-def check_lengths(prompts: list[Tokens], max_tokens: int, max_model_len: int) -> None:
-    """Each prompt and its completion must fit the model. Raises ProblemError (422)."""
+def check_prompts(prompts: list[Tokens], max_model_len: int) -> None:
+    """Each prompt must leave the model room for a token at least. Raises ProblemError (422)."""
     for number, prompt in enumerate(prompts):
-        if len(prompt) + max_tokens > max_model_len:
+        if len(prompt) >= max_model_len:
             raise invalid(
-                "max_tokens",
-                f"the prompt of prefixes.{number} has {len(prompt)} tokens; with max_tokens={max_tokens} that is "
-                f"{len(prompt) + max_tokens}, and this model serves at most {max_model_len}",
+                f"prefixes.{number}",
+                f"the prompt has {len(prompt)} tokens, and this model reads and writes at most {max_model_len}",
             )
         if not prompt:
             raise invalid(f"prefixes.{number}", "gives an empty prompt")

@@ -23,9 +23,10 @@ from ratchet.settings import PrmSettings
 from ratchet.web import held_versions
 from ratchet.web.app import ProblemError, cancelled_on_disconnect, create_app, invalid, leave
 from ratchet.web.held_versions import CheckpointError
+from services.prm.batcher import TextTooLongError
 from services.prm.cache import StepCache
 from services.prm.prm1 import LikelihoodPrm, PolicyNotReadyError
-from services.prm.trained import HeadFailedError, TextTooLongError
+from services.prm.trained import HeadFailedError
 from services.prm.versions import PrmVersions
 
 log = structlog.get_logger()

@@ -13,7 +13,7 @@ from ratchet.clients import PolicyClient, ServiceError
 from ratchet.contracts.policy import Prefix
 from ratchet.contracts.prm import ScoreRequest, ScoreResponse
 from ratchet.contracts.serving import PRM1
-from services.prm.batcher import LikelihoodBatcher
+from services.prm.batcher import MAX_BATCH, LikelihoodBatcher, TextTooLongError, place_of_too_long
 from services.prm.cache import StepCache
 from services.prm.likelihood import step_scores
 
@@ -53,16 +53,13 @@ class LikelihoodPrm:
             await asyncio.sleep(VERSION_SECONDS)
 
     async def score(self, body: ScoreRequest) -> ScoreResponse:
-        """Scores of every step, of the shape of `body.steps`. Raises PolicyNotReadyError, ServiceError."""
+        """Scores of every step, of the shape of `body.steps`. Raises PolicyNotReadyError, TextTooLongError, ServiceError."""
         version = body.policy or self._serving_policy
         if version is None:
             raise PolicyNotReadyError(f"The policy at {self._policy.url} is not ready.")
         given = body.logprobs or [[None] * len(row) for row in body.steps]
         rows = await asyncio.gather(
-            *(
-                self._logprobs(body, steps, logprobs, version)
-                for steps, logprobs in zip(body.steps, given, strict=True)
-            )
+            *(self._logprobs(body, number, logprobs, version) for number, logprobs in enumerate(given))
         )
         return ScoreResponse(
             model=_named_after(version),
@@ -71,12 +68,13 @@ class LikelihoodPrm:
         )
 
     async def _logprobs(
-        self, body: ScoreRequest, steps: Sequence[str], given: Sequence[float | None], version: str
+        self, body: ScoreRequest, number: int, given: Sequence[float | None], version: str
     ) -> tuple[list[float], int]:
-        """Log-probability of each step of one trajectory, and how many of them the cache knew.
+        """Log-probability of each step of the trajectory of this number, and how many of them the cache knew.
 
         Where the caller or the cache lacks one all are asked for, so that all scores have one source.
         """
+        steps = body.steps[number]
         sent = [value for value in given if value is not None]
         if len(sent) == len(steps):
             return sent, 0
@@ -84,7 +82,12 @@ class LikelihoodPrm:
         found = [value for value in known if value is not None]
         if len(found) == len(steps):
             return found, len(found)
-        answer = await self._batcher.ask(Prefix(problem=body.problem, steps=list(steps)), body.policy)
+        try:
+            answer = await self._batcher.ask(Prefix(problem=body.problem, steps=list(steps)), body.policy)
+        except ServiceError as error:
+            if place_of_too_long(error, MAX_BATCH) is None:
+                raise
+            raise TextTooLongError(number, f"the policy does not read so much: {error.detail}") from error
         self._cache.put(_named_after(answer.model), body.problem, steps, answer.step_logprobs)
         return answer.step_logprobs, 0
 

@@ -7,19 +7,11 @@ from typing import TYPE_CHECKING
 
 from ratchet.batching import MicroBatcher
 from ratchet.contracts.prm import ScoreRequest, ScoreResponse
-from services.prm.batcher import MAX_BATCH, WINDOW_SECONDS
+from services.prm.batcher import MAX_BATCH, WINDOW_SECONDS, TextTooLongError
 from services.prm.cache import StepCache
 
 if TYPE_CHECKING:
     from services.prm.head import Question, TrainedHead
-
-
-class TextTooLongError(Exception):
-    """A trajectory has more tokens than the PRM reads."""
-
-    def __init__(self, number: int, tokens: int, limit: int) -> None:
-        super().__init__(f"trajectory {number} has {tokens} tokens; this PRM reads at most {limit}")
-        self.number = number
 
 
 class HeadFailedError(Exception):
@@ -65,7 +57,10 @@ class TrainedPrm:
         )
         for number, question in zip(unknown, questions, strict=True):
             if len(question.tokens) > self._head.max_tokens:
-                raise TextTooLongError(number, len(question.tokens), self._head.max_tokens)
+                raise TextTooLongError(
+                    number,
+                    f"it has {len(question.tokens)} tokens; this PRM reads at most {self._head.max_tokens}",
+                )
         answers = await asyncio.gather(*map(self._batcher.ask, questions))
         for number, logits in zip(unknown, answers, strict=True):
             scores[number] += [self._head.calibration.probability(logit) for logit in logits]

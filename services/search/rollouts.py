@@ -13,7 +13,7 @@ from ratchet.contracts.sandbox import StepResult, StepStatus
 from ratchet.contracts.search import PrmUse, UsagePart
 from ratchet.solutions.answers import answer_of, same_answer
 from ratchet.store.text import replace_unstorable
-from services.search.search import Backends, PolicyQuestion, PrmQuestion, Search, ask_policy
+from services.search.search import Backends, NoRoom, PolicyQuestion, PrmQuestion, Search, ask_policy
 from services.search.strategies import Draw, ExecutedStep, Gate, Rollout, Task
 
 _STEP_TEXT: TypeAdapter[str] = TypeAdapter(StepText)
@@ -29,8 +29,9 @@ async def roll_out(search: Search, backends: Backends, task: Task) -> Rollout:
         case Draw.STEPS:
             return await _draw_steps(search, backends, task)
         case Draw.STEP:
-            drawn = await _Descent(search, backends, task).draw([])
-            return Rollout(task, ((drawn.step,),) if drawn is not None else ())
+            descent = _Descent(search, backends, task)
+            drawn = await descent.draw([])
+            return Rollout(task, ((drawn.step,),) if drawn is not None else (), descent.ended_by)
 
 
 async def _draw_trajectory(search: Search, backends: Backends, task: Task) -> Rollout:
@@ -38,6 +39,7 @@ async def _draw_trajectory(search: Search, backends: Backends, task: Task) -> Ro
     prefix = [node.text for node in search.tree.path(task.node)]
     tried: list[tuple[ExecutedStep, ...]] = []
     good: list[ExecutedStep] = []
+    ended_by: str | None = None
     for attempt in range(task.retries + 1):
         room = search.request.parameters.max_depth - len(prefix) - len(good)
         if room <= 0:
@@ -45,6 +47,9 @@ async def _draw_trajectory(search: Search, backends: Backends, task: Task) -> Ro
         before = prefix + [step.text for step in good]
         left = search.request.budget.tokens - search.usage.policy.tokens
         candidate = await _generate(search, backends, before, Until.END, task.number, attempt, left)
+        if isinstance(candidate, NoRoom):
+            ended_by = candidate.reason
+            break
         steps = await execute_steps(search, before, candidate, candidate.steps[:room])
         ran = [step for step in steps if step.status is StepStatus.OK]
         if len(ran) < len(steps):
@@ -59,7 +64,7 @@ async def _draw_trajectory(search: Search, backends: Backends, task: Task) -> Ro
             break
     tried.append(tuple(good))
     scored = await _score(search, backends, task.node, tried)
-    return Rollout(task, tuple(path for path in scored[:-1] if path) + scored[-1:])
+    return Rollout(task, tuple(path for path in scored[:-1] if path) + scored[-1:], ended_by)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +87,8 @@ class _Descent:
         self._task = task
         self._path = search.tree.path(task.node)
         self._draws = 0
+        self.ended_by: str | None = None
+        """Why nothing more can be drawn, however many tokens are left."""
         # What others spend meanwhile is not taken from a trajectory that was begun.
         left = search.request.budget.tokens - search.usage.policy.tokens
         self._left = min(search.request.parameters.max_tokens, left)
@@ -99,6 +106,9 @@ class _Descent:
             search, backends, before, Until.STEP, self._task.number, self._draws, self._left
         )
         self._draws += 1
+        if isinstance(candidate, NoRoom):
+            self.ended_by = candidate.reason
+            return None
         self._left -= candidate.tokens
         executed = await execute_steps(search, before, candidate, candidate.steps[:1])
         if not executed:
@@ -135,7 +145,7 @@ async def _draw_steps(search: Search, backends: Backends, task: Task) -> Rollout
         if taken.step.answer is not None or taken.final:
             break
     tried.append(tuple(good))
-    return Rollout(task, tuple(tried))
+    return Rollout(task, tuple(tried), descent.ended_by)
 
 
 async def _draw_through_gate(
@@ -175,7 +185,7 @@ async def _end_value(search: Search, backends: Backends, answer: str, prm_score:
 
 async def _generate(
     search: Search, backends: Backends, steps: list[str], until: Until, task: int, draw: int, left: int
-) -> Candidate:
+) -> Candidate | NoRoom:
     """What follows after the steps, from one sequence of at most `left` tokens."""
     parameters = search.request.parameters
     question = PolicyQuestion(
@@ -190,7 +200,7 @@ async def _generate(
         candidate = await search.questions(backends).ask(question)
     else:
         [candidate] = await ask_policy(search, backends, [question])
-    _charge(search.usage.policy, began, candidate.tokens)
+    _charge(search.usage.policy, began, 0 if isinstance(candidate, NoRoom) else candidate.tokens)
     return candidate
 
 

@@ -5,6 +5,7 @@ Questions of one moment are one request.
 
 import asyncio
 import contextlib
+import re
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from typing import TypeAlias, TypeVar
 from ratchet.batching import MicroBatcher
 from ratchet.clients import PolicyClient, PrmClient, SandboxClient, ServiceError
 from ratchet.contracts.calibration import AnswerCalibration
-from ratchet.contracts.policy import Candidate, FinishReason, GenerateRequest, Prefix, Until
+from ratchet.contracts.policy import Candidate, GenerateRequest, Prefix, Until
 from ratchet.contracts.prm import ScoreRequest
 from ratchet.contracts.search import PrmUse, SearchRequest, StrategyName, Usage
 from services.search.interpreter import Interpreter
@@ -56,6 +57,13 @@ class PrmQuestion:
     logprobs: list[float]
 
 
+@dataclass(frozen=True, slots=True)
+class NoRoom:
+    """The policy's answer where the steps so far fill all that it reads and writes."""
+
+    reason: str
+
+
 async def no_calibration(policy: str, prm: str) -> None:
     """Where no search is calibrated."""
 
@@ -79,10 +87,10 @@ class Search:
     """Of the models that have worked on it; None as well where it was not looked up yet."""
 
     _calibrated: tuple[str, str] | None = None
-    _questions: MicroBatcher[PolicyQuestion, Candidate] | None = None
+    _questions: MicroBatcher[PolicyQuestion, Candidate | NoRoom] | None = None
     _scores: MicroBatcher[PrmQuestion, list[float | None]] | None = None
 
-    def questions(self, backends: Backends) -> MicroBatcher[PolicyQuestion, Candidate]:
+    def questions(self, backends: Backends) -> MicroBatcher[PolicyQuestion, Candidate | NoRoom]:
         """Where rollouts of one moment ask the policy with one request."""
         if self._questions is None:
             self._questions = MicroBatcher(lambda asked: ask_policy(self, backends, asked))
@@ -132,8 +140,8 @@ def is_sampled(request: SearchRequest) -> bool:
 
 async def ask_policy(
     search: Search, backends: Backends, questions: Sequence[PolicyQuestion]
-) -> list[Candidate]:
-    """One candidate for each question. Those that differ in how far they go are requests of their own."""
+) -> list[Candidate | NoRoom]:
+    """One candidate for each question, where there is room for one. Those that differ in how far they go are other requests."""
     kinds = dict.fromkeys((each.until, each.max_tokens) for each in questions)
     groups = [[each for each in questions if (each.until, each.max_tokens) == kind] for kind in kinds]
     answered = await asyncio.gather(*(_ask_policy_alike(search, backends, group) for group in groups))
@@ -143,7 +151,7 @@ async def ask_policy(
 
 async def _ask_policy_alike(
     search: Search, backends: Backends, questions: Sequence[PolicyQuestion]
-) -> list[Candidate]:
+) -> list[Candidate | NoRoom]:
     parameters = search.request.parameters
     request = GenerateRequest(
         prefixes=[Prefix(problem=search.request.problem, steps=each.steps) for each in questions],
@@ -160,32 +168,24 @@ async def _ask_policy_alike(
             lambda: _ask_until_held(lambda: backends.policy.generate(request), request.model),
         )
     except ServiceError as error:
-        if not _is_too_long(error) or not any(each.steps for each in questions):
+        reason = _why_too_long(error, "prefixes")
+        if reason is None or not any(each.steps for each in questions):
             raise
         if len(questions) == 1:
             # What the policy wrote has filled all that it reads: the branch ends here, and not the search.
-            return [_NOTHING_MORE]
+            return [NoRoom(reason)]
         return [(await _ask_policy_alike(search, backends, [each]))[0] for each in questions]
     search.models["policy"] = response.model
     return [candidate for [candidate] in response.candidates]
 
 
-_NOTHING_MORE = Candidate(
-    text="",
-    steps=[],
-    final=False,
-    tokens=0,
-    mean_logprob=0.0,
-    step_logprobs=[],
-    finish_reason=FinishReason.LENGTH,
-)
-
-
-def _is_too_long(error: ServiceError) -> bool:
-    """Whether a model refuses a text because it is longer than what it reads."""
-    return error.status == HTTPStatus.UNPROCESSABLE_ENTITY and any(
-        wrong.field == "max_tokens" or wrong.field.startswith("steps.") for wrong in error.errors
-    )
+def _why_too_long(error: ServiceError, texts: str) -> str | None:
+    """Why a model does not take one of the `texts` of a request, longer than what it reads; None for any other error."""
+    if error.status != HTTPStatus.UNPROCESSABLE_ENTITY:
+        return None
+    # A field of such a text has more parts to its name.
+    found = (wrong.message for wrong in error.errors if re.fullmatch(rf"{texts}\.\d+", wrong.field))
+    return next(found, None)
 
 
 async def _ask_prm(
@@ -202,7 +202,7 @@ async def _ask_prm(
     try:
         response = await _ask_until_held(lambda: backends.prm.score(request), request.model)
     except ServiceError as error:
-        if not _is_too_long(error):
+        if _why_too_long(error, "steps") is None:
             raise
         if len(questions) == 1:
             return [[None for _ in questions[0].steps]]

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from bisect import bisect_left
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import torch
 import uvicorn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from ratchet.contracts.policy import Prefix
 from ratchet.settings import PolicySettings
 from ratchet.solutions.step_formats import few_shot
 from services.policy.app import build_app
@@ -258,8 +260,8 @@ async def test_generate_answers_one_list_per_prefix(client: httpx.AsyncClient) -
 @pytest.mark.parametrize(
     ("change", "field"),
     [
-        ({"max_tokens": 4000}, "max_tokens"),
-        ({"prefixes": [{"problem": "word " * 3000}]}, "max_tokens"),
+        ({"max_tokens": 5000}, "max_tokens"),
+        ({"prefixes": [*BODY["prefixes"], {"problem": "word " * 3000}]}, "prefixes.1"),
         ({"prefixes": BODY["prefixes"] * 100, "n": 11}, "n"),
         ({"prefixes": []}, "prefixes"),
         ({"prefixes": [{"problem": " "}]}, "prefixes.0.problem"),
@@ -276,6 +278,26 @@ async def test_a_bad_request_is_refused_and_its_field_named(
     assert answer.status_code == 422
     assert field in [error["field"] for error in answer.json()["errors"]]
     assert (await client.get("/health")).status_code == 200
+
+
+async def test_a_completion_ends_where_the_model_reads_no_further(
+    client: httpx.AsyncClient, engine: TransformersEngine
+) -> None:
+    def left_beside(words: int) -> int:
+        [prompt] = engine.encode([few_shot().render(Prefix(problem="word " * words))])
+        return engine.max_model_len - len(prompt)
+
+    words = bisect_left(range(3000), 0, key=lambda words: -left_beside(words)) - 1
+    left = left_beside(words)
+    assert left < 40
+    prefixes = [{"problem": "word " * words}, {"problem": "What is 2 + 3?"}]
+    body = {"prefixes": prefixes, "max_tokens": 60, "temperature": 0, "until": "end"}
+    answer = await client.post("/generate", json=body)
+    assert answer.status_code == 200, answer.text
+    [[full], [free]] = answer.json()["candidates"]
+    assert full["tokens"] <= left
+    assert full["tokens"] == left or full["finish_reason"] != "length"
+    assert left < free["tokens"] <= 60
 
 
 async def test_work_ends_when_the_caller_goes_away(

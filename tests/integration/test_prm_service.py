@@ -2,6 +2,7 @@
 what it is asked, and finds each step as likely as its length says. The e2e tests have a real one."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +14,8 @@ from fastapi import FastAPI, HTTPException
 from ratchet.clients import PolicyClient
 from ratchet.contracts.base import Health
 from ratchet.contracts.policy import LikelihoodRequest, LikelihoodResponse, Prefix
-from ratchet.settings import PrmSettings
+from ratchet.settings import PrmSettings, Settings
+from ratchet.web.app import create_app, invalid
 from services.prm.app import build_app
 from services.prm.batcher import LikelihoodBatcher
 from services.prm.likelihood import step_scores
@@ -21,6 +23,13 @@ from tests.http_double import serving
 from tests.served_app import served
 
 DOUBLE = "double@0"
+LONGEST = 500
+"""Characters of a step that the double reads."""
+
+
+@contextlib.asynccontextmanager
+async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    yield
 
 
 @dataclass
@@ -31,17 +40,22 @@ class PolicyDouble:
     refuses: bool = False
 
     def app(self) -> FastAPI:
-        app = FastAPI()
-
-        @app.get("/health")
-        def health() -> Health:
-            return Health(service="policy", ready=True, version="0", detail={"model": DOUBLE})
+        app = create_app(
+            service="policy",
+            summary="A double.",
+            settings=Settings(),
+            lifespan=lifespan,
+            health=lambda: Health(service="policy", ready=True, version="0", detail={"model": DOUBLE}),
+        )
 
         @app.post("/likelihood")
         def likelihood(request: LikelihoodRequest) -> LikelihoodResponse:
             self.asked.append(request)
             if self.refuses:
                 raise HTTPException(422, "no")
+            for number, one in enumerate(request.trajectories):
+                if any(len(step) > LONGEST for step in one.steps):
+                    raise invalid(f"trajectories.{number}", "it is too long")
             return LikelihoodResponse(
                 model=DOUBLE,
                 step_logprobs=[[logprob(step) for step in one.steps] for one in request.trajectories],
@@ -187,6 +201,19 @@ async def test_what_the_policy_refuses_is_the_callers_fault(
     assert response.status_code == 422
     assert "policy" in response.json()["detail"]
     assert (await prm.post("/score", json={"problem": "refused", "steps": [["a"]]})).status_code == 200
+
+
+async def test_what_is_too_long_for_the_policy_is_named_and_does_not_harm_what_others_ask(
+    prm: httpx.AsyncClient,
+) -> None:
+    long, short = ["#" * (LONGEST + 1)], ["print(1)"]
+    refused, *answered = await asyncio.gather(
+        prm.post("/score", json={"problem": "long", "steps": [short, long]}),
+        *(prm.post("/score", json={"problem": f"short {number}", "steps": [short]}) for number in range(9)),
+    )
+    assert refused.status_code == 422
+    assert [error["field"] for error in refused.json()["errors"]] == ["steps.1"]
+    assert [response.status_code for response in answered] == [200] * 9
 
 
 async def test_without_a_policy_callers_are_told_to_come_back(free_port: int) -> None:

@@ -18,7 +18,7 @@ from ratchet.contracts.sandbox import MAX_ANSWER_CHARS, StepStatus
 from ratchet.contracts.search import SearchRequest, VerificationLevel
 from ratchet.events import answer_event, node_event
 from ratchet.settings import Settings
-from ratchet.states import SearchState
+from ratchet.states import NodeState, SearchState
 from ratchet.store.search_results import SearchOutcome
 from ratchet.web.app import create_app, invalid
 from services.search.interpreter import Interpreter
@@ -32,6 +32,7 @@ from tests.http_double import serving
 from tests.sandbox_server import running_sandbox
 
 ROLLOUTS = 4
+TOO_LONG = "the prompt is too long"
 Program = Sequence[str]
 
 
@@ -59,8 +60,9 @@ def models(programs: Sequence[Program], reads: int = 99) -> FastAPI:
 
     @app.post("/generate")
     async def generate(request: GenerateRequest) -> GenerateResponse:
-        if any(len(prefix.steps) > reads for prefix in request.prefixes):
-            raise invalid("max_tokens", "the prompt is too long")
+        for number, prefix in enumerate(request.prefixes):
+            if len(prefix.steps) > reads:
+                raise invalid(f"prefixes.{number}", TOO_LONG)
         return GenerateResponse(
             model="script@0",
             candidates=[[candidate(next(written))] for _ in request.prefixes],
@@ -204,6 +206,10 @@ async def test_what_is_too_long_for_a_model_ends_its_branch_and_not_the_search(
     )
     assert outcome.answer == "7.0"
     assert all(node.prm_score is None for node in tree.nodes.values())
+    ended = [node for node in tree.nodes.values() if node.ended_by is not None]
+    assert ended
+    assert {node.ended_by for node in ended} == {TOO_LONG}
+    assert NodeState.OPEN not in {node.state for node in ended}
     _, outcome, tree = await searched(
         sandbox, HOOPS, *programs, reads=1, prm="value", batch_rollouts=together
     )

@@ -34,6 +34,11 @@ class Sampling:
     stop: tuple[str, ...] = ()
 
 
+def room(sampling: Sampling, prompt: Tokens, max_model_len: int) -> int:
+    """Tokens that a completion of this prompt may have."""
+    return min(sampling.max_tokens, max_model_len - len(prompt))
+
+
 @dataclass(frozen=True)
 class Completion:
     """One continuation. `text` ends before the stop string; the tokens are all that were generated, the ending too.
@@ -116,9 +121,9 @@ class Engine(Protocol):
 
     @abstractmethod
     async def generate(self, prompts: list[Tokens], sampling: Sampling) -> list[list[Completion]]:
-        """`sampling.n` completions per prompt. Prompt plus `max_tokens` must fit `max_model_len`.
+        """`sampling.n` completions per prompt, each of `max_tokens` or of as many as `max_model_len` leaves the prompt.
 
-        Raises EngineFailedError when the engine died.
+        Each prompt must be shorter than `max_model_len`. Raises EngineFailedError when the engine died.
         """
 
     @abstractmethod

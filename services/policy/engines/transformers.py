@@ -17,6 +17,7 @@ import secrets
 import threading
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from services.policy.engines.base import (
     context_length,
     end_tokens,
     offsets,
+    room,
     sequence_seed,
     uniforms,
 )
@@ -128,7 +130,7 @@ class TransformersEngine:
         sequences = [
             Sequence(
                 prompt,
-                sampling,
+                replace(sampling, max_tokens=room(sampling, prompt, self.max_model_len)),
                 sequence_seed(seed, number, candidate),
                 loop.create_future(),
             )

@@ -42,6 +42,7 @@ from services.policy.engines.base import (
     context_length,
     end_tokens,
     offsets,
+    room,
     sequence_seed,
 )
 
@@ -231,7 +232,7 @@ class VllmEngine:
                 seed=None if own or greedy else seed,
                 stop=list(sampling.stop),
                 stop_token_ids=self._ends,
-                max_tokens=sampling.max_tokens,
+                max_tokens=room(sampling, prompt, self.max_model_len),
                 logprobs=0,
                 # The trained format's markers are special tokens, and must be seen to stop at them.
                 skip_special_tokens=False,

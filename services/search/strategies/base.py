@@ -65,6 +65,8 @@ class Rollout:
 
     task: Task
     paths: tuple[tuple[ExecutedStep, ...], ...]
+    ended_by: str | None = None
+    """Why nothing can follow the last step that stands; None where something can, or need not."""
 
 
 class Strategy(Protocol):

@@ -4,7 +4,7 @@ from ratchet.contracts.sandbox import StepStatus
 from ratchet.states import NodeState
 from services.search.strategies.base import Draw, ExecutedStep, Rollout, Task
 from services.search.strategies.gate import Gate
-from services.search.strategies.tree import Node, Tree, node_id
+from services.search.strategies.tree import ROOT, Node, Tree, node_id
 
 DEAD_END = -1.0
 """The value of a trajectory without an answer."""
@@ -49,6 +49,9 @@ def record_paths(tree: Tree, rollout: Rollout, max_depth: int) -> tuple[Node, li
             if step.status is not StepStatus.OK or step.abandoned:
                 break
             end = made
+    if rollout.ended_by is not None and end.id != ROOT:
+        tree.close(end, rollout.ended_by)
+        changed[end.id] = None
     return end, list(changed)
 
 

@@ -35,6 +35,8 @@ class Node:
     tokens: int = 0
     seconds: float = 0.0
     answer: str | None = None
+    ended_by: str | None = None
+    """Why nothing can follow it, where that is not its depth, its answer or its failure."""
     visits: int = 0
     value_sum: float = 0.0
     ended: int = 0
@@ -121,6 +123,13 @@ class Tree:
     def _insert(self, parent: Node, child: Node) -> None:
         """Among the children by its ordinal."""
         insort(parent.children, child.id, key=lambda each: self.nodes[each].ordinal)
+
+    def close(self, node: Node, reason: str) -> None:
+        """Nothing can follow this node: it is not gone on from."""
+        node.ended_by = reason
+        if node.state is NodeState.OPEN:
+            check_transition(NODE_TRANSITIONS, node.state, NodeState.EXHAUSTED)
+            node.state = NodeState.EXHAUSTED
 
     def settle(self, node: Node, limit: Callable[[Node], float]) -> list[str]:
         """Mark as exhausted each node from here up that has no way on left and nothing under way below it; their ids.
