@@ -23,6 +23,7 @@ from rich.table import Table
 
 from ratchet.cli.display import clean
 from ratchet.cli.presets import OverrideError, Preset, round_config, with_overrides
+from ratchet.cli.problem_files import with_copied_files
 from ratchet.cli.session import Interrupts, complain, run, table_console, trainer_of
 from ratchet.clients import TrainerClient
 from ratchet.contracts.rounds import RoundConfig, RoundRequest, RoundView
@@ -71,6 +72,7 @@ def run_rounds(
     chosen_run = name or f"{preset}-seed{seed}"
     overrides = override or []
     _config(preset, 1, seed, overrides)
+    here = _files_where_the_trainer_is(url, data)
 
     async def command(interrupts: Interrupts) -> int:
         began = time.monotonic()
@@ -79,7 +81,7 @@ def run_rounds(
         ) as trainer:
             known = await trainer.rounds(chosen_run)
             if known and known[0].state is RoundState.FAILED:
-                await _retry(trainer, known[0], overrides, console)
+                await _retry(trainer, known[0], overrides, console, here)
             while True:
                 known = await trainer.rounds(chosen_run)
                 last = known[0] if known else None
@@ -89,8 +91,8 @@ def run_rounds(
                     ):
                         break
                     number = 1 if last is None else last.number + 1
-                    request = RoundRequest(run=chosen_run, config=_config(preset, number, seed, overrides))
-                    last = await trainer.create_round(request)
+                    config = here(_config(preset, number, seed, overrides))
+                    last = await trainer.create_round(RoundRequest(run=chosen_run, config=config))
                 ended = await _follow(trainer, last, console)
                 _tell(ended, console)
             done = sorted(await trainer.rounds(chosen_run), key=lambda each: each.number)
@@ -167,7 +169,8 @@ def retry(
     async def command(_: Interrupts) -> int:
         console = Console(stderr=True)
         async with trainer_of(url, data, None, console) as trainer:
-            await _retry(trainer, await trainer.round(round_id), override or [], console)
+            here = _files_where_the_trainer_is(url, data)
+            await _retry(trainer, await trainer.round(round_id), override or [], console, here)
         return 0
 
     run(command)
@@ -218,10 +221,14 @@ def overrule(
 
 
 async def _retry(
-    trainer: TrainerClient, failed: RoundView, overrides: Sequence[str], console: Console
+    trainer: TrainerClient,
+    failed: RoundView,
+    overrides: Sequence[str],
+    console: Console,
+    here: Callable[[RoundConfig], RoundConfig],
 ) -> None:
     config = (
-        _or_bad_parameter(lambda: with_overrides(failed.config.model_dump(mode="json"), overrides))
+        here(_or_bad_parameter(lambda: with_overrides(failed.config.model_dump(mode="json"), overrides)))
         if overrides
         else None
     )
@@ -231,6 +238,13 @@ async def _retry(
         markup=False,
         highlight=False,
     )
+
+
+def _files_where_the_trainer_is(url: str | None, data: Path | None) -> Callable[[RoundConfig], RoundConfig]:
+    """What a configuration becomes for the trainer: one of the local stack gets copies of the files that it names."""
+    if url is not None:
+        return lambda config: config
+    return lambda config: with_copied_files(config, data)
 
 
 def _config(preset: Preset, number: int, seed: int, overrides: Sequence[str]) -> RoundConfig:

@@ -4,9 +4,10 @@
 `nano/`); `verifiable.py` is the check of answers, `contamination.py` the comparison of two sets.
 """
 
+from ratchet.problems.confined import confined
 from ratchet.problems.contamination import Overlap, find_overlaps
 from ratchet.problems.problem import Problem, ProblemFileError, Refused, problem_id
-from ratchet.problems.sets import Duplicate, ProblemSet, load, read_problems, sample, split
+from ratchet.problems.sets import Duplicate, ProblemSet, load, names_file, read_problems, sample, split
 
 __all__ = [
     "Duplicate",
@@ -15,8 +16,10 @@ __all__ = [
     "ProblemFileError",
     "ProblemSet",
     "Refused",
+    "confined",
     "find_overlaps",
     "load",
+    "names_file",
     "problem_id",
     "read_problems",
     "sample",

@@ -3,10 +3,13 @@
 Limits: a file is read as a whole; compressed JSON Lines are not read. In Parquet only the columns that make a problem are.
 """
 
+import contextlib
 import json
+import os
+import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from ratchet.problems.problem import COLUMNS, Problem, ProblemFileError, Refused, problem_of
 
@@ -25,6 +28,33 @@ _NO_LINES = _NO_DATA | {
 }
 """How files begin that are often taken for JSON Lines, and what to do."""
 _BEGINNING = 99
+MAX_BYTES = 2 * 2**30
+"""A larger file is refused: it is held in memory."""
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[BinaryIO]:
+    """The file, open to be read. Raises ProblemFileError unless it is a regular one of bounded size: a device or a pipe may
+    never end."""
+    try:
+        # Without O_NONBLOCK, the opening of a pipe waits for somebody who writes.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, error) from error
+    with os.fdopen(descriptor, "rb") as file:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise ProblemFileError(f"{path}: not a regular file: give a JSON Lines or Parquet file.")
+        if found.st_size > MAX_BYTES:
+            raise ProblemFileError(
+                f"{path}: {found.st_size / 2**30:.1f} GiB, more than {MAX_BYTES / 2**30:.0f}: split it."
+            )
+        yield file
+
+
+def _unreadable(path: Path, error: OSError | ValueError) -> ProblemFileError:
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+    return ProblemFileError(f"{path}: cannot be read: {reason}.")
 
 
 def read_file(path: Path, name: str | None = None) -> Iterator[Problem | Refused]:
@@ -36,9 +66,11 @@ def read_file(path: Path, name: str | None = None) -> Iterator[Problem | Refused
 
 def _lines(path: Path) -> Iterator[tuple[str, int, Mapping[str, Any]]]:
     try:
-        content = path.read_bytes()
+        with opened(path) as file:
+            # One that grows meanwhile does not grow here.
+            content = file.read(MAX_BYTES)
     except OSError as error:
-        raise ProblemFileError(f"{path}: cannot be read: {error.strerror}.") from error
+        raise _unreadable(path, error) from error
     content = content.removeprefix(b"\xef\xbb\xbf")
     _refuse(path, content[:_BEGINNING], _NO_LINES)
     for number, line in enumerate(content.split(b"\n"), 1):
@@ -78,9 +110,9 @@ def _rows(path: Path) -> Iterator[tuple[str, int, Mapping[str, Any]]]:
         raise ProblemFileError(f"{path}: reading Parquet needs pyarrow: pip install pyarrow.") from error
     number = 0
     try:
-        with path.open("rb") as opened:
-            _refuse(path, opened.read(_BEGINNING), _NO_DATA)
-        with path.open("rb") as opened, parquet.ParquetFile(opened) as file:
+        with opened(path) as content:
+            _refuse(path, content.read(_BEGINNING), _NO_DATA)
+        with opened(path) as content, parquet.ParquetFile(content) as file:
             names = file.schema_arrow.names
             # Where none is known, all of them are read, to be named in the error.
             columns = [name for name in names if name in COLUMNS] or names
@@ -89,6 +121,6 @@ def _rows(path: Path) -> Iterator[tuple[str, int, Mapping[str, Any]]]:
                     number += 1
                     yield "row", number, fields
     except pyarrow.ArrowException as error:
-        raise ProblemFileError(f"{path}: not a Parquet file that can be read: {error}.") from error
+        raise ProblemFileError(f"{path}: not a Parquet file that can be read.", f"{error}.") from error
     except OSError as error:
-        raise ProblemFileError(f"{path}: cannot be read: {error.strerror or error}.") from error
+        raise _unreadable(path, error) from error

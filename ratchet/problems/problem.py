@@ -58,7 +58,15 @@ _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 
 
 class ProblemFileError(ValueError):
-    """A problem source cannot be used. The message names the source, the line and the fix."""
+    """A problem source cannot be used. The message names the source, the line and the fix.
+
+    `quote` is what the message ends with from the source's own content. `told` is the message without it, for those who may
+    name a file and may not read it.
+    """
+
+    def __init__(self, told: str, quote: str = "") -> None:
+        super().__init__(f"{told} {quote}".strip())
+        self.told = told
 
 
 @dataclass(frozen=True)
@@ -101,14 +109,13 @@ def problem_of(fields: Mapping[str, Any], where: str, source: str) -> Problem | 
     elif "question" in fields:
         names, answer_name = ("question",), "answer"
     else:
-        known = ", ".join(sorted(fields)) or "none"
         raise ProblemFileError(
-            f"{where}: the fields are {known}; expected problem and answer, MATH's problem and solution, "
-            "GSM8K's question and answer, or SVAMP's Body, Question and Answer."
+            f"{where}: expected the fields problem and answer, MATH's problem and solution, GSM8K's question and answer, or "
+            "SVAMP's Body, Question and Answer.",
+            _known(fields),
         )
     if answer_name not in fields:
-        known = ", ".join(map(str, sorted(fields)))
-        raise ProblemFileError(f"{where}: {_no_answer(answer_name)} The fields are {known}.")
+        raise ProblemFileError(f"{where}: {_no_answer(answer_name)}", _known(fields))
     try:
         parts = [_text(fields, name) for name in names]
         text = parts[0] if len(parts) == 1 else join_svamp(*parts)
@@ -255,6 +262,10 @@ def _answer(fields: Mapping[str, Any], name: str) -> str:
         case str(value) if value.strip():
             return value.strip()
     raise _RefusalError(_no_answer(name))
+
+
+def _known(fields: Mapping[str, Any]) -> str:
+    return f"The fields are {', '.join(map(str, sorted(fields))) or 'none'}."
 
 
 def _no_answer(name: str) -> str:

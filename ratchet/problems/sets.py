@@ -28,6 +28,7 @@ from ratchet.problems.verifiable import refusals
 
 DEFAULT_COUNT = 500
 MAX_COUNT = 1_000_000
+_SOURCES = ("nano", "reasoning-gym", "hub")
 
 
 @dataclass(frozen=True)
@@ -63,8 +64,8 @@ class ProblemSet:
         conflicting = sum(duplicate.conflicting for duplicate in self.duplicates)
         reasons = " ".join(f"{refused.source}: {refused.reason}" for refused in self.refused[:3])
         raise ProblemFileError(
-            f"{self.spec}: no problem can be used: {len(self.refused)} refused, {conflicting} with a conflicting copy. "
-            f"{'First reasons: ' if reasons else ''}{reasons}".strip()
+            f"{self.spec}: no problem can be used: {len(self.refused)} refused, {conflicting} with a conflicting copy.",
+            f"First reasons: {reasons}" if reasons else "",
         )
 
 
@@ -121,6 +122,12 @@ def split(problems: Sequence[Problem], *sizes: int, seed: int = 0) -> list[list[
     ]
 
 
+def names_file(spec: str) -> bool:
+    """Whether the spec names a file, and not one of the other sources."""
+    source, colon, _ = spec.partition(":")
+    return not colon or source not in _SOURCES
+
+
 def _entries(spec: str, cache_dir: Path | None, hub: str | None) -> Iterator[Problem | Refused]:
     source, colon, rest = spec.partition(":")
     name, _, query = rest.partition("?")
@@ -150,12 +157,19 @@ def _entries(spec: str, cache_dir: Path | None, hub: str | None) -> Iterator[Pro
             )
         case _:
             path = Path(spec)
-            if path.suffix not in SUFFIXES and not path.exists():
+            if path.suffix not in SUFFIXES and not _is_there(path):
                 raise ProblemFileError(
                     f"There is no problem source {spec!r}: give a JSON Lines or Parquet file (*.jsonl, *.parquet), "
                     "nano:train, hub:org/name, or reasoning-gym:task."
                 )
             yield from read_file(path)
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
 
 
 def _options(spec: str, query: str, usual: dict[str, str | None]) -> dict[str, str | None]:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from ratchet.clients import UNIX_SCHEME, SandboxClient, ServiceError
 from ratchet.stack import postgres, valkey
-from ratchet.stack.config import WORKER_NEEDS, StackConfig, StackUrls
+from ratchet.stack.config import WORKER_NEEDS, StackConfig, StackUrls, worker_names
+from ratchet.stack.data_folder import problems_folder
 from ratchet.stack.services import service_command, service_environment
 from ratchet.stack.supervisor import ChildSpec
 
@@ -124,7 +125,12 @@ def _services(plan: Plan) -> list[ChildSpec]:
             "trainer",
             "migrate",
             "valkey",
-            env={**_store(plan), **_model_services(plan), "RATCHET_ROUNDS_DIR": str(plan.data / "rounds")},
+            env={
+                **_store(plan),
+                **_model_services(plan),
+                "RATCHET_ROUNDS_DIR": str(plan.data / "rounds"),
+                "RATCHET_PROBLEMS_DIR": str(problems_folder(plan.data)),
+            },
         ),
     ]
 

@@ -81,6 +81,11 @@ def open_data(data: Path) -> Path:
     return data
 
 
+def problems_folder(data: Path) -> Path:
+    """Where the problem files lie that a round of the stack may name; the command line copies them there."""
+    return data / "problems"
+
+
 def _holder(lock: Path) -> int | None:
     """The pid in the lock if the process that wrote it lives."""
     try:

@@ -85,6 +85,7 @@ def build_app(settings: TrainerSettings) -> FastAPI:
     app.state.calibrations = calibrations
     app.state.strategy_choices = StrategyChoiceStore(engine)
     # Before the models, whose versions may have slashes in them.
+    app.state.settings = settings
     app.include_router(pair_routes.router)
     app.include_router(model_routes.router)
     app.include_router(calibration_routes.router)

@@ -1,6 +1,8 @@
 """Routes of the rounds: begin one, look at it, and steer it. The round machine does the work."""
 
+import asyncio
 from http import HTTPStatus
+from pathlib import Path as FilePath
 from typing import Annotated
 from uuid import UUID
 
@@ -10,17 +12,21 @@ from fastapi.responses import Response
 from ratchet.contracts.base import FieldError
 from ratchet.contracts.rounds import (
     ProblemId,
+    ProblemSource,
     Quarantined,
     QuarantineList,
+    RoundConfig,
     RoundList,
     RoundRequest,
     RoundRetry,
     RoundView,
     RunName,
 )
+from ratchet.problems import ProblemFileError, confined
 from ratchet.store.rounds import ConfigInUseError, RoundConflictError, RoundStore
-from ratchet.web.app import ProblemError, problem_response
+from ratchet.web.app import ProblemError, invalid, problem_response
 from ratchet.web.unavailable import UNAVAILABLE, problems
+from services.trainer.stages.prepare import SPLITS
 
 ROUND_EXAMPLES = {
     "nano": {
@@ -54,7 +60,14 @@ async def round_store(request: Request) -> RoundStore:
     return rounds
 
 
+async def problems_folder(request: Request) -> FilePath | None:
+    """Where the problem files lie that a round may name."""
+    folder: FilePath | None = request.app.state.settings.problems_dir
+    return folder
+
+
 Rounds = Annotated[RoundStore, Depends(round_store)]
+ProblemsFolder = Annotated[FilePath | None, Depends(problems_folder)]
 
 
 @router.post(
@@ -65,9 +78,12 @@ Rounds = Annotated[RoundStore, Depends(round_store)]
     responses={**problems(_409="The run's last round is not over."), **_INVALID, **UNAVAILABLE},
 )
 async def create(
-    body: Annotated[RoundRequest, Body(openapi_examples=ROUND_EXAMPLES)], rounds: Rounds
+    body: Annotated[RoundRequest, Body(openapi_examples=ROUND_EXAMPLES)],
+    rounds: Rounds,
+    folder: ProblemsFolder,
 ) -> RoundView:
     """Search, select, train a policy and a PRM, evaluate, promote or reject. Follow it at `GET /rounds/{id}`."""
+    await _require_files(body.config, folder)
     try:
         return await rounds.create(body)
     except RoundConflictError as error:
@@ -174,10 +190,13 @@ async def cancel(round_id: UUID, rounds: Rounds) -> RoundView:
 async def retry(
     round_id: UUID,
     rounds: Rounds,
+    folder: ProblemsFolder,
     body: Annotated[RoundRetry | None, Body(openapi_examples=RETRY_EXAMPLES)] = None,
 ) -> RoundView:
     """Go on with the stage that failed, or was cancelled, with all that was gathered before it. The configuration
     may be changed in what no finished stage has worked with."""
+    if body is not None and body.config is not None:
+        await _require_files(body.config, folder)
     try:
         return _or_not_found(await rounds.retry(round_id, body.config if body else None), round_id)
     except RoundConflictError as error:
@@ -190,6 +209,16 @@ async def retry(
                 FieldError(field=f"config.{part}", message="used by a finished stage") for part in error.parts
             ],
         ) from error
+
+
+async def _require_files(config: RoundConfig, folder: FilePath | None) -> None:
+    """Raise a problem (422) that names the split whose file may not be read."""
+    for split in SPLITS:
+        source: ProblemSource = getattr(config, split)
+        try:
+            await asyncio.to_thread(confined, source.spec, folder)
+        except ProblemFileError as error:
+            raise invalid(f"config.{split}.spec", error.told) from error
 
 
 async def on_unreadable(request: Request, error: Exception) -> Response:

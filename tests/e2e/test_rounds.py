@@ -14,6 +14,7 @@ from ratchet.contracts.rounds import RoundView
 from ratchet.contracts.search import StrategyName
 from ratchet.contracts.trainer import ModelKind
 from ratchet.models.checkpoint import local_checkpoint
+from ratchet.stack.data_folder import problems_folder
 from ratchet.states import ModelState, RoundState
 from ratchet.store import tables as t
 from ratchet.store.engine import make_engine, transaction
@@ -53,8 +54,10 @@ async def promoted(rounds: Rounds, base: dict[str, str]) -> RoundView:
     return await rounds.run("first")
 
 
-def problem_file(file: Path, answers: list[str]) -> dict[str, Any]:
-    """A JSON Lines file with a problem for each answer, as a source."""
+def problem_file(rounds: Rounds, name: str, answers: list[str]) -> dict[str, Any]:
+    """A JSON Lines file with a problem for each answer, where the trainer reads files, as a source."""
+    file = problems_folder(rounds.stack.data) / name
+    file.parent.mkdir(exist_ok=True)
     lines = [
         json.dumps(
             {"problem": f"Alice has {n} dreams and tells {n + 3} of them. What remains?", "answer": each}
@@ -62,7 +65,7 @@ def problem_file(file: Path, answers: list[str]) -> dict[str, Any]:
         for n, each in enumerate(answers, 11)
     ]
     file.write_text("\n".join(lines) + "\n")
-    return {"spec": str(file), "count": len(answers)}
+    return {"spec": name, "count": len(answers)}
 
 
 async def test_a_round_ends_with_every_measurement_and_its_report(
@@ -257,15 +260,13 @@ async def fails_and_changes_nothing(rounds: Rounds, run: str, reason: str, **cha
     return ended
 
 
-async def test_a_round_on_unverifiable_problems_fails_and_says_why(rounds: Rounds, tmp_path: Path) -> None:
-    source = problem_file(tmp_path / "dreams.jsonl", ["It depends on what you mean by that."] * 4)
+async def test_a_round_on_unverifiable_problems_fails_and_says_why(rounds: Rounds) -> None:
+    source = problem_file(rounds, "dreams.jsonl", ["It depends on what you mean by that."] * 4)
     await fails_and_changes_nothing(rounds, "dreams", "The problems of train cannot be used.", train=source)
 
 
-async def test_a_round_in_which_nothing_is_solved_fails_and_keeps_its_searches(
-    rounds: Rounds, tmp_path: Path
-) -> None:
-    source = problem_file(tmp_path / "hard.jsonl", [str(10**9 + 7 * n) for n in range(8)])
+async def test_a_round_in_which_nothing_is_solved_fails_and_keeps_its_searches(rounds: Rounds) -> None:
+    source = problem_file(rounds, "hard.jsonl", [str(10**9 + 7 * n) for n in range(8)])
     ended = await fails_and_changes_nothing(
         rounds, "hopeless", "Nothing to learn from: none of 8 problems was solved", train=source
     )

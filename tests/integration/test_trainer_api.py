@@ -109,6 +109,20 @@ async def test_unknown_things_are_not_found(api: httpx.AsyncClient) -> None:
     assert (await api.get("/rounds/nonsense")).status_code == 422
 
 
+@pytest.mark.parametrize("split", ["train", "development", "held_out"])
+@pytest.mark.parametrize("spec", ["/dev/zero", "/etc/passwd", "../problems.jsonl"])
+async def test_a_round_that_names_a_file_of_the_machine_is_told_the_field(
+    api: httpx.AsyncClient, split: str, spec: str
+) -> None:
+    body = {"run": "files", "config": {split: {"spec": spec, "count": 1}}}
+    refused = await api.post("/rounds", json=body)
+    assert refused.status_code == 422, refused.text
+    assert [error["field"] for error in refused.json()["errors"]] == [f"config.{split}.spec"]
+    again = await api.post(f"/rounds/{new_id()}/retry", json={"config": body["config"]})
+    assert again.status_code == 422, again.text
+    assert (await api.get("/rounds?run=files")).json() == {"rounds": []}
+
+
 class ServiceDouble:
     """A policy or PRM service whose second answer to a look may be told late: it is as old as the question."""
 

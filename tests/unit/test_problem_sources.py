@@ -53,7 +53,10 @@ def test_parquet_is_read_row_by_row(tmp_path: Path) -> None:
 def test_parquet_without_the_columns_names_those_it_has(tmp_path: Path) -> None:
     path = tmp_path / "p.parquet"
     path.write_bytes(parquet_bytes([{"text": "x", "label": 1}]))
-    with pytest.raises(ProblemFileError, match="row 1: the fields are label, text; expected problem"):
+    with pytest.raises(
+        ProblemFileError,
+        match=r"row 1: expected the fields problem and answer, .* The fields are label, text",
+    ):
         load(str(path))
 
 

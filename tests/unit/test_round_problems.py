@@ -33,10 +33,10 @@ def test_no_two_splits_of_a_round_share_a_problem(tmp_path: Path, one: int, othe
     firsts = [100, 200, 300]
     sources = [a_split(tmp_path / f"{n}.jsonl", first) for n, first in enumerate(firsts)]
     config = RoundConfig(**dict(zip(SPLITS, sources, strict=True)))
-    assert [len(load_problems(config)[split][0]) for split in SPLITS] == [4, 4, 4]
+    assert [len(load_problems(config, tmp_path)[split][0]) for split in SPLITS] == [4, 4, 4]
     a_split(tmp_path / f"{other}.jsonl", firsts[one] + 3)
     with pytest.raises(RoundFailedError, match=f"1 problems of {SPLITS[other]} are also in {SPLITS[one]}"):
-        load_problems(config)
+        load_problems(config, tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ import random
 from collections.abc import Iterator
 from enum import StrEnum
 
-from ratchet.problems import Problem, problem_id
 from ratchet.problems.nano.families import FAMILIES, draw
 from ratchet.problems.nano.instance import Instance
+from ratchet.problems.problem import Problem, problem_id
 
 BUCKETS = 20
 DEVELOPMENT_BUCKETS = {0, 1}

@@ -2,13 +2,14 @@
 
 import asyncio
 from itertools import combinations
+from pathlib import Path
 
 import structlog
 
 from ratchet.contracts.round_metrics import ProblemCounts, RoundMetrics, SplitCounts, StartModels
 from ratchet.contracts.rounds import ProblemSource, RoundConfig
 from ratchet.contracts.serving import LoadModel
-from ratchet.problems import Problem, ProblemFileError, find_overlaps, load, sample
+from ratchet.problems import Problem, ProblemFileError, confined, find_overlaps, load, sample
 from services.trainer.stages.context import Context, RoundFailedError
 
 log = structlog.get_logger()
@@ -21,7 +22,7 @@ SAME_PROBLEM = 0.9
 async def prepare(context: Context) -> RoundMetrics:
     """Load and store the problems, find the models to start from, and have the services hold these."""
     models = await incumbents(context)
-    loaded = await asyncio.to_thread(load_problems, context.claim.config)
+    loaded = await asyncio.to_thread(load_problems, context.claim.config, context.settings.problems_dir)
     ledger = await context.rounds.quarantined(run=context.claim.run)
     aside = {each.problem for each in ledger if each.overruled_at is None}
     counts: dict[str, SplitCounts] = {}
@@ -33,15 +34,22 @@ async def prepare(context: Context) -> RoundMetrics:
     return RoundMetrics(models=models, problems=ProblemCounts(**counts))
 
 
-def load_problems(config: RoundConfig) -> dict[str, tuple[list[Problem], int]]:
-    """Problems by split, and how many were refused as not verifiable. Raises RoundFailedError."""
+def load_problems(config: RoundConfig, folder: Path | None) -> dict[str, tuple[list[Problem], int]]:
+    """Problems by split, and how many were refused as not verifiable; files are those below `folder`.
+
+    Raises RoundFailedError, whose message quotes nothing that a file holds.
+    """
     found: dict[str, tuple[list[Problem], int]] = {}
     for split in SPLITS:
         source: ProblemSource = getattr(config, split)
         try:
-            held = load(source.spec).require_any()
-        except (ProblemFileError, OSError) as error:
-            raise RoundFailedError(f"The problems of {split} cannot be used. {error}") from error
+            held = load(confined(source.spec, folder)).require_any()
+        except ProblemFileError as error:
+            raise RoundFailedError(f"The problems of {split} cannot be used. {error.told}") from error
+        except OSError as error:
+            raise RoundFailedError(
+                f"The problems of {split} cannot be used. {error.strerror or error}"
+            ) from error
         chosen = sample(held.problems, seed=config.seed, offset=source.offset, limit=source.count)
         if len(chosen) < source.count:
             raise RoundFailedError(
