@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ratchet.clients import UNIX_SCHEME, SandboxClient, ServiceError
 from ratchet.stack import postgres, valkey
-from ratchet.stack.config import WORKER_NEEDS, StackConfig, StackUrls, worker_names
+from ratchet.stack.config import WORKER_NEEDS, StackConfig, StackUrls
 from ratchet.stack.data_folder import problems_folder
 from ratchet.stack.services import service_command, service_environment
 from ratchet.stack.supervisor import ChildSpec
