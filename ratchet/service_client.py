@@ -95,6 +95,8 @@ class ServiceClient:
         trust_environment: bool = False,
     ) -> None:
         self.url = url.rstrip("/")
+        self.away_since: float | None = None
+        """On the monotonic clock: since when every call has failed in a way that may pass; None while calls are answered."""
         limits = httpx.Limits(
             max_connections=max_connections, max_keepalive_connections=32, keepalive_expiry=30
         )
@@ -136,7 +138,10 @@ class ServiceClient:
             response = await self._http.get("/health", timeout=CONNECT_SECONDS)
         except httpx.HTTPError as error:
             raise self._unreachable_error(error) from error
-        return self._parse(response, Health)
+        health = self._parse(response, Health)
+        if health.ready:
+            self.away_since = None
+        return health
 
     async def _call(
         self,
@@ -165,13 +170,22 @@ class ServiceClient:
             except aiohttp.InvalidURL as error:
                 raise self._unusable_url_error(error) from error
             except (aiohttp.ClientError, TimeoutError) as error:
+                self._note_away()
                 raise self._unreachable_error(error, limit) from error
             response = httpx.Response(answered.status, headers=answered.raw_headers, content=body)
+            if response.status_code in RETRIED_STATUSES:
+                self._note_away()
+            else:
+                self.away_since = None
             if response.is_success:
                 return self._parse(response, answer)
             raise self._refusal_error(response)
 
         return await self._make_retrying()(attempt)
+
+    def _note_away(self) -> None:
+        if self.away_since is None:
+            self.away_since = time.monotonic()
 
     def _session(self) -> aiohttp.ClientSession:
         """The pool of connections for calls. It belongs to the event loop, so it is made with the first call."""

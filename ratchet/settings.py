@@ -155,11 +155,15 @@ class SearchSettings(StoreSettings):
         default=15.0, ge=1.0, description="A worker that is silent for this long has lost its searches."
     )
     queue_name: str = Field(default="search", description="Queue of the searches.")
-    ready_file: Path | None = Field(
-        default=None, description="The worker touches it every few seconds as long as it takes searches."
-    )
     max_attempts: int = Field(
-        default=5, ge=1, description="Workers that may take up one search before it fails."
+        default=5,
+        ge=1,
+        description="Workers that may be lost with one search, while its journal does not grow, before it fails.",
+    )
+    outage_seconds: float = Field(
+        default=30.0,
+        gt=0,
+        description="A worker whose policy, PRM or sandbox is away for this long gives its searches back.",
     )
 
 

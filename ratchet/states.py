@@ -82,9 +82,11 @@ _SEARCH_ENDS = frozenset(
 
 SEARCH_TRANSITIONS: Transitions[SearchState] = {
     SearchState.QUEUED: frozenset({SearchState.RUNNING, SearchState.CANCELLED, SearchState.FAILED}),
-    # running -> running: a new worker takes over a lease that was lost.
-    SearchState.RUNNING: _SEARCH_ENDS | {SearchState.RUNNING},
+    # running -> running: a new worker takes over a lease that was lost. running -> queued: a worker gives it back.
+    SearchState.RUNNING: _SEARCH_ENDS | {SearchState.RUNNING, SearchState.QUEUED},
     **{state: frozenset[SearchState]() for state in _SEARCH_ENDS},
+    # A person, or a round, has it taken up again.
+    SearchState.FAILED: frozenset({SearchState.QUEUED}),
 }
 
 NODE_TRANSITIONS: Transitions[NodeState] = {
@@ -136,5 +138,5 @@ def check_transition(table: Transitions[_S], old: _S, new: _S) -> None:
 
 
 def is_end(table: Transitions[_S], state: _S) -> bool:
-    """Whether nothing follows `state`."""
-    return not table[state]
+    """Whether nothing follows `state` by itself: only on request is a failed search taken up again."""
+    return state in _SEARCH_ENDS if isinstance(state, SearchState) else not table[state]

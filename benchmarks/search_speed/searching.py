@@ -17,8 +17,9 @@ from ratchet.events import Events
 from ratchet.settings import SearchSettings
 from ratchet.stack.config import StackUrls
 from ratchet.store.calibrations import CalibrationStore
-from ratchet.store.engine import make_engine
+from ratchet.store.engine import make_engine, ready
 from ratchet.store.searches import SearchStore
+from services.search.breaker import Breaker
 from services.search.search import Backends
 from services.search.worker import POOL_SECONDS, Worker
 
@@ -83,6 +84,8 @@ async def searcher(urls: StackUrls, *, policy: str, prm: str, sandbox: str) -> A
             CalibrationStore(engine),
             events,
             Backends(policy_client, prm_client, sandbox_client),
+            # A benchmark ends where a backend is away: nothing is waited for, and no time is taken off.
+            Breaker({}, lambda: ready(engine)),
         )
         try:
             yield Searcher(worker, policy_client)

@@ -207,6 +207,12 @@ class SessionRequest(RunLimits):
         examples=[7],
         description="Seeds `random` and `numpy.random` at the root. A step finds the generators as its parent left them.",
     )
+    id: str | None = Field(
+        default=None,
+        pattern=r"^[0-9a-z-]{16,64}$",
+        description="A name that nobody guesses, so that whoever comes after this caller can end the session. One that is "
+        "there already under this name ends first. None: the service chooses.",
+    )
 
 
 class Session(Contract):

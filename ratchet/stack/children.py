@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ratchet.clients import UNIX_SCHEME, SandboxClient, ServiceError
 from ratchet.stack import postgres, valkey
-from ratchet.stack.config import WORKER_NEEDS, StackConfig, StackUrls
+from ratchet.stack.config import WORKER_NEEDS, StackConfig, StackUrls, worker_names
 from ratchet.stack.data_folder import problems_folder
 from ratchet.stack.services import service_command, service_environment
 from ratchet.stack.supervisor import ChildSpec
@@ -21,7 +21,7 @@ SERVICE_READY_SECONDS = 180.0
 
 @dataclass(frozen=True)
 class Plan:
-    """A stack that is about to start. `ports` names one for each of PORTS."""
+    """A stack that is about to start. `ports` names one for each of PORTS, and for each worker."""
 
     config: StackConfig
     data: Path
@@ -43,7 +43,7 @@ def children(plan: Plan) -> list[ChildSpec]:
     services = [replace(spec, after=tuple(n for n in spec.after if n in present)) for spec in services]
     workers = []
     if set(WORKER_NEEDS) <= set(plan.config.services):
-        workers = [_worker(plan, number) for number in range(1, plan.config.search_workers + 1)]
+        workers = [_worker(plan, name) for name in worker_names(plan.config.search_workers)]
     return [*databases, *services, *workers]
 
 
@@ -85,6 +85,8 @@ def _databases(plan: Plan) -> list[ChildSpec]:
             argv=lambda: postgres.command(database),
             prepare=lambda: postgres.prepare(database),
             ready=lambda: asyncio.to_thread(postgres.ensure_database, database),
+            live=lambda: asyncio.to_thread(postgres.answers, database),
+            hang_seconds=plan.config.hang_seconds,
             port=database.port,
             log=plan.log("postgres"),
             stop_signal=postgres.STOP_SIGNAL,
@@ -95,6 +97,8 @@ def _databases(plan: Plan) -> list[ChildSpec]:
             argv=valkey.command(queue),
             prepare=lambda: valkey.prepare(queue),
             ready=lambda: asyncio.to_thread(valkey.answers, queue),
+            live=lambda: asyncio.to_thread(valkey.answers, queue),
+            hang_seconds=plan.config.hang_seconds,
             port=queue.port,
             log=plan.log("valkey"),
             stop_signal=valkey.STOP_SIGNAL,
@@ -141,7 +145,9 @@ def _service(plan: Plan, name: str, *after: str, env: Mapping[str, str] | None =
         name=name,
         argv=service_command(name),
         env=_environment(plan, {"RATCHET_PORT": str(plan.ports[name]), **(env or {})}),
-        ready=f"{url}/health",
+        ready=f"{url}/readyz",
+        live=f"{url}/livez",
+        hang_seconds=plan.config.hang_seconds,
         url=url,
         port=plan.ports[name],
         after=after,
@@ -153,10 +159,10 @@ def _service(plan: Plan, name: str, *after: str, env: Mapping[str, str] | None =
 def _sandbox_container(plan: Plan) -> ChildSpec:
     """The process that starts the container and passes its log on. The service answers on a Unix socket."""
 
-    async def ready() -> bool:
+    async def is_ready(*, answers: bool = False) -> bool:
         async with SandboxClient(plan.urls.sandbox, retry_seconds=0.0) as client:
             try:
-                return (await client.health()).ready
+                return (await client.health()).ready or answers
             except ServiceError:
                 return False
 
@@ -164,28 +170,32 @@ def _sandbox_container(plan: Plan) -> ChildSpec:
         name="sandbox",
         argv=service_command("sandbox.container"),
         env=_environment(plan, {"RATCHET_SOCKET": plan.urls.sandbox.removeprefix(UNIX_SCHEME)}),
-        ready=ready,
+        ready=is_ready,
+        live=lambda: is_ready(answers=True),
+        hang_seconds=plan.config.hang_seconds,
         url=plan.urls.sandbox,
         log=plan.log("sandbox"),
         ready_timeout=SERVICE_READY_SECONDS,
     )
 
 
-def _worker(plan: Plan, number: int) -> ChildSpec:
-    name = f"search-worker-{number}"
-    ready_file = plan.data / "run" / f"{name}.ready"
-
-    async def ready() -> bool:
-        return ready_file.exists()
-
-    own = {**_store(plan), **_model_services(plan), "RATCHET_READY_FILE": str(ready_file)}
+def _worker(plan: Plan, name: str) -> ChildSpec:
+    url = f"http://127.0.0.1:{plan.ports[name]}"
     return ChildSpec(
         name=name,
         argv=service_command("search.worker"),
-        env=_environment(plan, own),
-        ready=ready,
-        prepare=lambda: ready_file.unlink(missing_ok=True),
+        env=_environment(
+            plan,
+            {**_store(plan), **_model_services(plan), "RATCHET_PORT": str(plan.ports[name])},
+        ),
+        # Not `/readyz`: what it waits for is started by the same supervisor, and says for itself when it is ready.
+        ready=f"{url}/livez",
+        live=f"{url}/livez",
+        hang_seconds=plan.config.hang_seconds,
+        url=url,
+        port=plan.ports[name],
         # Its first jobs may be those of an earlier run, and they need all of these.
         after=("migrate", "valkey", *WORKER_NEEDS),
         log=plan.log(name),
+        ready_timeout=SERVICE_READY_SECONDS,
     )

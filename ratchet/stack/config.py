@@ -11,6 +11,11 @@ WORKER_NEEDS = ("sandbox", "policy", "prm")
 PORTS = ("postgres", "valkey", *SERVICES)
 
 
+def worker_names(count: int) -> list[str]:
+    """Names of so many search workers, as children of the stack."""
+    return [f"search-worker-{number}" for number in range(1, count + 1)]
+
+
 def default_data() -> Path:
     """`$RATCHET_DATA`, otherwise `.ratchet` in the current folder."""
     return Path(os.environ.get("RATCHET_DATA") or ".ratchet")
@@ -24,7 +29,7 @@ class StackConfig:
     everything else stays on loopback. `sandbox`: a process of this machine, or a container of its Docker engine (image
     `ratchet-sandbox:local`, unless RATCHET_SANDBOX_IMAGE says otherwise). `env` is added to the environment of every
     service. `services` may name fewer than all: then workers run only where all that they need does, and with none the
-    databases stand alone.
+    databases stand alone. A part that says nothing for `hang_seconds` is killed and started again.
     """
 
     data: Path = field(default_factory=default_data)
@@ -35,6 +40,7 @@ class StackConfig:
     search_workers: int = 1
     sandbox: Literal["process", "docker"] = "process"
     services: tuple[str, ...] = SERVICES
+    hang_seconds: float = 60.0
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     env: Mapping[str, str] = field(default_factory=dict)
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from ratchet.clients import UNIX_SCHEME
 from ratchet.stack import ports, postgres, valkey
 from ratchet.stack.children import Plan, children
-from ratchet.stack.config import PORTS, SERVICES, StackConfig, StackUrls
+from ratchet.stack.config import PORTS, SERVICES, StackConfig, StackUrls, worker_names
 from ratchet.stack.data_folder import announced, held, open_data
 from ratchet.stack.errors import StackError
 from ratchet.stack.logs import rotate
@@ -39,7 +39,8 @@ def _choose_ports(config: StackConfig) -> dict[str, int]:
             raise StackError(
                 f"Port {port} for {name} cannot be bound (in use?). Choose another, or none for a free one."
             )
-    missing = [name for name in PORTS if name not in chosen]
+    every = [*PORTS, *worker_names(config.search_workers)]
+    missing = [name for name in every if name not in chosen]
     return chosen | dict(zip(missing, ports.free_ports(len(missing)), strict=True))
 
 

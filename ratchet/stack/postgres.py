@@ -17,6 +17,7 @@ import pwd
 import secrets
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -279,6 +280,16 @@ def ensure_database(server: Postgres, name: str = DATABASE) -> bool:
     if made.returncode != 0:
         raise StackError(f"Postgres could not make the database {name}:\n{_last(made.stderr)}")
     return True
+
+
+def answers(server: Postgres) -> bool:
+    """Whether the server answers the first question of a connection (PostgreSQL protocol 3, SSLRequest)."""
+    try:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=5.0) as sock:
+            sock.sendall((8).to_bytes(4) + (80877103).to_bytes(4))
+            return sock.recv(1) in (b"S", b"N")
+    except OSError:
+        return False
 
 
 def drop_database(server: Postgres, name: str) -> None:

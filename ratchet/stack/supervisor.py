@@ -4,8 +4,9 @@ Each child runs under a shim (see `shim`), which sees to it that nothing of the 
 the supervisor, even if either is killed with -9. A restarted child gets the same argv and environment, so its
 URL stays valid.
 
-Limits: Linux. A child that hangs without ending is not noticed; whether it answers is asked only while it
-starts.
+A child that lives and says nothing for long (it hangs, it was stopped) is killed, and so started again.
+
+Limits: Linux. A child without `live` is watched only for its end.
 """
 
 import asyncio
@@ -38,6 +39,12 @@ BACKOFF_RESET = 60.0
 # one that ends by itself has said that it cannot start, and is not.
 FIRST_START_KILLS = 3
 POLL_SECONDS = 0.1
+# Between two questions whether a child that is ready still lives, and how long each may take.
+LIVE_SECONDS = 5.0
+# So many have to fail before it hangs: after a stop of the supervisor itself one alone says nothing.
+LIVE_FAILURES = 3
+# For an answer to either question.
+READY_ANSWER_SECONDS = 15.0
 
 
 class ChildState(enum.StrEnum):
@@ -60,6 +67,7 @@ Ready = str | Callable[[], Awaitable[bool]]
 class ChildSpec:
     """One child. `ready` is a URL that answers 200, or an async callable that says so; None: ready when it runs.
 
+    `live` says so of one that was ready; not true for `hang_seconds`: the child hangs, and is killed. None: not asked.
     `after` names the children that must be ready first. `prepare` runs before each start (in a thread). A
     `once` child runs to its end: exit code 0 makes it ready, and it is not started again.
     """
@@ -69,6 +77,8 @@ class ChildSpec:
     log: Path
     env: Mapping[str, str] = field(default_factory=dict)
     ready: Ready | None = None
+    live: Ready | None = None
+    hang_seconds: float = 60.0
     after: tuple[str, ...] = ()
     prepare: Callable[[], None] | None = None
     once: bool = False
@@ -317,8 +327,30 @@ class Supervisor:
         if child.spec.once:
             return None
         ready_since = time.monotonic()
-        await child.ended.wait()
-        return _End(_describe(child.code), up=time.monotonic() - ready_since)
+        hung = await self._until_ended_or_hung(child)
+        if hung:
+            self._say(child, b"k")
+            await self._end(child)
+        why = f"said nothing for {child.spec.hang_seconds:.0f} s" if hung else _describe(child.code)
+        return _End(why, up=time.monotonic() - ready_since)
+
+    async def _until_ended_or_hung(self, child: _Child) -> bool:
+        """Return when the child has ended, or hangs: whether it does."""
+        live, heard, failed = child.spec.live, time.monotonic(), 0
+        if live is None:
+            await child.ended.wait()
+            return False
+        pause = min(LIVE_SECONDS, child.spec.hang_seconds / LIVE_FAILURES)
+        while not child.ended.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(child.ended.wait(), pause)
+            if await self._is_ready(live):
+                heard, failed = time.monotonic(), 0
+            else:
+                failed += 1
+            if failed >= LIVE_FAILURES and time.monotonic() - heard > child.spec.hang_seconds:
+                return not child.ended.is_set()
+        return False
 
     async def _spawn(self, child: _Child) -> None:
         spec = child.spec
@@ -376,7 +408,10 @@ class Supervisor:
         if ready is None:
             return True
         if not isinstance(ready, str):
-            return await ready()
+            try:
+                return await asyncio.wait_for(ready(), READY_ANSWER_SECONDS)
+            except TimeoutError:
+                return False
         assert self._client is not None
         try:
             return (await self._client.get(ready)).status_code == 200

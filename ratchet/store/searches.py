@@ -8,13 +8,13 @@ Limits: a lease that has run out but was not claimed by another still writes. Te
 surrogates) is stored with U+FFFD in its place.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, and_, exists, func, or_, select, text, tuple_
+from sqlalchemy import and_, exists, func, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from ratchet.contracts.search import (
@@ -39,9 +39,16 @@ from ratchet.store.ids import new_id
 from ratchet.store.nodes import NodeRecord, read_trees, write_nodes
 from ratchet.store.search_requests import insert_searches, read_request, request_sha256
 from ratchet.store.search_results import SearchOutcome, insert_solution, read_page, read_result
+from ratchet.store.search_states import (
+    count_waiting,
+    end,
+    find_due,
+    give_back,
+    lock_free,
+    queue_failed_again,
+)
 from ratchet.store.search_tasks import SearchJournal, TaskRecord, read_journal, write_tasks
 from ratchet.store.strategy_choices import UNMEASURED, read_choice
-from ratchet.store.text import replace_unstorable
 
 
 class LeaseLostError(Exception):
@@ -60,16 +67,20 @@ class Claim:
     owner: str
     fence: int
     attempt: int
-    """1 for the first worker."""
+    """Counts workers that took it up since its journal last grew, this one included: 1 unless a worker was lost in vain."""
     request: SearchRequest
     """Without the reference answer, whether there is one or not; see `has_reference`."""
     has_reference: bool
     cancel_requested: bool
     created_at: datetime
-    started_at: datetime
-    """When the first worker began: the budget's seconds count from here."""
     usage: Usage
-    """What earlier attempts have used."""
+    """What earlier workers have used; `wall_seconds` of the budget's seconds."""
+    models: Mapping[str, str]
+    """Versions that have answered earlier workers, by part."""
+    of_round: bool
+    """A round planned it: its pinned models come back with the trainer."""
+    given_back: int
+    """How often in a row workers gave it back, because something was away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,16 +127,18 @@ class SearchStore:
     ) -> Claim | None:
         """Take the search up: it runs, its fence moves, and writes under older claims are refused.
 
-        None when there is nothing to do: unknown, over, another's lease alive, or `max_attempts` workers took it up before
-        (then it ends here as failed).
+        None when there is nothing to do: unknown, over, not due yet, another's lease alive, or `max_attempts` workers were lost
+        with it while its journal did not grow (then it ends here as failed).
         """
         async with transaction(self._engine) as connection:
-            row = await _lock_free(connection, search_id)
+            row = await lock_free(connection, search_id)
             if row is None:
                 return None
             if row.attempts >= max_attempts:
-                reason = f"{row.attempts} workers took this search up and none brought it to an end."
-                await _end(connection, row, SearchState.FAILED, reason)
+                reason = (
+                    f"{row.attempts} workers took this search up, and were lost before it got any further."
+                )
+                await end(connection, row, SearchState.FAILED, reason)
                 return None
             check_transition(SEARCH_TRANSITIONS, row.state, SearchState.RUNNING)
             claimed = (
@@ -138,9 +151,11 @@ class SearchStore:
                         lease_until=from_now(lease_seconds),
                         fence=t.searches.c.fence + 1,
                         attempts=t.searches.c.attempts + 1,
+                        not_before=None,
+                        reason=None,
                         started_at=func.coalesce(t.searches.c.started_at, func.clock_timestamp()),
                     )
-                    .returning(t.searches.c.fence, t.searches.c.attempts, t.searches.c.started_at)
+                    .returning(t.searches.c.fence, t.searches.c.attempts)
                 )
             ).one()
             has_reference = exists().where(t.reference_answers.c.search_id == search_id)
@@ -161,9 +176,20 @@ class SearchStore:
             has_reference=problem.has_reference,
             cancel_requested=row.cancel_requested,
             created_at=row.created_at,
-            started_at=claimed.started_at,
             usage=Usage.model_validate(row.usage),
+            models=row.models,
+            of_round=row.round_id is not None,
+            given_back=row.given_back,
         )
+
+    @retried
+    async def is_suspect(self, search_id: UUID) -> bool:
+        """Whether a worker was lost with this search while its journal did not grow: it may be what ended that worker."""
+        async with transaction(self._engine) as connection:
+            attempts = await connection.execute(
+                select(t.searches.c.attempts).where(t.searches.c.id == search_id)
+            )
+            return (attempts.scalar_one_or_none() or 0) > 0
 
     @retried
     async def reference_answer(self, claim: Claim) -> str | None:
@@ -204,42 +230,55 @@ class SearchStore:
         return bool(cancel_requested)
 
     @retried
-    async def release(self, claim: Claim) -> None:
-        """Give the search back unfinished (a worker that is told to stop): the next worker may begin at once.
+    async def release(
+        self, claim: Claim, usage: Usage | None = None, *, after_seconds: float = 0.0, away: str | None = None
+    ) -> None:
+        """Give the search back unfinished, with its tree: it is queued again, and may be taken up after so many seconds.
 
-        This attempt does not count. Does nothing when the lease was lost before.
+        This attempt does not count. `away` says what was away; None for a worker that is told to stop. Does nothing when the
+        lease was lost before.
         """
         async with transaction(self._engine) as connection:
-            await connection.execute(
-                t.searches.update()
-                .where(_is_held_by(claim))
-                .values(
-                    lease_until=func.clock_timestamp(),
-                    # The fence moves too: what the old worker may still have under way must not land.
-                    fence=t.searches.c.fence + 1,
-                    attempts=t.searches.c.attempts - 1,
-                    owner=None,
-                )
+            await give_back(
+                connection, _is_held_by(claim), usage=usage, after_seconds=after_seconds, reason=away
             )
 
     @retried
+    async def retry(self, search_id: UUID) -> tuple[SearchState, Waiting | None] | None:
+        """Queue a failed search again, with its tree. Returns its state after it, and the job to put; None: unknown."""
+        async with transaction(self._engine) as connection:
+            rows = await queue_failed_again(connection, t.searches.c.id == search_id)
+        if rows:
+            return SearchState.QUEUED, Waiting(rows[0].id, rows[0].fence, rows[0].priority)
+        state = await self.state(search_id)
+        return None if state is None else (state, None)
+
+    @retried
     async def journal(
-        self, claim: Claim, nodes: Sequence[NodeRecord], usage: Usage, tasks: Sequence[TaskRecord] = ()
+        self,
+        claim: Claim,
+        nodes: Sequence[NodeRecord],
+        usage: Usage,
+        tasks: Sequence[TaskRecord] = (),
+        models: Mapping[str, str] | None = None,
     ) -> None:
-        """Store new nodes and the later state of known ones, tasks and the usage so far, in one transaction.
+        """Store new nodes and the later state of known ones, tasks, usage and models so far, in one transaction.
 
         Of a known node only state, prm_score, visits, value_sum, answer and expansions change. Parents come before their
-        children, or in the same call. Raises LeaseLostError, IllegalTransitionError or OrphanNodeError, and then writes
-        nothing.
+        children, or in the same call. With tasks the search has got further: what was in vain before is forgotten. Raises
+        LeaseLostError, IllegalTransitionError or OrphanNodeError, and then writes nothing.
         """
         async with transaction(self._engine) as connection:
             await _require_lease(connection, claim)
             await write_nodes(connection, claim.id, nodes)
             await write_tasks(connection, claim.id, tasks)
+            further: dict[str, Any] = {"attempts": 0, "given_back": 0} if tasks else {}
+            if models is not None:
+                further["models"] = dict(models)
             await connection.execute(
                 t.searches.update()
                 .where(t.searches.c.id == claim.id)
-                .values(usage=usage.model_dump(mode="json"))
+                .values(usage=usage.model_dump(mode="json"), **further)
             )
 
     @retried
@@ -282,7 +321,7 @@ class SearchStore:
                 .where(t.searches.c.id == claim.id)
                 .values(usage=outcome.usage.model_dump(mode="json"), models=dict(outcome.models))
             )
-            await _end(connection, row, state, outcome.reason)
+            await end(connection, row, state, outcome.reason)
 
     @retried
     async def request_cancel(self, search_id: UUID) -> SearchState | None:
@@ -296,7 +335,15 @@ class SearchStore:
             if row is None:
                 return None
             if row.state is SearchState.QUEUED:
-                await _end(connection, row, SearchState.CANCELLED, "Cancelled before a worker began.")
+                began = row.started_at is not None
+                await end(
+                    connection,
+                    row,
+                    SearchState.CANCELLED,
+                    "Cancelled while it waited for a worker again; its tree is kept."
+                    if began
+                    else "Cancelled before a worker began.",
+                )
                 return SearchState.CANCELLED
             if row.state is SearchState.RUNNING:
                 await connection.execute(
@@ -351,27 +398,17 @@ class SearchStore:
     async def find_lapsed(self, queued_seconds: float = 5.0, limit: int = 1000) -> list[Waiting]:
         """Searches that should have a job and may have none, the oldest first.
 
-        They are running with the lease run out, or queued for longer than `queued_seconds`.
+        They are running with the lease run out, given back and due, or queued for longer than `queued_seconds`.
         """
-        now = func.clock_timestamp()
         async with transaction(self._engine) as connection:
-            rows = await connection.execute(
-                select(t.searches.c.id, t.searches.c.fence, t.searches.c.priority)
-                .where(
-                    # Written as a literal, so that the partial index serves it.
-                    text("searches.state IN ('queued', 'running')"),
-                    or_(
-                        and_(t.searches.c.state == SearchState.RUNNING, t.searches.c.lease_until < now),
-                        and_(
-                            t.searches.c.state == SearchState.QUEUED,
-                            t.searches.c.created_at < from_now(-queued_seconds),
-                        ),
-                    ),
-                )
-                .order_by(t.searches.c.created_at)
-                .limit(limit)
-            )
+            rows = await find_due(connection, queued_seconds, limit)
             return [Waiting(row.id, row.fence, row.priority) for row in rows]
+
+    @retried
+    async def count_waiting(self) -> tuple[int, int, float]:
+        """How many searches are queued, how many run, and the age of the oldest queued one in seconds."""
+        async with transaction(self._engine) as connection:
+            return await count_waiting(connection)
 
 
 async def _find_by_key(connection: AsyncConnection, key: str, request: SearchRequest) -> UUID | None:
@@ -393,24 +430,6 @@ async def _find_by_key(connection: AsyncConnection, key: str, request: SearchReq
     return found
 
 
-async def _lock_free(connection: AsyncConnection, search_id: UUID) -> Row[Any] | None:
-    """The search's row, locked, if a worker may take it up: queued, or running with the lease run out."""
-    lapsed = func.coalesce(t.searches.c.lease_until, t.searches.c.created_at) < func.clock_timestamp()
-    return (
-        await connection.execute(
-            select(t.searches)
-            .where(
-                t.searches.c.id == search_id,
-                or_(
-                    t.searches.c.state == SearchState.QUEUED,
-                    and_(t.searches.c.state == SearchState.RUNNING, lapsed),
-                ),
-            )
-            .with_for_update()
-        )
-    ).one_or_none()
-
-
 def _is_held_by(claim: Claim) -> Any:
     """An SQL condition: the search runs, under this claim's fence."""
     return and_(
@@ -425,17 +444,3 @@ async def _require_lease(connection: AsyncConnection, claim: Claim) -> None:
     held = await connection.execute(select(t.searches.c.id).where(_is_held_by(claim)).with_for_update())
     if held.one_or_none() is None:
         raise LeaseLostError(f"search {claim.id} was taken over")
-
-
-async def _end(connection: AsyncConnection, row: Row[Any], state: SearchState, reason: str | None) -> None:
-    check_transition(SEARCH_TRANSITIONS, row.state, state)
-    await connection.execute(
-        t.searches.update()
-        .where(t.searches.c.id == row.id)
-        .values(
-            state=state,
-            reason=None if reason is None else replace_unstorable(reason),
-            lease_until=None,
-            ended_at=func.clock_timestamp(),
-        )
-    )

@@ -136,12 +136,26 @@ searches = Table(
     Column("owner", Text, comment="The worker that holds the lease."),
     Column("lease_until", DateTime(timezone=True)),
     Column("fence", BigInteger, nullable=False, server_default=text("0"), comment="Grows with each claim."),
-    Column("attempts", Integer, nullable=False, server_default=text("0")),
+    Column(
+        "attempts",
+        Integer,
+        nullable=False,
+        server_default=text("0"),
+        comment="Workers that took it up since its journal last grew.",
+    ),
     _created_at(),
     Column("started_at", DateTime(timezone=True)),
     Column("ended_at", DateTime(timezone=True)),
     _json("pinned"),
     Column("min_confidence", Double),
+    Column("not_before", DateTime(timezone=True), comment="When one that was given back is due again."),
+    Column(
+        "given_back",
+        Integer,
+        nullable=False,
+        server_default=text("0"),
+        comment="How often in a row, for what was away.",
+    ),
     Index("ix_searches_state_id", "state", "id"),
     # The sweeper looks only at searches that are not over: a few among very many.
     Index(

@@ -207,7 +207,7 @@ async def grade_pair(
 @router.post("/sessions", tags=["sessions"], status_code=HTTPStatus.CREATED)
 async def create_session(body: SessionRequest, sessions: OpenSessions) -> Session:
     """Begin a session: a tree of steps, each of which is run once. It ends by itself when nobody uses it."""
-    return sessions.create(body)
+    return await sessions.create(body)
 
 
 @router.get("/sessions/{session}", tags=["sessions"])

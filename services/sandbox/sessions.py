@@ -138,11 +138,13 @@ class Sessions:
             self._tidying.cancel()
         await asyncio.gather(*(self._close(tree) for tree in list(self._trees.values())))
 
-    def create(self, request: SessionRequest) -> Session:
+    async def create(self, request: SessionRequest) -> Session:
         """A new session. Its processes start with its first step. Raises TooManySessionsError."""
+        if request.id in self._trees:
+            await self.close(request.id)
         if len(self._trees) >= self._max_sessions:
             raise TooManySessionsError(f"There are {len(self._trees)} sessions already.")
-        tree = Tree(secrets.token_hex(12), request)
+        tree = Tree(request.id or secrets.token_hex(12), request)
         self._trees[tree.id] = tree
         return self.view(tree.id)
 

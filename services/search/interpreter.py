@@ -28,6 +28,8 @@ from services.search.step_memory import StepMemory
 STEP_SECONDS = 10.0
 """For all steps of a trajectory together."""
 STEP_MEMORY_MB = 512
+END_SECONDS = 2.0
+"""For telling the sandbox that a session has ended. It ends by itself when it is not used."""
 ATTEMPTS = 3
 """For what the sandbox could not do; a program that fails is not tried again."""
 SESSION_PAYS_SECONDS = 0.02
@@ -37,10 +39,14 @@ SESSION_PAYS_SECONDS = 0.02
 class Interpreter:
     """Use as an async context manager: at its end the session, if there is one, ends."""
 
-    def __init__(self, sandbox: SandboxClient, seed: int, memory: StepMemory) -> None:
+    def __init__(
+        self, sandbox: SandboxClient, seed: int, memory: StepMemory, session_name: str | None = None
+    ) -> None:
+        """With `session_name` whoever works on the search after this worker can end its session."""
         self._sandbox = sandbox
         self._seed = seed % 2**32
         self._memory = memory
+        self._session_name = session_name
         self._known: dict[tuple[str, ...], list[StepResult]] = {}
         self._session_pays = False
         self._session: str | None = None
@@ -53,9 +59,7 @@ class Interpreter:
 
     async def __aexit__(self, *_: object) -> None:
         if self._session is not None:
-            # It ends by itself when it is not used, so that nobody needs to wait for a sandbox that is away.
-            with contextlib.suppress(ServiceError):
-                await self._sandbox.end_session(self._session)
+            await end_session(self._sandbox, self._session)
 
     async def run(self, steps: Sequence[str]) -> list[StepResult]:
         """What each step does, in order; after one that fails they are not run.
@@ -109,7 +113,10 @@ class Interpreter:
             async with self._beginning:
                 if self._session is None:
                     request = SessionRequest(
-                        seed=self._seed, run_timeout=STEP_SECONDS, memory_limit_MB=STEP_MEMORY_MB
+                        seed=self._seed,
+                        run_timeout=STEP_SECONDS,
+                        memory_limit_MB=STEP_MEMORY_MB,
+                        id=self._session_name,
                     )
                     self._session = (await self._sandbox.create_session(request)).id
                 session = self._session
@@ -127,3 +134,10 @@ class Interpreter:
                     raise SandboxFailedError(chain.message)
             return [list(chain.steps) for chain in chains]
         raise AssertionError("the last attempt returns or raises")
+
+
+async def end_session(sandbox: SandboxClient, session: str) -> None:
+    """End a session, if the sandbox says soon that it has: nobody needs to wait for one that is away."""
+    with contextlib.suppress(ServiceError, TimeoutError):
+        async with asyncio.timeout(END_SECONDS):
+            await sandbox.end_session(session)

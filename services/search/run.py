@@ -7,7 +7,7 @@ estimate at most, not by all that is in flight.
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from ratchet.contracts.search import SearchRequest, StrategyName
@@ -18,6 +18,8 @@ from services.search.strategies import Node, Rollout, Strategy, Task, Tree
 
 WIDEST = 64
 """Independent trajectories of one search at once."""
+SHORTEST_WAIT = 0.05
+"""Seconds. The clock may stand a moment before the deadline, and whoever waits for it would ask all the time."""
 FIRST_GUESS_TOKENS = 120
 """Tokens reserved for a task before the first one has ended."""
 
@@ -35,8 +37,14 @@ class Journal(Protocol):
         """The strategy is told this now."""
 
 
-async def grow(search: Search, backends: Backends, journal: Journal, deadline: float) -> str:
-    """Grow the tree until an end is reached; the reason why it ended. `deadline` is of the monotonic clock."""
+async def grow(
+    search: Search,
+    backends: Backends,
+    journal: Journal,
+    deadline: float,
+    clock: Callable[[], float] = time.monotonic,
+) -> str:
+    """Grow the tree until an end is reached; the reason why it ended. `deadline` is of the clock, which may stand still."""
     request = search.request
     await search.learn_prm(backends)
     running: set[asyncio.Task[Rollout]] = set()
@@ -48,7 +56,7 @@ async def grow(search: Search, backends: Backends, journal: Journal, deadline: f
             # The PRM that scores may have changed.
             strategy = search.strategy()
             # The token budget is not among the reasons: it only ends the asking, as what is under way is paid for.
-            reason = _reason_to_end(search, early_stop, deadline)
+            reason = _reason_to_end(search, early_stop, deadline - clock())
             while (
                 reason is None
                 and len(running) < width
@@ -61,7 +69,7 @@ async def grow(search: Search, backends: Backends, journal: Journal, deadline: f
                 return reason or _why_nothing_is_left(search)
             await asyncio.wait(
                 {*running, stopped},
-                timeout=max(0.0, deadline - time.monotonic()),
+                timeout=max(SHORTEST_WAIT, deadline - clock()),
                 return_when=asyncio.FIRST_COMPLETED,
             )
             for ended in [under_way for under_way in running if under_way.done()]:
@@ -109,11 +117,11 @@ class _Reserve:
         return tasks * self._mean
 
 
-def _reason_to_end(search: Search, early_stop: EarlyStop, deadline: float) -> str | None:
+def _reason_to_end(search: Search, early_stop: EarlyStop, seconds_left: float) -> str | None:
     budget = search.request.budget
     if search.stop.is_set():
         return "cancelled"
-    if time.monotonic() >= deadline:
+    if seconds_left <= 0:
         return f"budget of {budget.seconds:g} seconds used up"
     if len(search.tree.nodes) > budget.nodes:
         return f"budget of {budget.nodes} nodes used up"

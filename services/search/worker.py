@@ -2,221 +2,85 @@
 
 Many searches run at once in one process, each a task. A search is held by a lease that this worker renews; when it is lost,
 the search stops at once and nothing more is written (the fence in Postgres sees to that). A worker that is told to stop gives
-its searches back with their trees, and the next one goes on where it stopped.
+its searches back with their trees, and the next one goes on where it stopped. So it does with a search whose backend stays
+away, and then takes up no more until that is back (`breaker.py`): an outage says nothing of a search. A search that a worker
+was lost with before it got further is run in a process of its own (`alone.py`).
+
+It serves what its supervisor asks of it (`/livez`, `/readyz`, `/health`, `/metrics`), and nothing else.
 """
 
 import asyncio
 import contextlib
 import math
 import os
+import random
 import socket
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
-from pathlib import Path
+from http import HTTPStatus
 from typing import TypeVar
 from uuid import UUID
 
 import structlog
 import uvloop
-from redis.exceptions import RedisError
+from fastapi import FastAPI
+from prometheus_client import Counter
 from sqlalchemy.ext.asyncio import AsyncEngine
-from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
+from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
 
+from ratchet import __version__, background
 from ratchet.clients import PolicyClient, PrmClient, SandboxClient, SandboxFailedError, ServiceError
+from ratchet.contracts.base import Health
 from ratchet.contracts.calibration import AnswerCalibration
-from ratchet.contracts.search import EventKind, Priority, StrategyName
-from ratchet.events import Event, Events, answer_event, end_event, node_event
+from ratchet.contracts.search import EventKind, StrategyName
+from ratchet.events import Event, Events, end_event
 from ratchet.settings import SearchSettings, load
 from ratchet.states import SEARCH_TRANSITIONS, SearchState, is_end
 from ratchet.store.calibrations import CalibrationStore
-from ratchet.store.engine import StoreUnavailableError, make_engine
-from ratchet.store.nodes import NodeRecord
+from ratchet.store.engine import StoreUnavailableError, make_engine, ready
 from ratchet.store.search_results import SearchOutcome
-from ratchet.store.search_tasks import TaskRecord
 from ratchet.store.searches import Claim, LeaseLostError, SearchStore
 from ratchet.telemetry import configure_logging
+from ratchet.web.app import create_app
+from ratchet.web.beside import serve_beside
+from services.search.alone import run_apart
 from services.search.answering_models import models_of
+from services.search.breaker import DATABASE, TICK_SECONDS, Breaker
 from services.search.consumer import Consumer
-from services.search.interpreter import Interpreter
+from services.search.interpreter import Interpreter, end_session
 from services.search.right_of_way import RightOfWay
 from services.search.run import grow, most_in_flight
 from services.search.search import Backends, Search
 from services.search.step_memory import StepMemory
-from services.search.strategies import Node, Rollout, Task, Tree
-from services.search.task_log import TaskLog
+from services.search.tree_journal import TreeJournal, publish, tree_of
 from services.search.verify import conclude
 
 T = TypeVar("T")
 log = structlog.get_logger()
 
-JOURNAL_SECONDS = {Priority.HIGH: 0.5, Priority.NORMAL: 0.5, Priority.LOW: 5.0}
-"""Nodes are written in batches; a crash costs at most this much of the tree. Nobody watches a search of low priority."""
-STORE_SECONDS = 120.0
-"""A store that restarts is back within this time."""
 CALIBRATION_SECONDS = 30.0
 """How long a worker believes what it has read of a calibration, or that there is none."""
 POOL_SECONDS = 60.0
 """A worker's searches, hundreds perhaps, share a few connections to the store: one that waits its turn is no outage."""
-BEAT_SECONDS = 5.0
-"""Between two touches of the ready file."""
-ORDINALS_PER_TASK = 10_000
-"""More than a task makes nodes: the store orders nodes by one number, the tree by task and place."""
+SHORTEST_BACK_OFF, LONGEST_BACK_OFF = 1.0, 30.0
+"""Seconds before a search that was given back is due again: doubled each time in a row, with jitter."""
+APART_PLACES = 2
+"""Searches that run in processes of their own at once: each takes the memory of a small worker."""
+
+CLAIMS = Counter("ratchet_search_attempts", "Searches that this worker took up.")
+LEASES_LOST = Counter("ratchet_search_leases_lost", "Searches that another worker took over from this one.")
+GIVEN_BACK = Counter("ratchet_searches_given_back", "Searches given back, by what was away.", ["backend"])
+SUSPECTS = Counter("ratchet_searches_run_apart", "Searches that were run in a process of their own.")
 
 
-@dataclass
-class _TreeJournal:
-    """Collects what changed in a tree, and writes it to Postgres and to the event stream in batches."""
+class _AwayError(Exception):
+    """A backend is away, or cannot run anything now: no verdict on the search."""
 
-    claim: Claim
-    search: Search
-    store: SearchStore
-    events: Events
-    _changed: dict[str, Node] = field(default_factory=dict)
-    _tasks: list[TaskRecord] = field(default_factory=list)
-    _untold: dict[str, NodeRecord] = field(default_factory=dict)
-    """Written, and not yet told to readers."""
-    _answered: set[str] = field(default_factory=set)
-    _flushing: asyncio.Lock = field(default_factory=asyncio.Lock)
-
-    def __post_init__(self) -> None:
-        self._log = TaskLog(self.claim.fence, self.search.tree.asked)
-        if self.claim.request.priority is Priority.LOW:
-            # What an earlier worker wrote, it may have told nobody.
-            self._untold = {node.id: record_of(node) for node in self.search.tree.nodes.values()}
-
-    def note(self, nodes: Sequence[Node]) -> None:
-        """These nodes are new or changed; the next flush writes them."""
-        for node in nodes:
-            self._changed[node.id] = node
-
-    def ask(self, task: Task, prm: str | None) -> None:
-        """The strategy has asked for this task while that version scored."""
-        self._log.ask(task.number, prm)
-
-    def tell(self, tree: Tree, rollout: Rollout) -> None:
-        """The strategy is told this now; the next flush writes it."""
-        self._tasks.append(self._log.tell(tree, rollout))
-
-    async def keep_flushing(self) -> None:
-        """Flush for ever; a store that is away is tried again at the next turn."""
-        while True:
-            await asyncio.sleep(JOURNAL_SECONDS[self.claim.request.priority])
-            try:
-                await self.flush()
-            except StoreUnavailableError as error:
-                log.warning("tree not written yet", error=str(error))
-
-    async def flush(self) -> None:
-        """Write what changed since the last flush. Raises LeaseLostError, StoreUnavailableError."""
-        # The last flush of a search has to wait for one that is under way: its nodes may still have to be written again.
-        async with self._flushing:
-            await self._flush()
-
-    async def _flush(self) -> None:
-        if not self._changed and not self._tasks:
-            return
-        batch, self._changed = self._changed, {}
-        tasks, self._tasks = self._tasks, []
-        records = sorted((record_of(node) for node in batch.values()), key=lambda record: record.ordinal)
-        try:
-            await self.store.journal(self.claim, records, self.search.usage, tasks)
-        except BaseException:
-            # Not written, or perhaps written: writing it again does no harm.
-            self._changed = {**batch, **self._changed}
-            self._tasks = [*tasks, *self._tasks]
-            raise
-        await self._publish(records)
-
-    async def _publish(self, records: Sequence[NodeRecord]) -> None:
-        """Tell readers what is new. Of a search of low priority they hear once they are there, and then all there is."""
-        self._untold.update((record.id, record) for record in records)
-        if self.claim.request.priority is Priority.LOW and not await self._is_watched():
-            return
-        untold, self._untold = self._untold, {}
-        views = [record.view() for record in sorted(untold.values(), key=lambda record: record.ordinal)]
-        answered = [view for view in views if view.answer is not None and view.id not in self._answered]
-        self._answered.update(view.id for view in answered)
-        await _publish(self.events, self.claim.id, [*map(node_event, views), *map(answer_event, answered)])
-
-    async def _is_watched(self) -> bool:
-        try:
-            return await self.events.is_watched(self.claim.id)
-        except RedisError:
-            return False
-
-
-async def _publish(events: Events, search_id: UUID, batch: Sequence[Event]) -> None:
-    try:
-        await events.publish(search_id, batch)
-    except RedisError as error:
-        # Events are for those who watch; the truth is in Postgres, so a search does not fail for them.
-        log.warning("events not published", search=str(search_id), error=str(error))
-
-
-def record_of(node: Node) -> NodeRecord:
-    """A node as the store keeps it."""
-    number, place = node.ordinal
-    return NodeRecord(
-        id=node.id,
-        parent=node.parent,
-        ordinal=number * ORDINALS_PER_TASK + place if number >= 0 else -1,
-        depth=node.depth,
-        state=node.state,
-        task=str(number),
-        text=node.text,
-        status=node.status,
-        stdout=node.stdout,
-        stderr=node.stderr,
-        prm_score=node.prm_score,
-        prior=node.prior,
-        visits=node.visits,
-        value_sum=node.value_sum,
-        tokens=node.tokens,
-        seconds=node.seconds,
-        answer=node.answer,
-        expansions=node.expansions,
-    )
-
-
-def tree_of(records: Sequence[NodeRecord], lost: int = 0) -> Tree:
-    """The tree that an earlier worker wrote down. What was in flight then, at most `lost` tasks, is asked for again.
-
-    Numbers of tasks are not used twice: the seed of a task is its number, and the same trajectory would count twice.
-    """
-    tree = Tree()
-    for record in records:
-        number = record.ordinal // ORDINALS_PER_TASK if record.ordinal >= 0 else -1
-        tree.nodes[record.id] = Node(
-            id=record.id,
-            parent=record.parent,
-            ordinal=(number, record.ordinal % ORDINALS_PER_TASK if number >= 0 else 0),
-            depth=record.depth,
-            state=record.state,
-            text=record.text,
-            status=record.status,
-            stdout=record.stdout,
-            stderr=record.stderr,
-            prm_score=record.prm_score,
-            prior=record.prior,
-            tokens=record.tokens,
-            seconds=record.seconds,
-            answer=record.answer,
-            visits=record.visits,
-            value_sum=record.value_sum,
-            expansions=record.expansions,
-        )
-        tree.asked = max(tree.asked, number + 1)
-    for node in sorted(tree.nodes.values(), key=lambda node: node.ordinal):
-        if node.parent is not None:
-            tree.nodes[node.parent].children.append(node.id)
-    for node in tree.nodes.values():
-        node.ended = node.visits - sum(child.visits for child in tree.children(node))
-    # A task whose steps were all known before left no node with its number, but was counted where it began.
-    tree.asked = max(tree.asked, sum(node.expansions for node in tree.nodes.values()) + lost)
-    return tree
+    def __init__(self, backend: str, error: Exception) -> None:
+        super().__init__(str(error))
+        self.backend = backend
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,98 +93,154 @@ class Worker:
     calibrations: CalibrationStore
     events: Events
     backends: Backends
+    breaker: Breaker
+    alone: bool = False
+    """This process is there for one search."""
     memory: StepMemory = field(default_factory=StepMemory)
     right_of_way: RightOfWay = field(default_factory=RightOfWay)
+    _apart: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(APART_PLACES))
     _calibrations: dict[tuple[str, str], tuple[float, AnswerCalibration | None]] = field(default_factory=dict)
     """By policy and PRM: when it was read, and what."""
 
     async def run_search(self, search_id: UUID, cancelled: asyncio.Event) -> None:
-        """Work on one search until it is over or another's; does nothing when it is not to be had."""
-        claim = await self.store.claim(
-            search_id, self.name, self.settings.lease_seconds, self.settings.max_attempts
-        )
-        if claim is None:
-            await self._announce_end(search_id)
+        """Work on one search until it is over, given back or another's; does nothing when it is not to be had."""
+        await self.breaker.closed()
+        try:
+            if not self.alone and await self.store.is_suspect(search_id):
+                async with self._apart:
+                    SUSPECTS.inc()
+                    await run_apart(search_id)
+                return
+            claim = await self.store.claim(
+                search_id, self.name, self.settings.lease_seconds, self.settings.max_attempts
+            )
+            if claim is None:
+                await self._announce_end(search_id)
+                return
+        except StoreUnavailableError as error:
+            log.warning("search not taken up", search=str(search_id), error=str(error))
+            self.breaker.open(DATABASE)
             return
+        CLAIMS.inc()
         with structlog.contextvars.bound_contextvars(search=str(search_id), attempt=claim.attempt):
             try:
-                await self._work_or_give_back(await self._with_strategy(claim), cancelled)
+                await self._work(claim, cancelled)
             except* LeaseLostError:
+                LEASES_LOST.inc()
                 log.warning("lease lost; another worker has this search")
 
     async def _with_strategy(self, claim: Claim) -> Claim:
         """The claim, with the strategy that stands for `auto`; it is written down, so that the next worker has the same."""
         if claim.request.strategy is not StrategyName.AUTO:
             return claim
-        chosen = await self.store.choose_strategy(claim, await models_of(claim.request, self.backends))
+        models = await models_of(claim.request, self.backends)
+        chosen = await _once_store_is_back(lambda: self.store.choose_strategy(claim, models))
         return replace(claim, request=claim.request.model_copy(update={"strategy": chosen}))
 
-    async def _work_or_give_back(self, claim: Claim, cancelled: asyncio.Event) -> None:
-        try:
-            await self._work(claim, cancelled)
-        except asyncio.CancelledError:
-            with contextlib.suppress(StoreUnavailableError):
-                await self.store.release(claim)
-            raise
-
     async def _work(self, claim: Claim, cancelled: asyncio.Event) -> None:
-        search = await self._load(claim, cancelled)
-        if claim.cancel_requested:
-            cancelled.set()
-        before = claim.usage.wall_seconds
-        began = time.monotonic()
-        # The budget's seconds count from the first worker's start, so a crash does not give a search more time.
-        used = (datetime.now(UTC) - claim.started_at).total_seconds()
-        deadline = began + max(0.0, claim.request.budget.seconds - max(0.0, used))
-        journal = _TreeJournal(claim, search, self.store, self.events)
-        if claim.attempt == 1:
-            journal.note([search.tree.root])
-        await _publish(
-            self.events,
-            claim.id,
-            [Event(EventKind.STATE, {"state": SearchState.RUNNING.value, "reason": None})],
-        )
+        """Hold the lease and work. Raises an ExceptionGroup with LeaseLostError."""
+        began = self.breaker.clock()
         async with asyncio.TaskGroup() as beside:
-            keepers = [
-                beside.create_task(self._renew(claim, cancelled)),
-                beside.create_task(journal.keep_flushing()),
-            ]
+            renewing = beside.create_task(self._renew(claim, cancelled))
+            try:
+                claim = await self._with_strategy(claim)
+                search = await self._load(claim, cancelled)
+                journal = TreeJournal(
+                    claim,
+                    search,
+                    self.store,
+                    self.events,
+                    lambda: claim.usage.wall_seconds + self.breaker.clock() - began,
+                )
+            except asyncio.CancelledError:
+                with contextlib.suppress(StoreUnavailableError):
+                    await self.store.release(claim)
+                raise
+            flushing = beside.create_task(journal.keep_flushing())
+            deadline = began + claim.request.budget.seconds - claim.usage.wall_seconds
+            await self._work_or_give_back(claim, search, journal, deadline)
+            renewing.cancel()
+            flushing.cancel()
+
+    async def _work_or_give_back(
+        self, claim: Claim, search: Search, journal: TreeJournal, deadline: float
+    ) -> None:
+        if claim.cancel_requested:
+            search.stop.set()
+        journal.note([search.tree.root])
+        await self._tell_state(claim.id, SearchState.RUNNING, None)
+        try:
             state, outcome = await self._grow_and_conclude(claim, search, journal, deadline)
-            search.usage.wall_seconds = before + time.monotonic() - began
             await _once_store_is_back(journal.flush)
+            search.usage.wall_seconds = journal.worked_seconds()
             await _once_store_is_back(lambda: self.store.finish(claim, state, outcome))
-            for keeper in keepers:
-                keeper.cancel()
-        log.info("search over", state=state.value, reason=outcome.reason, tokens=search.usage.policy.tokens)
-        await self._announce_end(claim.id)
+        except asyncio.CancelledError:
+            with contextlib.suppress(StoreUnavailableError, LeaseLostError):
+                await journal.flush()
+                await self.store.release(claim, search.usage)
+            raise
+        except _AwayError as away:
+            await self._give_back(claim, search, journal, away)
+        else:
+            log.info(
+                "search over", state=state.value, reason=outcome.reason, tokens=search.usage.policy.tokens
+            )
+            await self._announce_end(claim.id)
+
+    async def _give_back(self, claim: Claim, search: Search, journal: TreeJournal, away: _AwayError) -> None:
+        """Queue the search again, with its tree and the seconds that were worked."""
+        self.breaker.open(away.backend)
+        GIVEN_BACK.labels(away.backend).inc()
+        pause = min(LONGEST_BACK_OFF, SHORTEST_BACK_OFF * 2.0 ** min(claim.given_back, 16))
+        pause *= random.uniform(0.75, 1.25)  # noqa: S311 - jitter
+        reason = f"waits for {away.backend}: {away}"
+        log.warning("search given back", backend=away.backend, error=str(away), seconds=round(pause, 1))
+        await _once_store_is_back(journal.flush)
+        search.usage.wall_seconds = journal.worked_seconds()
+        await _once_store_is_back(
+            lambda: self.store.release(claim, search.usage, after_seconds=pause, away=reason)
+        )
+        await self._tell_state(claim.id, SearchState.QUEUED, reason)
 
     async def _load(self, claim: Claim, cancelled: asyncio.Event) -> Search:
         """The search as the workers before this one have left it."""
+        if claim.fence > 1:
+            await end_session(self.backends.sandbox, _session_name(claim.id, claim.fence - 1))
+        reference = (
+            await _once_store_is_back(lambda: self.store.reference_answer(claim))
+            if claim.has_reference
+            else None
+        )
+        records = await _once_store_is_back(lambda: self.store.load_nodes(claim.id))
         return Search(
             request=claim.request,
-            reference=await self.store.reference_answer(claim) if claim.has_reference else None,
-            tree=tree_of(
-                await self.store.load_nodes(claim.id),
-                # Each worker before this one lost at most what it had in flight.
-                lost=(claim.fence - 1) * most_in_flight(claim.request),
+            reference=reference,
+            # Where nobody knows what was in flight, each worker before this one lost at most as much as it could have.
+            tree=tree_of(records, lost=(claim.fence - 1) * most_in_flight(claim.request)),
+            interpreter=Interpreter(
+                self.backends.sandbox, claim.request.seed, self.memory, _session_name(claim.id, claim.fence)
             ),
-            interpreter=Interpreter(self.backends.sandbox, claim.request.seed, self.memory),
             usage=claim.usage.model_copy(deep=True),
+            models=dict(claim.models),
             stop=cancelled,
             right_of_way=self.right_of_way,
             find_calibration=self.find_calibration,
         )
 
     async def _grow_and_conclude(
-        self, claim: Claim, search: Search, journal: _TreeJournal, deadline: float
+        self, claim: Claim, search: Search, journal: TreeJournal, deadline: float
     ) -> tuple[SearchState, SearchOutcome]:
-        """Grow until an end, then verify. A backend that stays away or refuses ends the search with what it has."""
+        """Grow until an end, then verify. A backend that refuses ends the search with what it has.
+
+        Raises _AwayError where a backend stays away.
+        """
         try:
             async with search.interpreter:
                 with self.right_of_way.under_way(claim.request.priority):
-                    reason = await grow(search, self.backends, journal, deadline)
+                    reason = await grow(search, self.backends, journal, deadline, self.breaker.clock)
         except (ServiceError, SandboxFailedError) as error:
-            log.warning("a backend failed", error=str(error))
+            _raise_if_away(error, claim)
+            log.warning("a backend refused", error=str(error))
             reason = f"stopped early: {error}"
             if not search.tree.terminals():
                 return SearchState.FAILED, SearchOutcome(
@@ -329,12 +249,15 @@ class Worker:
         try:
             return await conclude(search, self.backends.sandbox, str(claim.id), claim.created_at, reason)
         except (ServiceError, SandboxFailedError) as error:
+            # A sandbox that answers, and cannot run this program however often it is asked, is asked until the budget ends.
+            if isinstance(error, ServiceError) or self.breaker.clock() < deadline:
+                _raise_if_away(error, claim)
             return SearchState.FAILED, SearchOutcome(
                 usage=search.usage, models=search.models, reason=f"the answer could not be verified: {error}"
             )
 
     async def find_calibration(self, policy: str, prm: str) -> AnswerCalibration | None:
-        """The calibration of a pair, as it was at most CALIBRATION_SECONDS ago. Raises StoreUnavailableError."""
+        """The calibration of a pair, as it was at most CALIBRATION_SECONDS ago; waits for a store that is away."""
         looked_up, found = self._calibrations.get((policy, prm), (-math.inf, None))
         if time.monotonic() - looked_up > CALIBRATION_SECONDS:
             found = await _once_store_is_back(lambda: self.calibrations.get(policy, prm))
@@ -351,19 +274,40 @@ class Worker:
             except StoreUnavailableError as error:
                 # While the store is away nobody can claim the search either; once it is back, the fence decides.
                 log.warning("lease not renewed", error=str(error))
+                self.breaker.open(DATABASE)
 
     async def _announce_end(self, search_id: UUID) -> None:
-        state = await self.store.state(search_id)
-        if state is not None and is_end(SEARCH_TRANSITIONS, state):
-            await _publish(self.events, search_id, [end_event()])
+        with contextlib.suppress(StoreUnavailableError):
+            state = await self.store.state(search_id)
+            if state is not None and is_end(SEARCH_TRANSITIONS, state):
+                await publish(self.events, search_id, [end_event()])
+
+    async def _tell_state(self, search_id: UUID, state: SearchState, reason: str | None) -> None:
+        await publish(
+            self.events, search_id, [Event(EventKind.STATE, {"state": state.value, "reason": reason})]
+        )
+
+
+def _raise_if_away(error: ServiceError | SandboxFailedError, claim: Claim) -> None:
+    """Raise _AwayError where the error says nothing of the search."""
+    if isinstance(error, SandboxFailedError):
+        raise _AwayError("sandbox", error) from error
+    # The trainer has a service that was restarted load the versions of its round again.
+    pinned = claim.of_round and error.status == HTTPStatus.NOT_FOUND
+    if error.transient or pinned:
+        raise _AwayError(error.service, error) from error
+
+
+def _session_name(search_id: UUID, fence: int) -> str:
+    """The sandbox session of the worker with this fence: the one after it can end it."""
+    return f"{search_id.hex}-{fence}"
 
 
 async def _once_store_is_back(ask: Callable[[], Awaitable[T]]) -> T:
-    """Read or write; wait up to STORE_SECONDS for a store that is away, as the end of a search is worth it."""
+    """Read or write; wait for a store that is away for as long as it takes. While it is, nobody else can have the search."""
     async for attempt in AsyncRetrying(
         retry=retry_if_exception_type(StoreUnavailableError),
         wait=wait_random_exponential(multiplier=0.5, max=5.0),
-        stop=stop_after_delay(STORE_SECONDS),
         reraise=True,
     ):
         with attempt:
@@ -371,41 +315,70 @@ async def _once_store_is_back(ask: Callable[[], Awaitable[T]]) -> T:
     raise AssertionError("tenacity raises what the last attempt raised")
 
 
-async def _keep_touching(file: Path) -> None:
-    """Say to whoever watches the file that this loop turns."""
-    while True:
-        file.touch()  # noqa: ASYNC240 - one system call
-        await asyncio.sleep(BEAT_SECONDS)
+@contextlib.asynccontextmanager
+async def open_worker(settings: SearchSettings, *, alone: bool = False) -> AsyncIterator[Worker]:
+    """A worker with its connections. Calls to a backend that is away are tried for RATCHET_OUTAGE_SECONDS."""
+    engine: AsyncEngine = make_engine(settings.database_url, pool_seconds=POOL_SECONDS)
+    events = Events(settings.redis_url)
+    name = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+    patience = settings.outage_seconds
+    try:
+        async with (
+            PolicyClient(settings.policy_url, retry_seconds=patience) as policy,
+            PrmClient(settings.prm_url, retry_seconds=patience) as prm,
+            SandboxClient(settings.sandbox_url, retry_seconds=patience) as sandbox,
+        ):
+            backends = Backends(policy, prm, sandbox)
+            clients = {client.service: client for client in (policy, prm, sandbox)}
+            breaker = Breaker(clients, lambda: ready(engine))
+            async with background.running(background.repeat("breaker", breaker.look, TICK_SECONDS)):
+                yield Worker(
+                    settings,
+                    name,
+                    SearchStore(engine),
+                    CalibrationStore(engine),
+                    events,
+                    backends,
+                    breaker,
+                    alone,
+                )
+    finally:
+        await events.aclose()
+        await engine.dispose()
+
+
+def build_app(settings: SearchSettings, consumer: Consumer, breaker: Breaker) -> FastAPI:
+    """What the worker says of itself. It is not ready while it waits for something that is away."""
+
+    @contextlib.asynccontextmanager
+    async def nothing(_: FastAPI) -> AsyncIterator[None]:
+        yield
+
+    def health() -> Health:
+        waits_for = breaker.open_for
+        detail: dict[str, str | int | float | bool | list[str] | None] = {
+            "searches": len(consumer.running),
+            "waits_for": waits_for,
+        }
+        return Health(service="search-worker", ready=not waits_for, version=__version__, detail=detail)
+
+    return create_app(
+        service="search-worker",
+        summary="The state of a process that works on searches.",
+        settings=settings,
+        lifespan=nothing,
+        health=health,
+    )
 
 
 async def main(settings: SearchSettings) -> None:
     """Run the worker until SIGTERM or SIGINT."""
-    engine: AsyncEngine = make_engine(settings.database_url, pool_seconds=POOL_SECONDS)
-    events = Events(settings.redis_url)
-    name = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
-    async with (
-        PolicyClient(settings.policy_url) as policy,
-        PrmClient(settings.prm_url) as prm,
-        SandboxClient(settings.sandbox_url) as sandbox,
-    ):
-        worker = Worker(
-            settings,
-            name,
-            SearchStore(engine),
-            CalibrationStore(engine),
-            events,
-            Backends(policy, prm, sandbox),
-        )
+    async with open_worker(settings) as worker:
         consumer = Consumer(settings, worker.run_search)
-        beat = asyncio.create_task(_keep_touching(settings.ready_file)) if settings.ready_file else None
-        log.info("worker ready", name=name, concurrency=settings.concurrency)
-        try:
+        app = build_app(settings, consumer, worker.breaker)
+        async with background.running(background.restart("http", lambda: serve_beside(app, settings))):
+            log.info("worker ready", name=worker.name, concurrency=settings.concurrency)
             await consumer.run()
-        finally:
-            if beat is not None:
-                beat.cancel()
-            await events.aclose()
-            await engine.dispose()
 
 
 if __name__ == "__main__":

@@ -26,8 +26,8 @@ from services.search.rollouts import roll_out
 from services.search.search import Backends, Search
 from services.search.step_memory import StepMemory
 from services.search.strategies import Tree
+from services.search.tree_journal import record_of
 from services.search.verify import conclude
-from services.search.worker import record_of
 from tests.http_double import serving
 from tests.sandbox_server import running_sandbox
 

@@ -16,7 +16,7 @@ from services.search.interpreter import Interpreter
 from services.search.search import Search
 from services.search.step_memory import StepMemory
 from services.search.strategies import Node, Tree
-from services.search.worker import _TreeJournal, tree_of
+from services.search.tree_journal import TreeJournal, tree_of
 
 
 @pytest.fixture
@@ -31,17 +31,17 @@ async def events(redis_url: str) -> AsyncIterator[Events]:
     await events.aclose()
 
 
-async def begin(store: SearchStore, events: Events, tree: Tree | None = None, **changes: Any) -> _TreeJournal:
+async def begin(store: SearchStore, events: Events, tree: Tree | None = None, **changes: Any) -> TreeJournal:
     request = SearchRequest.model_validate({"problem": "6 * 7?", **changes})
     search_id, _ = await store.create(request, None)
     claim = await store.claim(search_id, "w", 60, 5)
     assert claim is not None
     # It runs no step here.
     interpreter = Interpreter(SandboxClient("http://127.0.0.1:9"), 0, StepMemory())
-    return _TreeJournal(claim, Search(request, None, tree or Tree(), interpreter), store, events)
+    return TreeJournal(claim, Search(request, None, tree or Tree(), interpreter), store, events, lambda: 0.0)
 
 
-def add(journal: _TreeJournal, number: int, stdout: str = "42\n") -> None:
+def add(journal: TreeJournal, number: int, stdout: str = "42\n") -> None:
     tree = journal.search.tree
     node = Node(f"n{number}", "root", (number, 0), 1, NodeState.TERMINAL, f"print({number})", StepStatus.OK)
     node.stdout = stdout
@@ -49,7 +49,7 @@ def add(journal: _TreeJournal, number: int, stdout: str = "42\n") -> None:
     journal.note([tree.root, tree.add(tree.root, node)])
 
 
-async def told(journal: _TreeJournal, events: Events) -> list[tuple[EventKind, str]]:
+async def told(journal: TreeJournal, events: Events) -> list[tuple[EventKind, str]]:
     found = await events.read(journal.claim.id, block_seconds=0.01)
     return [(event.kind, event.data.get("id") or event.data["node"]) for event in found]
 
@@ -75,11 +75,12 @@ async def test_what_an_earlier_worker_told_nobody_is_told_by_the_next(
     add(journal, 0)
     await journal.flush()
     tree = tree_of(await store.load_nodes(journal.claim.id))
-    after = _TreeJournal(
+    after = TreeJournal(
         journal.claim,
         Search(journal.claim.request, None, tree, journal.search.interpreter),
         store,
         events,
+        lambda: 0.0,
     )
     await events.watch(journal.claim.id)
     add(after, 1)

@@ -146,7 +146,6 @@ async def test_a_worker_whose_lease_was_taken_can_write_nothing(store: SearchSto
     await asyncio.sleep(0.1)
     new = await claim_search(store, search_id, "new")
     assert (new.fence, new.attempt, new.usage.nodes) == (old.fence + 1, 2, 1)
-    assert new.started_at == old.started_at, "the budget counts from the first worker"
 
     with pytest.raises(LeaseLostError):
         await store.renew(old, 30)

@@ -16,7 +16,7 @@ from ratchet.store.search_tasks import TaskRecord
 from services.search.replay import replay
 from services.search.strategies import ExecutedStep, Rollout, Task, Tree, strategy_of
 from services.search.task_log import TaskLog
-from services.search.worker import record_of, tree_of
+from services.search.tree_journal import record_of, tree_of
 from tests.unit.test_strategies import MAX_DEPTH, rollout_of
 
 PRM = "prm@1"

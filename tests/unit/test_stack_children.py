@@ -19,7 +19,7 @@ from ratchet.settings import (
 )
 from ratchet.stack import services
 from ratchet.stack.children import Plan, children
-from ratchet.stack.config import PORTS, SERVICES, StackConfig, StackUrls
+from ratchet.stack.config import PORTS, SERVICES, StackConfig, StackUrls, worker_names
 from ratchet.stack.postgres import Postgres
 from ratchet.stack.services import service_command, service_environment, services_folder
 from ratchet.stack.valkey import Valkey
@@ -38,7 +38,8 @@ READ_BY: dict[str, type[Settings]] = {
 
 
 def plan(folder: Path, config: StackConfig) -> Plan:
-    ports = {name: 20_000 + number for number, name in enumerate(PORTS)}
+    names = [*PORTS, *worker_names(config.search_workers)]
+    ports = {name: 20_000 + number for number, name in enumerate(names)}
     addresses = {name: f"http://127.0.0.1:{ports[name]}" for name in SERVICES}
     urls = StackUrls(**addresses, database="postgresql+asyncpg://there", redis="redis://there")
     return Plan(config, folder, ports, urls, Postgres(folder, 20_100), Valkey(folder, 20_101))

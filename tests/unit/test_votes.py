@@ -13,13 +13,13 @@ from ratchet.solutions.votes import End, by_count, by_prm, count_votes, find_end
 from services.search.strategies import BestOfN, ExecutedStep, Rollout, Tree
 from services.search.strategies.base import Draw
 from services.search.strategies.recording import start_task
+from services.search.tree_journal import record_of
 from services.search.votes import (
     CERTAIN_ENOUGH,
     Group,
     hardly_overtaken,
     tally,
 )
-from services.search.worker import record_of
 from tests.unit.test_strategies import mcts, play, step
 
 MAJORITY = StrategyName.MAJORITY

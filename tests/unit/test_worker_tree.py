@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.search.strategies import Majority, Node, Strategy, Tree
-from services.search.worker import record_of, tree_of
+from services.search.tree_journal import record_of, tree_of
 from tests.unit.test_strategies import MAX_DEPTH, gated, mcts, play
 from tests.unit.test_strategies_levels import LEVEL_WISE
 
