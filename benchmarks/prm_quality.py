@@ -22,11 +22,11 @@ import torch
 from pydantic import ValidationError
 
 from ratchet.contracts.training import PrmTraining
+from ratchet.solutions.preferences import Tree
 from services.trainer.files import TREES_FILE
 from services.trainer.kept_apart import held_out_problems
 from services.trainer.training.checkpoints import checkpoint_sha256
 from services.trainer.training.jobs import MODEL_FOLDER, PrmJob, TrainingFailedError
-from services.trainer.training.preferences import Tree
 from services.trainer.training.prm import dataset, read_trees
 from services.trainer.training.prm_network import as_served, load_policy, stored_dtype
 from services.trainer.training.prm_quality import quality

@@ -4,7 +4,7 @@ import random
 from pathlib import Path
 from typing import Any
 
-from services.trainer.training.preferences import Tree
+from ratchet.solutions.preferences import Tree
 
 DEPTH = 3
 

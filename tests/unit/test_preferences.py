@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from services.trainer.training.preferences import (
+from ratchet.solutions.preferences import (
     Pair,
     Preferences,
     Tree,

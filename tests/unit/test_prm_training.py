@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from ratchet.contracts.prm import Calibration
 from ratchet.contracts.training import Lora, PrmTraining
 from ratchet.models.prm_head import calibration_of, prm_text
+from ratchet.solutions.preferences import Node, Tree, nodes_that_ran, path, preferences
 from services.prm.head import TrainedHead
 from services.trainer.training import prm as prm_training
 from services.trainer.training.jobs import (
@@ -24,7 +25,6 @@ from services.trainer.training.jobs import (
     TrainingFailedError,
     run_job,
 )
-from services.trainer.training.preferences import Node, Tree, nodes_that_ran, path, preferences
 from services.trainer.training.prm import dataset, loss_of, plan, train
 from services.trainer.training.prm_network import load_policy, logits_of
 from services.trainer.training.prm_pieces import pieces

@@ -24,6 +24,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
 from ratchet.contracts.prm import Calibration
 from ratchet.contracts.training import PrmTraining
 from ratchet.models.prm_head import CONFIG_KEY
+from ratchet.solutions.preferences import Preferences, Tree, nodes_that_ran, preferences
 from services.trainer.training.checkpoints import checkpoint_sha256, job_digest, save_model
 from services.trainer.training.jobs import (
     MODEL_FOLDER,
@@ -37,7 +38,6 @@ from services.trainer.training.jobs import (
 )
 from services.trainer.training.loop import Gradients, finish, read_result, run_steps, set_up
 from services.trainer.training.optimizer import trained_weights
-from services.trainer.training.preferences import Preferences, Tree, nodes_that_ran, preferences
 from services.trainer.training.prm_network import (
     as_served,
     in_passes,

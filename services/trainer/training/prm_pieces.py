@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ratchet.models.prm_head import prm_text, tokens_at
-from services.trainer.training.preferences import Node, Pair, Preferences, Tree, path
+from ratchet.solutions.preferences import Node, Pair, Preferences, Tree, path
 from services.trainer.training.token_trie import Array, TokenTrie
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from services.trainer.training.preferences import Node, Preferences, path
+from ratchet.solutions.preferences import Node, Preferences, path
 from services.trainer.training.prm_network import read_nodes
 from services.trainer.training.prm_pieces import Piece
 from services.trainer.training.prm_quality import Array, Readings
