@@ -247,8 +247,14 @@ class SearchClient(ServiceClient):
         return await self._call(SearchResult, "GET", _search_path(search))
 
     async def tree(self, search: str) -> TreeView:
-        """All nodes, parents before children. Raises ServiceError."""
-        return await self._call(TreeView, "GET", f"{_search_path(search)}/tree")
+        """All nodes, parents before children, page after page. Raises ServiceError."""
+        path = f"{_search_path(search)}/tree"
+        page = await self._call(TreeView, "GET", path)
+        nodes = page.nodes
+        while page.next is not None:
+            page = await self._call(TreeView, "GET", f"{path}?cursor={quote(page.next)}")
+            nodes += page.nodes
+        return TreeView(search=page.search, nodes=nodes)
 
     async def replay(self, search: str) -> Replay:
         """A search that is over, run again from its journal. Raises ServiceError (404 if unknown or without a journal)."""

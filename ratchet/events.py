@@ -1,36 +1,42 @@
 """Events of a search: a Redis stream each, from which any number of readers follow and reconnect by id.
 
 The stream's ids are the events' ids. Postgres is the truth; the stream is for those who watch. It keeps about the last
-`KEEP_EVENTS` events, for `KEEP_SECONDS` after the newest one. A reader who comes later asks the store. Readers say that they
-are there, so that who publishes can leave out what nobody reads.
+`KEEP_EVENTS` events, for `KEEP_SECONDS` after the newest one, and Redis may drop it sooner where it has no room (its policy is
+volatile-lru, and of what we keep there only streams and marks expire). A reader who comes later asks the store. Readers say
+that they are there, so that who publishes can leave out what nobody reads. What was published is also said on one channel, so
+that a process with many readers asks for nothing in between.
 
 Limits: a publish that was tried again after a lost reply can put an event into the stream twice.
 """
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
 import orjson
+from redis.exceptions import ResponseError
 
 from ratchet.contracts.search import EventKind, NodeView, SearchEvent
-from ratchet.redis import REPLY_SECONDS, make_redis
+from ratchet.redis import make_redis
 
-KEEP_EVENTS = 20_000
-KEEP_SECONDS = 3600
-"""Enough for a reader who was cut off; with text of full length a stream can be 240 MB, usually it is 2."""
-BLOCK_SECONDS = 2.0
-"""The longest that a read waits for an event."""
-SHOWN_CHARS = 4000
+KEEP_EVENTS = 2000
+KEEP_SECONDS = 600
+"""Enough for a reader who was cut off. With texts of full length a stream is about 8 MB, usually it is 1."""
+SHOWN_CHARS = 1000
 """Of each text of a node that an event carries."""
+PAGE = 100
+"""Events that one read gives: what a reader who is slow holds in memory."""
 WATCHED_SECONDS = 15.0
-"""A search counts as watched for so long after a reader said so; one says so at each read."""
-READERS = 512
-"""Reads of one process at a time; more wait for a connection."""
+"""A search counts as watched for so long after a reader said so."""
+NEWS_SECONDS = 1.0
+"""The longest that a look at the channel waits."""
 
 START = "0-0"
 """The id before the first event."""
+NEWS = "ratchet:news"
+"""The channel. A message is the id of a search with new events, and `end` behind it with the last one."""
 ID_PATTERN = r"^[0-9]{1,19}-[0-9]{1,19}$"
 """What a reader may hand back as the last id it saw; all of it fits the 64 bits that Redis has."""
 
@@ -74,38 +80,38 @@ def _watched_key(search_id: UUID) -> str:
     return f"ratchet:watched:{search_id}"
 
 
+@dataclass(frozen=True, slots=True)
+class News:
+    """A search has new events."""
+
+    search_id: UUID
+    over: bool
+    """The last one is among them."""
+
+
 class Events:
-    """Publish and read. Methods raise redis-py's RedisError when Redis is away."""
+    """Publish and read. Methods raise redis-py's RedisError when Redis is away, or has no room for more."""
 
     def __init__(self, redis_url: str) -> None:
         self._redis = make_redis(redis_url)
-        # A blocking read holds its connection, so readers have a pool of their own and never stand in a writer's way.
-        self._readers = make_redis(
-            redis_url, connections=READERS, reply_seconds=BLOCK_SECONDS + REPLY_SECONDS
-        )
 
     async def publish(self, search_id: UUID, events: Sequence[Event]) -> None:
         """Append events in order, in one round trip."""
         if not events:
             return
         key = _key(search_id)
+        over = any(event.kind is EventKind.END for event in events)
         async with self._redis.pipeline(transaction=False) as pipe:
             for event in events:
                 fields: dict[Any, Any] = {"kind": event.kind.value, "data": orjson.dumps(event.data)}
                 pipe.xadd(key, fields, maxlen=KEEP_EVENTS, approximate=True)
             pipe.expire(key, KEEP_SECONDS)
+            pipe.publish(NEWS, f"{search_id} end" if over else str(search_id))
             await pipe.execute()
 
-    async def read(
-        self, search_id: UUID, after: str = START, *, block_seconds: float = BLOCK_SECONDS
-    ) -> list[SearchEvent]:
-        """Events after the id `after`, the oldest first; waits up to `block_seconds` (at most BLOCK_SECONDS) for one."""
-        block = max(1, int(min(block_seconds, BLOCK_SECONDS) * 1000))
-        reply: Any = await self._readers.xread({_key(search_id): after}, count=500, block=block)
-        if not reply:
-            return []
-        # RESP2 answers with pairs, RESP3 with a mapping.
-        entries = next(iter(reply.values()))[0] if isinstance(reply, dict) else reply[0][1]
+    async def read(self, search_id: UUID, after: str = START) -> list[SearchEvent]:
+        """The next events after the id `after`, at most PAGE, the oldest first; waits for none."""
+        entries: Any = await self._redis.xrange(_key(search_id), min=f"({after}", count=PAGE)
         return [
             SearchEvent(
                 id=id_.decode(), kind=EventKind(fields[b"kind"].decode()), data=orjson.loads(fields[b"data"])
@@ -113,18 +119,36 @@ class Events:
             for id_, fields in entries
         ]
 
-    async def watch(self, search_id: UUID) -> None:
-        """Say that somebody reads the events of this search now."""
-        await self._redis.set(_watched_key(search_id), b"1", px=int(WATCHED_SECONDS * 1000))
+    async def lost(self, search_id: UUID, after: str) -> bool:
+        """Whether events after the id `after` were dropped from the stream to bound it."""
+        try:
+            stream: Any = await self._redis.xinfo_stream(_key(search_id))
+        except ResponseError:
+            # There is no stream: nothing was published, or all of it has expired.
+            return False
+        first = stream["first-entry"]
+        dropped = stream["entries-added"] > stream["length"]
+        return dropped and first is not None and _place(first[0].decode()) > _place(after)
+
+    async def news(self) -> AsyncIterator[News | None]:
+        """What is published from now on; None once it listens, and where there was nothing for NEWS_SECONDS."""
+        async with self._redis.pubsub(ignore_subscribe_messages=True) as channel:
+            await channel.subscribe(NEWS)
+            while True:
+                message = await channel.get_message(timeout=NEWS_SECONDS)
+                with contextlib.suppress(ValueError):
+                    yield None if message is None else _news_of(message["data"].decode(errors="replace"))
+
+    async def watch(self, search_ids: Collection[UUID]) -> None:
+        """Say that somebody reads the events of these searches now."""
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for search_id in search_ids:
+                pipe.set(_watched_key(search_id), b"1", px=int(WATCHED_SECONDS * 1000))
+            await pipe.execute()
 
     async def is_watched(self, search_id: UUID) -> bool:
         """Whether somebody read the events of this search in the last WATCHED_SECONDS."""
         return bool(await self._redis.exists(_watched_key(search_id)))
-
-    async def newest(self, search_id: UUID) -> str:
-        """Id of the newest event; START when there is none."""
-        entries: Any = await self._redis.xrevrange(_key(search_id), count=1)
-        return entries[0][0].decode() if entries else START
 
     async def end(self, search_id: UUID) -> str | None:
         """Id of the search's last event, if that is `end`; None while there may be more, START when nothing is kept."""
@@ -141,4 +165,13 @@ class Events:
     async def aclose(self) -> None:
         """Close the connections."""
         await self._redis.aclose()
-        await self._readers.aclose()
+
+
+def _news_of(message: str) -> News:
+    search_id, _, end = message.partition(" ")
+    return News(UUID(search_id), over=end == "end")
+
+
+def _place(event_id: str) -> tuple[int, int]:
+    milliseconds, _, number = event_id.partition("-")
+    return int(milliseconds), int(number)

@@ -106,9 +106,14 @@ class Running:
 
     async def nodes(self, search_id: str) -> list[dict[str, Any]]:
         """The tree of a search."""
-        response = await self.http.get(f"/search/{search_id}/tree")
-        assert response.status_code == 200, response.text
-        nodes: list[dict[str, Any]] = response.json()["nodes"]
+        nodes: list[dict[str, Any]] = []
+        page: dict[str, Any] = {"next": ""}
+        while page["next"] is not None:
+            cursor = {"cursor": page["next"]} if page["next"] else {}
+            response = await self.http.get(f"/search/{search_id}/tree", params=cursor)
+            assert response.status_code == 200, response.text
+            page = response.json()
+            nodes += page["nodes"]
         return nodes
 
     async def until(

@@ -18,6 +18,7 @@ from ratchet.settings import SearchSettings
 from ratchet.stack.config import StackUrls
 from ratchet.store.calibrations import CalibrationStore
 from ratchet.store.engine import make_engine, ready
+from ratchet.store.followed import FollowedSearches
 from ratchet.store.searches import SearchStore
 from services.search.breaker import Breaker
 from services.search.search import Backends
@@ -43,6 +44,7 @@ class Searcher:
 
     worker: Worker
     policy: ListeningPolicyClient
+    followed: FollowedSearches
 
     async def run(self, requests: Sequence[SearchRequest], at_once: int) -> list[SearchResult]:
         """Run the searches, so many at once. Those that fail end the benchmark."""
@@ -62,7 +64,7 @@ class Searcher:
 
     async def nodes(self, search: str) -> list[NodeView]:
         """The tree of a search."""
-        tree = await self.worker.store.tree(UUID(search))
+        tree = await self.followed.tree(UUID(search))
         return tree.nodes if tree is not None else []
 
 
@@ -88,7 +90,7 @@ async def searcher(urls: StackUrls, *, policy: str, prm: str, sandbox: str) -> A
             Breaker({}, lambda: ready(engine)),
         )
         try:
-            yield Searcher(worker, policy_client)
+            yield Searcher(worker, policy_client, FollowedSearches(engine))
         finally:
             await events.aclose()
             await engine.dispose()

@@ -338,7 +338,7 @@ class NodeView(Contract):
 
 
 class TreeView(Contract):
-    """The whole tree, parents before children."""
+    """A page of the tree, or all of it, parents before children."""
 
     search: str
     nodes: list[NodeView]
@@ -348,6 +348,10 @@ class EventKind(StrEnum):
     """What `GET /search/{id}/events` can carry. A search of low priority tells its nodes and answers while somebody reads."""
 
     STATE = "state"
+    next: str | None = Field(
+        default=None,
+        description="`cursor` of the next page; none on the last, and none where this is the whole tree.",
+    )
     """The search changed its state; `data` is {state, reason}."""
     NODE = "node"
     """A node was added or has changed; `data` is a NodeView, long texts are cut (`/tree` has them whole)."""
@@ -363,6 +367,8 @@ class SearchEvent(Contract):
     id: str
     kind: EventKind
     data: dict[str, Any]
+    GAP = "gap"
+    """Events before this one are no longer kept; `data` is {reason}. `/tree` has what they told."""
 
 
 class ProofProgram(Contract):

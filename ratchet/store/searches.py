@@ -23,7 +23,6 @@ from ratchet.contracts.search import (
     SearchRequest,
     SearchResult,
     StrategyName,
-    TreeView,
     Usage,
 )
 from ratchet.states import (
@@ -365,15 +364,6 @@ class SearchStore:
         """The search as the API shows it; None: unknown."""
         async with transaction(self._engine) as connection:
             return await read_result(connection, search_id)
-
-    @retried
-    async def tree(self, search_id: UUID) -> TreeView | None:
-        """The whole tree, parents before children; None: unknown."""
-        if await self.state(search_id) is None:
-            return None
-        return TreeView(
-            search=str(search_id), nodes=[node.view() for node in await self.load_nodes(search_id)]
-        )
 
     @retried
     async def proof(self, search_id: UUID) -> dict[str, Any] | None:

@@ -16,7 +16,7 @@ from uuid import UUID
 import orjson
 import structlog
 from fastapi import APIRouter, Depends, FastAPI, Header, Path, Query, Request
-from fastapi.responses import Response
+from fastapi.responses import Response, StreamingResponse
 from redis.exceptions import RedisError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sse_starlette import EventSourceResponse
@@ -36,19 +36,23 @@ from ratchet.events import ID_PATTERN, START, Event, Events, end_event
 from ratchet.queue import SearchQueue, keep_sweeping
 from ratchet.settings import SearchSettings
 from ratchet.states import SEARCH_TRANSITIONS, SearchState, is_end
+from ratchet.store.backlog import Backlog
 from ratchet.store.engine import make_engine, ready
+from ratchet.store.followed import CURSOR_PATTERN, FollowedSearches
 from ratchet.store.searches import IdempotencyConflictError, SearchStore
-from ratchet.web.app import ProblemError, create_app
+from ratchet.web.app import ProblemError, create_app, problem_response
 from ratchet.web.unavailable import UNAVAILABLE, answer_unavailable, problems
 from services.search.dot import render_dot
-from services.search.following import stream_events, wait_for_end
+from services.search.following import EventStream, stream_events, wait_for_end
+from services.search.news import Newsroom, TooManyFollowersError, running
 from services.search.replay import replay
 
 log = structlog.get_logger()
 
 HEALTH_SECONDS = 3.0
-HEARTBEAT_SECONDS = 15
 DOT = "text/vnd.graphviz"
+FULL_SECONDS = 10
+"""After which a caller may find room in a queue that is full."""
 
 SearchId = Annotated[UUID, Path(description="Id from `POST /search`.")]
 IdempotencyKey = Annotated[
@@ -93,12 +97,15 @@ def build_app(settings: SearchSettings) -> FastAPI:
     store = SearchStore(engine)
     queue = SearchQueue(settings.redis_url, settings.queue_name)
     events = Events(settings.redis_url)
+    followed = FollowedSearches(engine)
+    newsroom = Newsroom(followed, events, settings.max_followers)
 
     @contextlib.asynccontextmanager
     async def sweeping(_: FastAPI) -> AsyncIterator[None]:
         sweeper = asyncio.create_task(keep_sweeping(store, queue))
         try:
-            yield
+            async with running(newsroom):
+                yield
         finally:
             sweeper.cancel()
             await asyncio.wait({sweeper})
@@ -115,6 +122,9 @@ def build_app(settings: SearchSettings) -> FastAPI:
     )
     answer_unavailable(app)
     app.state.store, app.state.queue, app.state.events = store, queue, events
+    app.state.followed, app.state.newsroom = followed, newsroom
+    app.state.backlog, app.state.settings = Backlog(engine), settings
+    app.add_exception_handler(TooManyFollowersError, _on_too_many_followers)
     app.include_router(router)
     return app
 
@@ -157,7 +167,21 @@ async def search_events(request: Request) -> Events:
     return events
 
 
+async def followed_searches(request: Request) -> FollowedSearches:
+    """The app's view of searches for those who follow them."""
+    followed: FollowedSearches = request.app.state.followed
+    return followed
+
+
+async def search_news(request: Request) -> Newsroom:
+    """What the app's followers wait for."""
+    newsroom: Newsroom = request.app.state.newsroom
+    return newsroom
+
+
 Store = Annotated[SearchStore, Depends(search_store)]
+Followed = Annotated[FollowedSearches, Depends(followed_searches)]
+News = Annotated[Newsroom, Depends(search_news)]
 Queue = Annotated[SearchQueue, Depends(search_queue)]
 EventStreams = Annotated[Events, Depends(search_events)]
 
@@ -186,11 +210,15 @@ async def begin(
     store: Store,
     queue: Queue,
     events: EventStreams,
+    news: News,
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """Store the problem and put it before the workers. With `wait`, the answer waits for the end, at most that many seconds."""
     # Before anything is stored, so that a caller who is told to come back has not begun a search.
     await queue.ping()
+    if body.wait > 0:
+        news.require_room()
+    await _require_room(request, body, idempotency_key)
     try:
         search_id, created = await store.create(body, idempotency_key)
     except IdempotencyConflictError as error:
@@ -201,7 +229,7 @@ async def begin(
             await queue.enqueue(search_id, body.priority)
             await events.publish(search_id, [_state_event(SearchState.QUEUED, None)])
     if body.wait > 0:
-        await wait_for_end(store, events, search_id, body.wait, request)
+        await wait_for_end(store, news, search_id, body.wait, request)
     return _result_response(await _read_result(store, search_id))
 
 
@@ -238,7 +266,7 @@ async def recent(
     response_class=EventSourceResponse,
     responses={
         200: {
-            "description": "Events `state`, `node`, `answer` and at last `end`; `data` of each is one JSON object.",
+            "description": "Events `state`, `node`, `answer`, `gap` and at last `end`; `data` of each is one JSON object.",
             "content": {
                 "text/event-stream": {
                     "schema": _SSE_SCHEMA,
@@ -255,13 +283,16 @@ async def follow(
     search_id: SearchId,
     store: Store,
     events: EventStreams,
+    news: News,
     after: EventId = None,
     last_event_id: LastEventId = None,
 ) -> Response:
     """All events from the beginning, or from where a reader broke off. Ends after `end`.
 
-    A search of low priority tells its nodes and answers only while somebody reads, then all so far; long texts are cut.
+    A search of low priority tells its nodes and answers only while somebody reads, then all so far; long texts are cut. Who
+    comes when earlier events are no longer kept is told so (`gap`).
     """
+    news.require_room()
     state = await store.state(search_id)
     if state is None:
         raise _no_such_search(search_id)
@@ -270,11 +301,7 @@ async def follow(
     end = await events.end(search_id)
     if is_end(SEARCH_TRANSITIONS, state) and since == end != START:
         return Response(status_code=204)
-    return EventSourceResponse(
-        stream_events(store, events, search_id, since),
-        ping=HEARTBEAT_SECONDS,
-        headers={"X-Accel-Buffering": "no"},
-    )
+    return EventStream(stream_events(store, news, events, search_id, since))
 
 
 @router.get(
@@ -283,7 +310,7 @@ async def follow(
     response_model=TreeView,
     responses={
         200: {
-            "description": "The tree, parents before children.",
+            "description": "A page of the tree, parents before children; as DOT all of it.",
             "content": {DOT: {"schema": {"type": "string"}, "example": "digraph search {\n}\n"}},
         },
         **_ONE,
@@ -291,18 +318,25 @@ async def follow(
 )
 async def tree(
     search_id: SearchId,
-    store: Store,
+    followed: Followed,
     format: Annotated[  # noqa: A002 - the API's word
         Literal["json", "dot"], Query(description="`dot`: Graphviz source.")
     ] = "json",
+    limit: Annotated[
+        int, Query(ge=1, le=1000, description="Most nodes of a page; one of long texts has fewer.")
+    ] = 500,
+    cursor: Annotated[
+        str | None, Query(pattern=CURSOR_PATTERN, description="`next` of the page before.")
+    ] = None,
 ) -> Response:
-    """All executed steps so far, as JSON or as Graphviz source."""
-    found = await store.tree(search_id)
-    if found is None:
+    """All executed steps so far, a page at a time as JSON, or as a whole as Graphviz source. A node that is added between two
+    pages may be in neither; once the search is over, the pages are the whole tree."""
+    page = await followed.tree_page(search_id, limit, cursor)
+    if page is None:
         raise _no_such_search(search_id)
     if format == "dot":
-        return Response(render_dot(found), media_type=DOT)
-    return _json_response(found)
+        return StreamingResponse(render_dot(followed.tree_pages(search_id, limit, page)), media_type=DOT)
+    return _json_response(page)
 
 
 @router.get(
@@ -402,6 +436,30 @@ def _redis_may_be_away(put_off: str) -> Iterator[None]:
         yield
     except RedisError as error:
         log.warning(put_off, error=str(error))
+
+
+async def _require_room(request: Request, body: SearchRequest, idempotency_key: str | None) -> None:
+    """Raise a problem (503) where as many searches wait as may; a retry of one that was taken in is always answered."""
+    backlog: Backlog = request.app.state.backlog
+    settings: SearchSettings = request.app.state.settings
+    if not await backlog.is_full(body.priority, settings.max_queued):
+        return
+    if idempotency_key is not None and await backlog.is_known(idempotency_key):
+        return
+    raise ProblemError(
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        f"{settings.max_queued} searches of priority {body.priority} wait already. Try again later.",
+        headers={"Retry-After": str(FULL_SECONDS)},
+    )
+
+
+async def _on_too_many_followers(request: Request, error: Exception) -> Response:
+    return problem_response(
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        f"{error} Try again later, or ask for the search without waiting.",
+        request.url.path,
+        headers={"Retry-After": str(FULL_SECONDS)},
+    )
 
 
 def _no_such_search(search_id: UUID) -> ProblemError:

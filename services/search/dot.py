@@ -1,6 +1,6 @@
 """A search tree as Graphviz source. Labels are escaped; whatever a program printed stays text."""
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterable, AsyncIterator
 
 from ratchet.contracts.search import NodeView, TreeView
 from ratchet.states import NodeState
@@ -15,20 +15,18 @@ _COLOURS = {
 _LABEL_CHARS = 160
 
 
-def render_dot(tree: TreeView) -> str:
-    """The tree as a digraph, one node a step, with visits, Q and PRM score."""
-    return "\n".join(_lines(tree)) + "\n"
+async def render_dot(pages: AsyncIterable[TreeView]) -> AsyncIterator[str]:
+    """The tree as a digraph, one node a step, with visits, Q and PRM score; a piece for each of its pages."""
+    yield 'digraph search {\n  node [shape=box, style="filled,rounded", fontname="monospace", fontsize=10];\n'
+    async for page in pages:
+        yield "".join(map(_lines, page.nodes))
+    yield "}\n"
 
 
-def _lines(tree: TreeView) -> Iterator[str]:
-    yield "digraph search {"
-    yield '  node [shape=box, style="filled,rounded", fontname="monospace", fontsize=10];'
-    for node in tree.nodes:
-        shown = f"label={_quote(_label(node))}, fillcolor={_quote(_COLOURS[node.state])}"
-        yield f"  {_quote(node.id)} [{shown}];"
-        if node.parent is not None:
-            yield f"  {_quote(node.parent)} -> {_quote(node.id)};"
-    yield "}"
+def _lines(node: NodeView) -> str:
+    shown = f"label={_quote(_label(node))}, fillcolor={_quote(_COLOURS[node.state])}"
+    edge = "" if node.parent is None else f"  {_quote(node.parent)} -> {_quote(node.id)};\n"
+    return f"  {_quote(node.id)} [{shown}];\n{edge}"
 
 
 def _label(node: NodeView) -> str:

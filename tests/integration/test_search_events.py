@@ -50,7 +50,7 @@ def add(journal: TreeJournal, number: int, stdout: str = "42\n") -> None:
 
 
 async def told(journal: TreeJournal, events: Events) -> list[tuple[EventKind, str]]:
-    found = await events.read(journal.claim.id, block_seconds=0.01)
+    found = await events.read(journal.claim.id)
     return [(event.kind, event.data.get("id") or event.data["node"]) for event in found]
 
 
@@ -61,7 +61,7 @@ async def test_a_search_of_low_priority_tells_all_once_somebody_reads(
     add(journal, 0)
     await journal.flush()
     assert await told(journal, events) == []
-    await events.watch(journal.claim.id)
+    await events.watch([journal.claim.id])
     add(journal, 1)
     await journal.flush()
     nodes = [(EventKind.NODE, name) for name in ("root", "n0", "n1")]
@@ -82,7 +82,7 @@ async def test_what_an_earlier_worker_told_nobody_is_told_by_the_next(
         events,
         lambda: 0.0,
     )
-    await events.watch(journal.claim.id)
+    await events.watch([journal.claim.id])
     add(after, 1)
     await after.flush()
     assert {name for _, name in await told(after, events)} == {"root", "n0", "n1"}
@@ -102,7 +102,7 @@ async def test_an_event_carries_so_much_of_a_text_and_the_store_all_of_it(
     long = "9" * (3 * SHOWN_CHARS)
     add(journal, 0, stdout=long)
     await journal.flush()
-    for event in await events.read(journal.claim.id, block_seconds=0.01):
+    for event in await events.read(journal.claim.id):
         texts = [value for value in event.data.values() if isinstance(value, str)]
         assert max(map(len, texts)) <= SHOWN_CHARS
     assert [node.stdout for node in await store.load_nodes(journal.claim.id)] == ["", long]

@@ -24,6 +24,7 @@ from ratchet.contracts.search import (
 )
 from ratchet.states import IllegalTransitionError, NodeState, SearchState
 from ratchet.store.engine import transaction
+from ratchet.store.followed import FollowedSearches
 from ratchet.store.ids import new_id
 from ratchet.store.nodes import NodeRecord, OrphanNodeError
 from ratchet.store.search_results import SearchOutcome
@@ -106,7 +107,9 @@ async def test_an_idempotency_key_gives_one_search_for_one_request(store: Search
         await store.create(a_request(reference_answer=SECRET), key)
 
 
-async def test_a_claim_carries_the_request_without_its_reference_answer(store: SearchStore) -> None:
+async def test_a_claim_carries_the_request_without_its_reference_answer(
+    store: SearchStore, engine: AsyncEngine
+) -> None:
     search_id = await a_search(
         store,
         strategy=StrategyName.BEST_OF_N,
@@ -125,7 +128,8 @@ async def test_a_claim_carries_the_request_without_its_reference_answer(store: S
     assert SECRET not in repr(claim)
     assert await store.reference_answer(claim) == SECRET
     await store.journal(claim, [node(0)], Usage())
-    for shown in (await store.result(search_id), await store.tree(search_id), await store.list_recent()):
+    tree = await FollowedSearches(engine).tree(search_id)
+    for shown in (await store.result(search_id), tree, await store.list_recent()):
         assert shown is not None
         assert SECRET not in shown.model_dump_json()
     plain = await claim_search(store, await a_search(store))
@@ -205,7 +209,7 @@ async def test_a_child_from_an_earlier_task_than_its_parents_comes_after_its_par
     assert [record.id for record in await store.load_nodes(search_id)] == ["n0", "n5", "n3"]
 
 
-async def test_a_tree_comes_back_as_it_was_written(store: SearchStore) -> None:
+async def test_a_tree_comes_back_as_it_was_written(store: SearchStore, engine: AsyncEngine) -> None:
     search_id = await a_search(store)
     claim = await claim_search(store, search_id)
     first = [node(0), node(1), node(2, answer="37", state=NodeState.TERMINAL), node(3, parent=1, depth=2)]
@@ -226,13 +230,13 @@ async def test_a_tree_comes_back_as_it_was_written(store: SearchStore) -> None:
         first[3],
         node(4, parent=3, depth=3),
     ]
-    tree = await store.tree(search_id)
+    tree = await FollowedSearches(engine).tree(search_id)
     assert tree is not None
     assert [view.q for view in tree.nodes] == [0, 0.75, 1, 0, 0]
     result = await store.result(search_id)
     assert result is not None
     assert result.usage == usage
-    assert await store.tree(new_id()) is None
+    assert await FollowedSearches(engine).tree(new_id()) is None
 
 
 async def test_whatever_a_program_prints_can_be_stored(store: SearchStore) -> None:

@@ -22,6 +22,7 @@ from ratchet.contracts.trainer import ModelKind, ServedBy
 from ratchet.settings import SearchSettings, TrainerSettings
 from ratchet.states import ModelState, RoundState, SearchState
 from ratchet.store.engine import make_engine, transaction
+from ratchet.store.followed import FollowedSearches
 from ratchet.store.migrate import migrate
 from ratchet.store.pairs import PairStore
 from ratchet.store.registry import Registry
@@ -67,7 +68,7 @@ async def test_old_searches_keep_their_answers_votes_costs_and_trees(engine: Asy
         assert found.verification.confidence in (None, 1.0)
         assert 1 <= found.verification.votes <= found.verification.total_votes
         assert found.usage.rollouts >= found.verification.total_votes
-        tree = await store.tree(UUID(each.id))
+        tree = await FollowedSearches(engine).tree(UUID(each.id))
         assert tree is not None
         assert tree.nodes[0].visits == found.usage.rollouts
 
