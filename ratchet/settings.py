@@ -155,6 +155,16 @@ class SearchSettings(StoreSettings):
         default=15.0, ge=1.0, description="A worker that is silent for this long has lost its searches."
     )
     queue_name: str = Field(default="search", description="Queue of the searches.")
+    max_queued: int = Field(
+        default=10_000,
+        ge=1,
+        description="Searches of callers that may wait in one priority; more get 503 with Retry-After.",
+    )
+    max_followers: int = Field(
+        default=4096,
+        ge=1,
+        description="Callers of one search API that may follow or wait for searches; more get 503 with Retry-After.",
+    )
     max_attempts: int = Field(
         default=5,
         ge=1,
@@ -206,13 +216,3 @@ def load(kind: type[_S]) -> _S:
     except ValidationError as error:
         first = error.errors()[0]
         sys.exit(f"ratchet: RATCHET_{str(first['loc'][0]).upper()}: {first['msg']}")
-    max_queued: int = Field(
-        default=10_000,
-        ge=1,
-        description="Searches of callers that may wait in one priority; more get 503 with Retry-After.",
-    )
-    max_followers: int = Field(
-        default=4096,
-        ge=1,
-        description="Callers of one search API that may follow or wait for searches; more get 503 with Retry-After.",
-    )

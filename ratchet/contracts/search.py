@@ -342,21 +342,23 @@ class TreeView(Contract):
 
     search: str
     nodes: list[NodeView]
+    next: str | None = Field(
+        default=None,
+        description="`cursor` of the next page; none on the last, and none where this is the whole tree.",
+    )
 
 
 class EventKind(StrEnum):
     """What `GET /search/{id}/events` can carry. A search of low priority tells its nodes and answers while somebody reads."""
 
     STATE = "state"
-    next: str | None = Field(
-        default=None,
-        description="`cursor` of the next page; none on the last, and none where this is the whole tree.",
-    )
     """The search changed its state; `data` is {state, reason}."""
     NODE = "node"
     """A node was added or has changed; `data` is a NodeView, long texts are cut (`/tree` has them whole)."""
     ANSWER = "answer"
     """A trajectory ended in an answer; `data` is {node, answer, prm_score, votes}."""
+    GAP = "gap"
+    """Events before this one are no longer kept; `data` is {reason}. `/tree` has what they told."""
     END = "end"
     """The search is over; `data` is a SearchResult. The last event."""
 
@@ -367,8 +369,6 @@ class SearchEvent(Contract):
     id: str
     kind: EventKind
     data: dict[str, Any]
-    GAP = "gap"
-    """Events before this one are no longer kept; `data` is {reason}. `/tree` has what they told."""
 
 
 class ProofProgram(Contract):

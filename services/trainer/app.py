@@ -84,8 +84,8 @@ def build_app(settings: TrainerSettings) -> FastAPI:
     app.state.registry, app.state.rounds, app.state.serving = registry, rounds, serving
     app.state.calibrations = calibrations
     app.state.strategy_choices = StrategyChoiceStore(engine)
-    # Before the models, whose versions may have slashes in them.
     app.state.settings = settings
+    # Before the models, whose versions may have slashes in them.
     app.include_router(pair_routes.router)
     app.include_router(model_routes.router)
     app.include_router(calibration_routes.router)
