@@ -20,9 +20,11 @@ import orjson
 import streaq
 import streaq.constants as streaq_keys
 import structlog
+from prometheus_client import Gauge
 from redis.exceptions import RedisError, ResponseError
 from streaq.utils import now_ms
 
+from ratchet import background
 from ratchet.contracts.search import Priority
 from ratchet.redis import make_redis
 from ratchet.store.engine import StoreUnavailableError
@@ -32,6 +34,8 @@ log = structlog.get_logger()
 
 JOB = "search"
 """streaq's name of the function that a job calls."""
+WAITING = Gauge("ratchet_searches", "Searches that are not over, by state, at the last sweep.", ["state"])
+OLDEST = Gauge("ratchet_oldest_queued_seconds", "Age of the oldest search that waits for a worker.")
 PRIORITIES = [Priority.LOW, Priority.NORMAL, Priority.HIGH]
 """The least urgent first, as streaq wants them. Each has a stream of its own."""
 
@@ -112,12 +116,19 @@ async def sweep(store: SearchStore, queue: SearchQueue, queued_seconds: float = 
 
 async def keep_sweeping(store: SearchStore, queue: SearchQueue, every_seconds: float = 3.0) -> None:
     """`sweep` for ever; what is away is tried again at the next turn."""
-    while True:
+
+    async def turn() -> None:
         try:
             await sweep(store, queue)
+            queued, running, oldest = await store.count_waiting()
         except (RedisError, StoreUnavailableError) as error:
             log.warning("sweep put off", error=str(error))
-        await asyncio.sleep(every_seconds)
+        else:
+            WAITING.labels("queued").set(queued)
+            WAITING.labels("running").set(running)
+            OLDEST.set(oldest)
+
+    await background.repeat("sweep", turn, every_seconds)
 
 
 def cancel_channel(queue_name: str) -> str:

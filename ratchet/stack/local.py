@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from ratchet import background
 from ratchet.clients import UNIX_SCHEME
 from ratchet.stack import ports, postgres, valkey
 from ratchet.stack.children import Plan, children
@@ -111,18 +112,13 @@ async def _supervised(
         if on_status is not None:
             on_status(supervisor.status())
 
-    async def tell_regularly() -> None:
-        while True:
-            await asyncio.sleep(STATUS_SECONDS)
-            tell()
+    async def tell_again() -> None:
+        tell()
 
     supervisor = Supervisor(children, mark=mark, keep_open=keep_open, on_change=tell)
-    ticker = asyncio.create_task(tell_regularly())
-    try:
-        await supervisor.start()
-        yield
-    finally:
+    async with background.running(background.repeat("status", tell_again, STATUS_SECONDS)):
         try:
-            await supervisor.stop()
+            await supervisor.start()
+            yield
         finally:
-            ticker.cancel()
+            await supervisor.stop()

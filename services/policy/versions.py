@@ -92,7 +92,12 @@ class PolicyVersions(HeldVersions[StepWriter]):
         self._watchers[version] = asyncio.create_task(self._await_death(version))
 
     async def _await_death(self, version: HeldVersion[StepWriter]) -> None:
-        reason = await version.model.engine.died()
+        try:
+            reason = await version.model.engine.died()
+        except Exception as error:
+            # One that cannot be watched counts as dead: nobody would hear of its end.
+            log.exception("an engine cannot be watched", model=version.name)
+            reason = f"it cannot be watched: {type(error).__name__}"
         if version is self.serving:
             assert self._serving_died is not None
             self._serving_died.set_result(reason)

@@ -14,7 +14,7 @@ from typing import Annotated
 import structlog
 from fastapi import APIRouter, Body, Depends, FastAPI, Request
 
-from ratchet import __version__
+from ratchet import __version__, background
 from ratchet.clients import PolicyClient, ServiceError
 from ratchet.contracts.base import Health
 from ratchet.contracts.prm import ScoreRequest, ScoreResponse
@@ -25,7 +25,7 @@ from ratchet.web.app import ProblemError, cancelled_on_disconnect, create_app, i
 from ratchet.web.held_versions import CheckpointError
 from services.prm.batcher import TextTooLongError
 from services.prm.cache import StepCache
-from services.prm.prm1 import LikelihoodPrm, PolicyNotReadyError
+from services.prm.prm1 import VERSION_SECONDS, LikelihoodPrm, PolicyNotReadyError
 from services.prm.trained import HeadFailedError
 from services.prm.versions import PrmVersions
 
@@ -76,7 +76,7 @@ async def running(
 ) -> AsyncIterator[None]:
     """The policy is followed, and the PRM of the settings loaded, until the block ends."""
     tasks = [
-        asyncio.create_task(prm1.follow_policy()),
+        asyncio.create_task(background.repeat("policy", prm1.look_at_policy, VERSION_SECONDS)),
         asyncio.create_task(load_first(versions, model)),
     ]
     try:

@@ -7,7 +7,6 @@ micro-batches and remembered.
 import asyncio
 import contextlib
 from collections.abc import Sequence
-from typing import Never
 
 from ratchet.clients import PolicyClient, ServiceError
 from ratchet.contracts.policy import Prefix
@@ -26,7 +25,7 @@ class PolicyNotReadyError(Exception):
 
 
 class LikelihoodPrm:
-    """PRM1. `follow_policy` runs beside it."""
+    """PRM1. `look_at_policy` is called again and again beside it."""
 
     device = None
     """It computes nothing here."""
@@ -42,15 +41,13 @@ class LikelihoodPrm:
         """Its name with the policy's version; None before the policy was ready."""
         return None if self._serving_policy is None else _named_after(self._serving_policy)
 
-    async def follow_policy(self) -> Never:
+    async def look_at_policy(self) -> None:
         """Keep the policy's version in mind."""
-        while True:
-            with contextlib.suppress(ServiceError):
-                health = await self._policy.health()
-                model = health.detail.get("model")
-                if health.ready and isinstance(model, str):
-                    self._serving_policy = model
-            await asyncio.sleep(VERSION_SECONDS)
+        with contextlib.suppress(ServiceError):
+            health = await self._policy.health()
+            model = health.detail.get("model")
+            if health.ready and isinstance(model, str):
+                self._serving_policy = model
 
     async def score(self, body: ScoreRequest) -> ScoreResponse:
         """Scores of every step, of the shape of `body.steps`. Raises PolicyNotReadyError, TextTooLongError, ServiceError."""

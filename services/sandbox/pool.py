@@ -4,9 +4,11 @@ Whoever takes a zygote holds a permit (`admission.py`). There are as many permit
 """
 
 import asyncio
+import functools
 
 import structlog
 
+from ratchet import background
 from services.sandbox.jail import Purpose
 from services.sandbox.runs import Run, RunOutcome, run_in_zygote
 from services.sandbox.zygotes import (
@@ -65,7 +67,9 @@ class Pool:
                 raise zygote
         for name in names:
             self._free.put_nowait(self._all[name])
-            self._keepers.append(asyncio.create_task(self._keep(name)))
+            self._keepers.append(
+                asyncio.create_task(background.restart("zygote", functools.partial(self._keep, name)))
+            )
 
     async def stop(self) -> None:
         """End all zygotes, and whatever runs in them."""

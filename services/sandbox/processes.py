@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import structlog
+
 from ratchet.contracts.sandbox import Limit, Measured, StepStatus
 from services.sandbox.cgroups import Cgroup
 from services.sandbox.inside import interpret
@@ -58,6 +60,8 @@ FORK_SECONDS = 2.0
 _CREDENTIALS = struct.Struct("iII")
 _ANSWERS = (interpret.RAN, interpret.RAN_UNFORKABLE, interpret.RAISED)
 """What a process says of a step that it got through."""
+
+log = structlog.get_logger()
 
 
 class CannotForkError(Exception):
@@ -110,6 +114,11 @@ class Processes:
                 if (process := self.living.get(int(message["pid"]))) is not None:
                     process.ended.set_result(message)
         except ZygoteDiedError:
+            pass
+        except Exception:
+            log.exception("an init says what nobody understands; its session ends")
+        finally:
+            # Whatever the cause, nobody hears from these processes any more.
             self.gone.set()
 
     async def end_of(self, process: Process) -> Message:

@@ -22,6 +22,7 @@ from collections.abc import Sequence
 
 import structlog
 
+from ratchet import background
 from ratchet.contracts.sandbox import (
     ROOT_NODE,
     ChainResult,
@@ -130,7 +131,9 @@ class Sessions:
 
     def start(self) -> None:
         """Begin to end idle sessions."""
-        self._tidying = asyncio.create_task(self._tidy())
+        self._tidying = asyncio.create_task(
+            background.repeat("sessions", self._tidy, min(TIDY_SECONDS, self._idle_seconds))
+        )
 
     async def stop(self) -> None:
         """End all sessions."""
@@ -411,17 +414,15 @@ class Sessions:
                 await self._lose(tree, tree.processes)
 
     async def _tidy(self) -> None:
-        """Every few seconds: end sessions that nobody used for long, and make room where memory runs short."""
-        while True:
-            await asyncio.sleep(min(TIDY_SECONDS, self._idle_seconds))
-            now = time.monotonic()
-            for tree in list(self._trees.values()):
-                if tree.under_way == 0 and now - tree.used > self._idle_seconds:
-                    with contextlib.suppress(UnknownSessionError):
-                        await self.close(tree.id)
-            await self._zygotes.retire()
-            if memory_left() < LEAST_AVAILABLE:
-                self.snapshots.give_up_oldest_quarter()
+        """End sessions that nobody used for long, and make room where memory runs short."""
+        now = time.monotonic()
+        for tree in list(self._trees.values()):
+            if tree.under_way == 0 and now - tree.used > self._idle_seconds:
+                with contextlib.suppress(UnknownSessionError):
+                    await self.close(tree.id)
+        await self._zygotes.retire()
+        if memory_left() < LEAST_AVAILABLE:
+            self.snapshots.give_up_oldest_quarter()
 
 
 def _result(node: Node, step: Step) -> NodeResult:

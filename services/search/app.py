@@ -21,7 +21,7 @@ from redis.exceptions import RedisError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sse_starlette import EventSourceResponse
 
-from ratchet import __version__
+from ratchet import __version__, background
 from ratchet.contracts.base import Health
 from ratchet.contracts.replay import Replay
 from ratchet.contracts.search import (
@@ -102,13 +102,10 @@ def build_app(settings: SearchSettings) -> FastAPI:
 
     @contextlib.asynccontextmanager
     async def sweeping(_: FastAPI) -> AsyncIterator[None]:
-        sweeper = asyncio.create_task(keep_sweeping(store, queue))
         try:
-            async with running(newsroom):
+            async with background.running(keep_sweeping(store, queue)), running(newsroom):
                 yield
         finally:
-            sweeper.cancel()
-            await asyncio.wait({sweeper})
             await queue.aclose()
             await events.aclose()
             await engine.dispose()

@@ -22,6 +22,7 @@ import structlog
 from anyio import CancelScope
 from redis.exceptions import RedisError
 
+from ratchet import background
 from ratchet.contracts.search import Priority
 from ratchet.queue import JOB, PRIORITIES, cancel_channel
 from ratchet.redis import make_redis
@@ -75,21 +76,24 @@ class Consumer:
         loop = asyncio.get_running_loop()
         for signum in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(signum, self.stop)
-        listener = asyncio.create_task(self._listen_for_cancels())
         try:
-            pause = SHORTEST_PAUSE
-            while not self._stopping.is_set():
-                began = loop.time()
-                await self._consume()
-                held = loop.time() - began > GOOD_SECONDS
-                pause = SHORTEST_PAUSE if held else min(pause * 2, LONGEST_PAUSE)
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._stopping.wait(), pause)
-            await self._stop_running()
+            async with background.running(background.restart("cancellations", self._listen_for_cancels)):
+                await self._keep_consuming()
         finally:
-            listener.cancel()
             for signum in (signal.SIGTERM, signal.SIGINT):
                 loop.remove_signal_handler(signum)
+
+    async def _keep_consuming(self) -> None:
+        loop = asyncio.get_running_loop()
+        pause = SHORTEST_PAUSE
+        while not self._stopping.is_set():
+            began = loop.time()
+            await self._consume()
+            held = loop.time() - began > GOOD_SECONDS
+            pause = SHORTEST_PAUSE if held else min(pause * 2, LONGEST_PAUSE)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), pause)
+        await self._stop_running()
 
     async def _consume(self) -> None:
         """Run both streaq workers, until one fails or the consumer stops."""

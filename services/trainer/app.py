@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from fastapi import FastAPI
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from ratchet import __version__
+from ratchet import __version__, background
 from ratchet.clients import ModelServiceClient, PolicyClient, PrmClient, SandboxClient
 from ratchet.contracts.base import Health
 from ratchet.contracts.trainer import ModelKind
@@ -59,16 +59,8 @@ def build_app(settings: TrainerSettings) -> FastAPI:
                 prm,
                 sandbox,
             )
-            beside = {
-                asyncio.create_task(machine.run()),
-                asyncio.create_task(keep_serving(serving)),
-            }
-            try:
+            async with background.running(background.restart("rounds", machine.run), keep_serving(serving)):
                 yield
-            finally:
-                for task in beside:
-                    task.cancel()
-                await asyncio.wait(beside)
         await queue.aclose()
         await engine.dispose()
 

@@ -12,6 +12,7 @@ from uuid import UUID
 
 import structlog
 
+from ratchet import background
 from ratchet.clients import ModelServiceClient, ServiceError
 from ratchet.contracts.serving import PRM1, HeldModel, LoadModel
 from ratchet.contracts.trainer import ModelKind, ModelRegistration, ServedBy, ServingPair
@@ -24,6 +25,7 @@ from ratchet.store.rounds import RoundClaim, RoundStore
 log = structlog.get_logger()
 
 EVERY_SECONDS = 3.0
+SILENT_SECONDS = 3600.0
 
 _swapping = asyncio.Lock()
 """Held while registry and service change one after the other. A look in between would take the model that still serves for
@@ -100,10 +102,13 @@ async def versions_in_rounds(rounds: RoundStore, apart: UUID | None = None) -> s
 
 async def keep_serving(serving: Serving) -> None:
     """Have services and registry agree, for as long as the trainer runs. A service that is away is tried again later."""
-    while True:
+
+    async def turn() -> None:
         await _look(serving, ModelKind.POLICY, reconcile_policy)
         await _look(serving, ModelKind.PRM, reconcile_prm)
-        await asyncio.sleep(EVERY_SECONDS)
+
+    # A service that loads a large model answers late, and is no loop that hangs.
+    await background.repeat("serving", turn, EVERY_SECONDS, silent_seconds=SILENT_SECONDS)
 
 
 async def _look(serving: Serving, kind: ModelKind, reconcile: Callable[[Serving], Awaitable[None]]) -> None:
