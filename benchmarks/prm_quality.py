@@ -22,8 +22,8 @@ import torch
 from pydantic import ValidationError
 
 from ratchet.contracts.training import PrmTraining
+from ratchet.round_files import TREES_FILE
 from ratchet.solutions.preferences import Tree
-from services.trainer.files import TREES_FILE
 from services.trainer.kept_apart import held_out_problems
 from services.trainer.training.checkpoints import checkpoint_sha256
 from services.trainer.training.jobs import MODEL_FOLDER, PrmJob, TrainingFailedError

@@ -17,6 +17,8 @@ from ratchet.problems.problem import Problem, one_form
 
 TEMPLATE_PROBLEMS = 10
 """A run in more training problems than this is taken for a template's: duplicates have been dropped before."""
+SAME_PROBLEM = 0.9
+"""Share of common n-grams from which on two problems are the same one."""
 
 _WORD = re.compile(r"\d+(?:[.,]\d+)*|[^\W\d_]+|[-+*/^=<>%×÷−]")
 

@@ -22,7 +22,7 @@ from ratchet.solutions.behaviour import Behaviour
 from ratchet.solutions.canonical import canonical_form
 from ratchet.solutions.independence import free_draws
 from ratchet.solutions.programs import fingerprint, program_of
-from ratchet.states import NodeState
+from ratchet.store.labelled_trees import labelled_nodes
 from ratchet.store.nodes import NodeRecord
 from ratchet.store.rounds import RoundProblem
 
@@ -287,26 +287,11 @@ def tree_line(
     problem_id: str, problem: RoundProblem, number: int, nodes: Sequence[NodeRecord]
 ) -> dict[str, Any] | None:
     """A tree as the PRM's training reads it; None for one without an answer."""
-    steps = [node for node in nodes if node.parent is not None]
-    if not any(node.answer is not None for node in steps):
+    if not any(node.answer is not None for node in nodes if node.parent is not None):
         return None
-    roots = {node.id for node in nodes if node.parent is None}
     return {
         "problem_id": problem_id,
         "problem": problem.text,
         "round": number,
-        "nodes": [
-            {
-                "id": node.id,
-                "parent": None if node.parent in roots else node.parent,
-                "text": node.text,
-                "ran": node.state is not NodeState.FAILED,
-                "q": max(-1.0, min(1.0, node.value_sum / node.visits)) if node.visits else 0.0,
-                "visits": node.visits,
-                "terminal": node.answer is not None,
-                # Of an end that was abandoned nobody asked whether it was right.
-                "correct": None if node.answer is None or not node.visits else node.value_sum > 0,
-            }
-            for node in steps
-        ],
+        "nodes": labelled_nodes(nodes),
     }

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from services.trainer.files import KEPT_APART_FILE
+from ratchet.round_files import KEPT_APART_FILE
 from services.trainer.kept_apart import held_out_problems
 from services.trainer.stages import train
 from services.trainer.stages.context import RoundFailedError

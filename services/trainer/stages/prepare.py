@@ -10,13 +10,12 @@ from ratchet.contracts.round_metrics import ProblemCounts, RoundMetrics, SplitCo
 from ratchet.contracts.rounds import ProblemSource, RoundConfig
 from ratchet.contracts.serving import LoadModel
 from ratchet.problems import Problem, ProblemFileError, confined, find_overlaps, load, sample
+from ratchet.problems.contamination import SAME_PROBLEM
 from services.trainer.stages.context import Context, RoundFailedError
 
 log = structlog.get_logger()
 
 SPLITS = ("train", "development", "held_out")
-SAME_PROBLEM = 0.9
-"""Share of common 13-grams from which on two problems are the same one."""
 
 
 async def prepare(context: Context) -> RoundMetrics:

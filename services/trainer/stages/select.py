@@ -20,18 +20,11 @@ from ratchet.contracts.round_metrics import DatasetCard, RoundMetrics
 from ratchet.contracts.rounds import Disagreement, RoundProgress, SelectBy
 from ratchet.contracts.serving import PRM1
 from ratchet.problems import problem_id
+from ratchet.round_files import CARD_FILE, KEPT_APART_FILE, SFT_FILE, TREES_FILE, VALIDATION_FILE
 from ratchet.solutions.counterfactual import Variant, make_variants, telling_variants
 from ratchet.store.nodes import NodeRecord
 from ratchet.store.rounds import RoundProblem
-from services.trainer.files import (
-    CARD_FILE,
-    KEPT_APART_FILE,
-    SFT_FILE,
-    TREES_FILE,
-    VALIDATION_FILE,
-    run_folder,
-    write_file_atomically,
-)
+from services.trainer.files import run_folder, write_file_atomically
 from services.trainer.kept_apart import AT_LEAST, held_out_problems
 from services.trainer.quarantine import disagreement, suspects
 from services.trainer.reexecution import Claim, reexecute

@@ -21,14 +21,9 @@ from ratchet.contracts.rounds import RoundProgress
 from ratchet.contracts.serving import FormatName, LoadModel
 from ratchet.contracts.trainer import ModelKind, ModelRegistration
 from ratchet.models.checkpoint import ModelSourceError, local_checkpoint
+from ratchet.round_files import KEPT_APART_FILE, SFT_FILE, TREES_FILE, VALIDATION_FILE
 from ratchet.store.registry import Registry
-from services.trainer.files import (
-    KEPT_APART_FILE,
-    SFT_FILE,
-    TREES_FILE,
-    VALIDATION_FILE,
-    run_folder,
-)
+from services.trainer.files import run_folder
 from services.trainer.stages.context import Context, RoundFailedError, require_part
 from services.trainer.training.jobs import (
     ERROR_FILE,

@@ -1,0 +1,12 @@
+"""The names of the files that a round keeps in its folder `<run>/round-<number>`."""
+
+SFT_FILE = "sft.jsonl"
+"""The selected solutions, which the policy is trained on."""
+VALIDATION_FILE = "validation.jsonl"
+"""Verified solutions of problems that are kept apart, by which the policy's training is judged."""
+TREES_FILE = "trees.jsonl"
+"""The search trees, which the PRM is trained on."""
+CARD_FILE = "card.json"
+"""What is in these two, and what was left out."""
+KEPT_APART_FILE = "kept_apart.json"
+"""Ids of the problems that neither training learns from, as one JSON list."""
