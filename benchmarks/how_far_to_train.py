@@ -30,7 +30,7 @@ from ratchet.statistics import mcnemar
 from services.policy.candidates import candidate
 from services.policy.engines.base import Sampling
 from services.policy.engines.transformers import TransformersEngine
-from services.trainer.files import SFT_FILE
+from ratchet.round_files import SFT_FILE
 from services.trainer.training.jobs import MODEL_FOLDER, SftJob
 from services.trainer.training.sft import train
 
