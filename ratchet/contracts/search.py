@@ -335,6 +335,11 @@ class NodeView(Contract):
     tokens: int
     seconds: float
     answer: str | None
+    ended_by: str | None = Field(
+        default=None,
+        description="Why nothing can follow this node, where that is not its depth, its answer or its failure: the policy "
+        "reads no more than the steps up to it.",
+    )
 
 
 class TreeView(Contract):

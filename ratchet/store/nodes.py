@@ -1,7 +1,7 @@
 """The nodes of search trees in Postgres: written in any number with one round trip, read back parents before children.
 
-The journal of a search writes nodes again and again. What a node was made from stays as it was first written; only what the
-search learns later (`_LEARNED_LATER`) changes, and its state moves only along `NODE_TRANSITIONS`.
+The journal of a search writes nodes again and again. A node keeps its place in the tree (`_FIXED`); all else is as the search
+knows it now, so that a tree that is read again is the one that was written. Its state moves only along `NODE_TRANSITIONS`.
 """
 
 from collections.abc import Sequence
@@ -47,6 +47,8 @@ class NodeRecord:
     tokens: int = 0
     seconds: float = 0.0
     answer: str | None = None
+    ended_by: str | None = None
+    """Why nothing can follow it, where that is not its depth, its answer or its failure."""
     expansions: int = 0
     """Rollouts that began here: each tried one child."""
 
@@ -68,6 +70,7 @@ class NodeRecord:
             tokens=self.tokens,
             seconds=self.seconds,
             answer=self.answer,
+            ended_by=self.ended_by,
         )
 
 
@@ -89,11 +92,12 @@ _COLUMN_TYPES = {
     "tokens": "integer",
     "seconds": "double precision",
     "answer": "text",
+    "ended_by": "text",
     "expansions": "integer",
 }
 _COLUMNS = ", ".join(_COLUMN_TYPES)
 _ARRAYS = ", ".join(f"CAST(:{name} AS {type_}[])" for name, type_ in _COLUMN_TYPES.items())
-_LEARNED_LATER = ("state", "prm_score", "visits", "value_sum", "answer", "expansions")
+_FIXED = ("id", "parent", "depth")
 _ALLOWED_MOVES = [(old.value, new.value) for old, news in NODE_TRANSITIONS.items() for new in news]
 
 # Arrays in, rows out: one round trip for any number of nodes.
@@ -101,7 +105,7 @@ _UPSERT = text(
     f"INSERT INTO nodes (search_id, {_COLUMNS}) "  # noqa: S608 - names from the table above
     f"SELECT CAST(:search_id AS uuid), u.* FROM unnest({_ARRAYS}) AS u({_COLUMNS}) "
     "ON CONFLICT (search_id, id) DO UPDATE SET "
-    + ", ".join(f"{name} = EXCLUDED.{name}" for name in _LEARNED_LATER)
+    + ", ".join(f"{name} = EXCLUDED.{name}" for name in _COLUMN_TYPES if name not in _FIXED)
 )
 _FIRST_ILLEGAL_MOVE = text(
     "SELECT n.id, n.state AS old, u.state AS new "
@@ -132,6 +136,7 @@ async def write_nodes(connection: AsyncConnection, search_id: UUID, nodes: Seque
             stdout=replace_unstorable(node.stdout),
             stderr=replace_unstorable(node.stderr),
             answer=None if node.answer is None else replace_unstorable(node.answer),
+            ended_by=None if node.ended_by is None else replace_unstorable(node.ended_by),
         )
         for node in latest.values()
     ]

@@ -17,6 +17,7 @@ from ratchet.contracts.search import SearchRequest
 from ratchet.store import tables as t
 from ratchet.store.nodes import NodeRecord, read_trees
 from ratchet.store.search_requests import read_request
+from ratchet.store.text import replace_unstorable
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,10 @@ class TaskRecord:
     """Of the paths that were tried; the last one stands."""
     value: float | None
     """Of the trajectory that stands; None where it gave no answer."""
+    ended_by: str | None = None
+    """Why nothing could follow the last step that stands."""
+    taken_over: tuple[int, ...] | None = None
+    """Numbers of the tasks that this worker found under way; None where none were written down."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,10 +113,14 @@ def _columns(task: TaskRecord) -> dict[str, Any]:
         "prm": task.prm,
         "ends": [{"node": end.node, "abandoned": end.abandoned} for end in task.ends],
         "value": task.value,
+        "ended_by": None if task.ended_by is None else replace_unstorable(task.ended_by),
+        "taken_over": None if task.taken_over is None else list(task.taken_over),
     }
 
 
 def _record(row: dict[str, Any]) -> TaskRecord:
     del row["search_id"]
+    if row["taken_over"] is not None:
+        row["taken_over"] = tuple(row["taken_over"])
     row["ends"] = tuple(PathEnd(end["node"], end["abandoned"]) for end in row["ends"])
     return TaskRecord(**row)

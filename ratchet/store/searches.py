@@ -36,6 +36,7 @@ from ratchet.store import tables as t
 from ratchet.store.engine import from_now, retried, transaction
 from ratchet.store.ids import new_id
 from ratchet.store.nodes import NodeRecord, read_trees, write_nodes
+from ratchet.store.search_progress import Progress, read_progress, write_progress
 from ratchet.store.search_requests import insert_searches, read_request, request_sha256
 from ratchet.store.search_results import SearchOutcome, insert_solution, read_page, read_result
 from ratchet.store.search_states import (
@@ -260,17 +261,20 @@ class SearchStore:
         usage: Usage,
         tasks: Sequence[TaskRecord] = (),
         models: Mapping[str, str] | None = None,
+        progress: Progress | None = None,
     ) -> None:
-        """Store new nodes and the later state of known ones, tasks, usage and models so far, in one transaction.
+        """Store new nodes and what known ones are now, tasks, usage and models so far, and where it stands, in one transaction.
 
-        Of a known node only state, prm_score, visits, value_sum, answer and expansions change. Parents come before their
-        children, or in the same call. With tasks the search has got further: what was in vain before is forgotten. Raises
+        A known node keeps its place in the tree; all else of it is written anew. Parents come before their children, or in the
+        same call. With tasks the search has got further: what was in vain before is forgotten. Raises
         LeaseLostError, IllegalTransitionError or OrphanNodeError, and then writes nothing.
         """
         async with transaction(self._engine) as connection:
             await _require_lease(connection, claim)
             await write_nodes(connection, claim.id, nodes)
             await write_tasks(connection, claim.id, tasks)
+            if progress is not None:
+                await write_progress(connection, claim.id, progress)
             further: dict[str, Any] = {"attempts": 0, "given_back": 0} if tasks else {}
             if models is not None:
                 further["models"] = dict(models)
@@ -285,6 +289,12 @@ class SearchStore:
         """The tree, parents before children; of one depth in order of creation."""
         async with transaction(self._engine) as connection:
             return (await read_trees(connection, [search_id]))[search_id]
+
+    @retried
+    async def load_progress(self, search_id: UUID) -> Progress | None:
+        """Where the search stood when its tree was last written; None where nobody, or an older version, wrote it down."""
+        async with transaction(self._engine) as connection:
+            return await read_progress(connection, search_id)
 
     @retried
     async def load_journal(self, search_id: UUID) -> SearchJournal | None:

@@ -234,6 +234,7 @@ nodes = Table(
     Column("answer", Text),
     Column("expansions", Integer, nullable=False),
     _created_at(),
+    Column("ended_by", Text),
     UniqueConstraint("search_id", "ordinal"),
 )
 
@@ -251,6 +252,20 @@ search_tasks = Table(
     Column("prm", Text),
     Column("ends", JSONB, nullable=False),
     Column("value", Double),
+    Column("ended_by", Text),
+    Column(
+        "taken_over",
+        JSONB(none_as_null=True),
+        comment="Numbers of the tasks that this worker found under way.",
+    ),
+)
+
+search_progress = Table(
+    "search_progress",
+    metadata,
+    Column("search_id", ForeignKey("searches.id", ondelete="CASCADE"), primary_key=True),
+    Column("asked", Integer, nullable=False),
+    Column("tasks", JSONB, nullable=False, comment="Asked for and not told yet."),
 )
 
 solutions = Table(

@@ -19,7 +19,7 @@ class EarlyStop:
 
     def __init__(self, search: Search) -> None:
         self._search = search
-        self._due = 1
+        self._due = _look_at(search.tree.root.visits)
 
     def reason(self) -> str | None:
         """Why the search can end now; None when it cannot, or when it is no time to look."""
@@ -27,7 +27,7 @@ class EarlyStop:
         rollouts = search.tree.root.visits
         if not search.request.parameters.early_stop or rollouts < self._due:
             return None
-        self._due = rollouts + 1 + rollouts // LOOKS
+        self._due = _look_at(rollouts + 1)
         if search.reference is not None:
             if any(node.value_sum > 0 for node in search.tree.terminals()):
                 return "a trajectory gives the reference answer"
@@ -43,6 +43,14 @@ class EarlyStop:
         if hardly_overtaken(votes, least) and _in_reach(search, votes, least):
             return "the leading answer can hardly be overtaken"
         return None
+
+
+def _look_at(rollouts: int) -> int:
+    """The first look that is due at so many rollouts or later: the same for whoever takes the search up."""
+    due = 1
+    while due < rollouts:
+        due += 1 + due // LOOKS
+    return due
 
 
 def _in_reach(search: Search, groups: list[Group], least: int) -> bool:

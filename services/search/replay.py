@@ -3,7 +3,7 @@
 The journal holds each task with what came of it, in the order of asking and telling; the nodes hold the steps. So a strategy,
 which is pure, can be taken through a search again: it is asked until as many tasks are asked for as then, and told what it was
 told then. What policy, sandbox and PRM answered is taken from the journal and not asked for again: that they would answer the
-same again is not claimed. What a lost worker had in flight is lost here too.
+same again is not claimed. What a lost worker had under way the next one did, or in older journals nobody.
 
 Limits: a step that several tasks found has the score that the earliest of them saw, also where a later one was told first. A
 task that was in flight at the end left nothing to be compared with. A step that was no text (NUL, half a surrogate pair), and
@@ -42,7 +42,7 @@ def replay(
     replayed: list[ReplayedTask] = []
     for place, task in enumerate(tasks):
         if place and task.fence != tasks[place - 1].fence:
-            again.begin_anew(task.first)
+            again.hand_over(task)
         counted = place % every == 0 or place == len(tasks) - 1
         replayed.append(again.take(task, counted=counted))
     differing = again.differing_nodes()
@@ -75,22 +75,25 @@ class _Again:
     under_way: dict[int, Task] = field(default_factory=dict)
     same: dict[int, bool] = field(default_factory=dict)
 
-    def begin_anew(self, first: int) -> None:
-        """Another worker takes the search up: what was under way is gone."""
+    def hand_over(self, record: TaskRecord) -> None:
+        """Another worker takes the search up, whose first task this is; what was under way is its own, or gone."""
+        if record.taken_over is not None:
+            self._ask_up_to(record.first)
+            return
         for node in self.tree.nodes.values():
             node.in_flight = node.expanding = 0
         self.tree.pending.clear()
         self.under_way.clear()
-        self.tree.asked = first
+        self.tree.asked = record.first
 
     def take(self, record: TaskRecord, *, counted: bool) -> ReplayedTask:
         """Ask until as much is asked for as then, and tell what came of this task."""
-        while self.tree.asked < record.asked:
-            self._ask(self.tree.asked)
+        self._ask_up_to(record.asked)
         before, visits = set(self.tree.nodes), self.tree.root.visits
         task = self.under_way.pop(record.number, None)
         if task is not None:
-            rollout = Rollout(task, tuple(self._path(record, end) for end in record.ends))
+            paths = tuple(self._path(record, end) for end in record.ends)
+            rollout = Rollout(task, paths, record.ended_by)
             strategy_of(self.request, record.prm).tell(self.tree, rollout)
         return ReplayedTask(
             number=record.number,
@@ -103,6 +106,10 @@ class _Again:
             value=record.value,
             leading=_leading(self.groups()) if counted else None,
         )
+
+    def _ask_up_to(self, asked: int) -> None:
+        while self.tree.asked < asked:
+            self._ask(self.tree.asked)
 
     def _ask(self, number: int) -> None:
         """Ask the strategy for the task of this number; where it asks for another one, that one is done all the same."""

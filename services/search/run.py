@@ -13,6 +13,7 @@ from typing import Protocol
 from ratchet.contracts.search import SearchRequest, StrategyName
 from services.search.early_stop import EarlyStop
 from services.search.rollouts import roll_out
+from services.search.saved_tree import task_of
 from services.search.search import Backends, Search
 from services.search.strategies import Node, Rollout, Strategy, Task, Tree
 
@@ -47,7 +48,10 @@ async def grow(
     """Grow the tree until an end is reached; the reason why it ended. `deadline` is of the clock, which may stand still."""
     request = search.request
     await search.learn_prm(backends)
-    running: set[asyncio.Task[Rollout]] = set()
+    # An earlier worker may have told the models: what depends on them is decided as it would have been there.
+    await search.learn_calibration()
+    taken_over = () if search.progress is None else search.progress.tasks
+    running = {asyncio.create_task(roll_out(search, backends, task_of(each))) for each in taken_over}
     stopped = asyncio.create_task(search.stop.wait())
     reserve = _Reserve()
     early_stop, width = EarlyStop(search), most_in_flight(request)

@@ -18,6 +18,7 @@ from ratchet.contracts.calibration import AnswerCalibration
 from ratchet.contracts.policy import Candidate, GenerateRequest, Prefix, Until
 from ratchet.contracts.prm import ScoreRequest
 from ratchet.contracts.search import PrmUse, SearchRequest, StrategyName, Usage
+from ratchet.store.search_progress import Progress
 from services.search.interpreter import Interpreter
 from services.search.right_of_way import RightOfWay
 from services.search.strategies import Strategy, Tree, strategy_of
@@ -78,6 +79,8 @@ class Search:
     interpreter: Interpreter
     usage: Usage = field(default_factory=Usage)
     models: dict[str, str] = field(default_factory=dict)
+    progress: Progress | None = None
+    """Where an earlier worker left it, if one has said so: what was under way is so in the tree, and has to be done."""
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     """Set from outside to end the search with what it has: a cancel, or a lost lease."""
     right_of_way: RightOfWay = field(default_factory=RightOfWay)

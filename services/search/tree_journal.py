@@ -1,4 +1,4 @@
-"""Writes a growing tree down, and reads it again: batches to Postgres, and events for those who watch."""
+"""Writes a growing tree down: batches to Postgres, and events for those who watch."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -12,8 +12,10 @@ from ratchet.contracts.search import Priority
 from ratchet.events import Event, Events, answer_event, node_event
 from ratchet.store.engine import StoreUnavailableError
 from ratchet.store.nodes import NodeRecord
+from ratchet.store.search_progress import Progress
 from ratchet.store.search_tasks import TaskRecord
 from ratchet.store.searches import Claim, SearchStore
+from services.search.saved_tree import record_of
 from services.search.search import Search
 from services.search.strategies import Node, Rollout, Task, Tree
 from services.search.task_log import TaskLog
@@ -22,8 +24,6 @@ log = structlog.get_logger()
 
 JOURNAL_SECONDS = {Priority.HIGH: 0.5, Priority.NORMAL: 0.5, Priority.LOW: 5.0}
 """Nodes are written in batches; a crash costs at most this much of the tree. Nobody watches a search of low priority."""
-ORDINALS_PER_TASK = 10_000
-"""More than a task makes nodes: the store orders nodes by one number, the tree by task and place."""
 
 
 @dataclass
@@ -44,7 +44,7 @@ class TreeJournal:
     _flushing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def __post_init__(self) -> None:
-        self._log = TaskLog(self.claim.fence, self.search.tree.asked)
+        self._log = TaskLog(self.claim.fence, self.search.tree.asked, self.search.progress)
         if self.claim.request.priority is Priority.LOW:
             # What an earlier worker wrote, it may have told nobody.
             self._untold = {node.id: record_of(node) for node in self.search.tree.nodes.values()}
@@ -56,7 +56,7 @@ class TreeJournal:
 
     def ask(self, task: Task, prm: str | None) -> None:
         """The strategy has asked for this task while that version scored."""
-        self._log.ask(task.number, prm)
+        self._log.ask(task, prm)
 
     def tell(self, tree: Tree, rollout: Rollout) -> None:
         """The strategy is told this now; the next flush writes it."""
@@ -84,8 +84,11 @@ class TreeJournal:
         tasks, self._tasks = self._tasks, []
         records = sorted((record_of(node) for node in batch.values()), key=lambda record: record.ordinal)
         self.search.usage.wall_seconds = self.worked_seconds()
+        # All of one moment: what happens while it is written is for the next flush.
+        usage, models = self.search.usage.model_copy(deep=True), dict(self.search.models)
+        progress = Progress(self.search.tree.asked, self._log.under_way)
         try:
-            await self.store.journal(self.claim, records, self.search.usage, tasks, self.search.models)
+            await self.store.journal(self.claim, records, usage, tasks, models, progress)
         except BaseException:
             # Not written, or perhaps written: writing it again does no harm.
             self._changed = {**batch, **self._changed}
@@ -118,66 +121,3 @@ async def publish(events: Events, search_id: UUID, batch: Sequence[Event]) -> No
     except RedisError as error:
         # Events are for those who watch; the truth is in Postgres, so a search does not fail for them.
         log.warning("events not published", search=str(search_id), error=str(error))
-
-
-def record_of(node: Node) -> NodeRecord:
-    """A node as the store keeps it."""
-    number, place = node.ordinal
-    return NodeRecord(
-        id=node.id,
-        parent=node.parent,
-        ordinal=number * ORDINALS_PER_TASK + place if number >= 0 else -1,
-        depth=node.depth,
-        state=node.state,
-        task=str(number),
-        text=node.text,
-        status=node.status,
-        stdout=node.stdout,
-        stderr=node.stderr,
-        prm_score=node.prm_score,
-        prior=node.prior,
-        visits=node.visits,
-        value_sum=node.value_sum,
-        tokens=node.tokens,
-        seconds=node.seconds,
-        answer=node.answer,
-        expansions=node.expansions,
-    )
-
-
-def tree_of(records: Sequence[NodeRecord], lost: int = 0) -> Tree:
-    """The tree that an earlier worker wrote down. What was in flight then, at most `lost` tasks, is asked for again.
-
-    Numbers of tasks are not used twice: the seed of a task is its number, and the same trajectory would count twice.
-    """
-    tree = Tree()
-    for record in records:
-        number = record.ordinal // ORDINALS_PER_TASK if record.ordinal >= 0 else -1
-        tree.nodes[record.id] = Node(
-            id=record.id,
-            parent=record.parent,
-            ordinal=(number, record.ordinal % ORDINALS_PER_TASK if number >= 0 else 0),
-            depth=record.depth,
-            state=record.state,
-            text=record.text,
-            status=record.status,
-            stdout=record.stdout,
-            stderr=record.stderr,
-            prm_score=record.prm_score,
-            prior=record.prior,
-            tokens=record.tokens,
-            seconds=record.seconds,
-            answer=record.answer,
-            visits=record.visits,
-            value_sum=record.value_sum,
-            expansions=record.expansions,
-        )
-        tree.asked = max(tree.asked, number + 1)
-    for node in sorted(tree.nodes.values(), key=lambda node: node.ordinal):
-        if node.parent is not None:
-            tree.nodes[node.parent].children.append(node.id)
-    for node in tree.nodes.values():
-        node.ended = node.visits - sum(child.visits for child in tree.children(node))
-    # A task whose steps were all known before left no node with its number, but was counted where it began.
-    tree.asked = max(tree.asked, sum(node.expansions for node in tree.nodes.values()) + lost)
-    return tree

@@ -52,9 +52,10 @@ from services.search.consumer import Consumer
 from services.search.interpreter import Interpreter, end_session
 from services.search.right_of_way import RightOfWay
 from services.search.run import grow, most_in_flight
+from services.search.saved_tree import tree_of
 from services.search.search import Backends, Search
 from services.search.step_memory import StepMemory
-from services.search.tree_journal import TreeJournal, publish, tree_of
+from services.search.tree_journal import TreeJournal, publish
 from services.search.verify import conclude
 
 T = TypeVar("T")
@@ -212,11 +213,13 @@ class Worker:
             else None
         )
         records = await _once_store_is_back(lambda: self.store.load_nodes(claim.id))
+        progress = await _once_store_is_back(lambda: self.store.load_progress(claim.id))
         return Search(
             request=claim.request,
             reference=reference,
             # Where nobody knows what was in flight, each worker before this one lost at most as much as it could have.
-            tree=tree_of(records, lost=(claim.fence - 1) * most_in_flight(claim.request)),
+            tree=tree_of(records, progress, lost=(claim.fence - 1) * most_in_flight(claim.request)),
+            progress=progress,
             interpreter=Interpreter(
                 self.backends.sandbox, claim.request.seed, self.memory, _session_name(claim.id, claim.fence)
             ),

@@ -23,10 +23,10 @@ from ratchet.store.search_results import SearchOutcome
 from ratchet.web.app import create_app, invalid
 from services.search.interpreter import Interpreter
 from services.search.rollouts import roll_out
+from services.search.saved_tree import record_of
 from services.search.search import Backends, Search
 from services.search.step_memory import StepMemory
 from services.search.strategies import Tree
-from services.search.tree_journal import record_of
 from services.search.verify import conclude
 from tests.http_double import serving
 from tests.sandbox_server import running_sandbox

@@ -13,10 +13,11 @@ from ratchet.events import SHOWN_CHARS, Events
 from ratchet.states import NodeState
 from ratchet.store.searches import SearchStore
 from services.search.interpreter import Interpreter
+from services.search.saved_tree import tree_of
 from services.search.search import Search
 from services.search.step_memory import StepMemory
 from services.search.strategies import Node, Tree
-from services.search.tree_journal import TreeJournal, tree_of
+from services.search.tree_journal import TreeJournal
 
 
 @pytest.fixture

@@ -216,7 +216,7 @@ async def test_a_tree_comes_back_as_it_was_written(store: SearchStore, engine: A
     usage = Usage(policy=UsagePart(calls=2, tokens=14, seconds=0.5), nodes=3)
     await store.journal(claim, list(reversed(first)), usage)
     later = replace(first[1], visits=4, value_sum=3.0, state=NodeState.EXHAUSTED, expansions=2)
-    # What made a node never changes: a second writing with another text is ignored.
+    # Of rollouts that found one step, what the earliest saw is kept: its text may come later.
     await store.journal(
         claim,
         [later, replace(first[2], text="other", visits=1, value_sum=1.0), node(4, parent=3, depth=3)],
@@ -226,7 +226,7 @@ async def test_a_tree_comes_back_as_it_was_written(store: SearchStore, engine: A
     assert records == [
         first[0],
         later,
-        replace(first[2], visits=1, value_sum=1.0),
+        replace(first[2], text="other", visits=1, value_sum=1.0),
         first[3],
         node(4, parent=3, depth=3),
     ]

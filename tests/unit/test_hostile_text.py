@@ -42,8 +42,8 @@ from ratchet.states import NodeState
 from ratchet.store.nodes import NodeRecord
 from ratchet.store.rounds import RoundProblem
 from ratchet.store.text import replace_unstorable
+from services.search.saved_tree import record_of, tree_of
 from services.search.strategies import ExecutedStep, Majority, Rollout, Tree
-from services.search.tree_journal import record_of, tree_of
 from services.search.votes import tally
 from services.trainer.quarantine import disagreement, suspects
 from services.trainer.selection import Card, Choice, find, verdict

@@ -12,11 +12,12 @@ from ratchet.contracts.replay import Replay
 from ratchet.contracts.search import Budget, SearchRequest, StrategyName, StrategyParameters
 from ratchet.solutions.votes import count_votes, find_ends, vote_of
 from ratchet.store.nodes import NodeRecord
+from ratchet.store.search_progress import Progress
 from ratchet.store.search_tasks import TaskRecord
 from services.search.replay import replay
-from services.search.strategies import ExecutedStep, Rollout, Task, Tree, strategy_of
+from services.search.saved_tree import record_of, task_of, tree_of
+from services.search.strategies import ExecutedStep, Rollout, Tree, strategy_of
 from services.search.task_log import TaskLog
-from services.search.tree_journal import record_of, tree_of
 from tests.unit.test_strategies import MAX_DEPTH, rollout_of
 
 PRM = "prm@1"
@@ -67,14 +68,21 @@ def scored(rollout: Rollout, tree: Tree) -> Rollout:
     return Rollout(rollout.task, paths)
 
 
-def grow(strategy: StrategyName, seed: int, in_flight: int, workers: int = 1) -> Searched:
-    """A search whose rollouts are told in random order; each worker but the last is lost with what it has in flight."""
+def grow(
+    strategy: StrategyName, seed: int, in_flight: int, workers: int = 1, *, hand_over: bool = True
+) -> Searched:
+    """A search whose rollouts are told in random order, by one worker after another.
+
+    Each takes over what the one before had in flight; without `hand_over`, as in 0.1.0, that is lost.
+    """
     request, rng, tree, tasks = request_of(strategy), random.Random(seed), Tree(), list[TaskRecord]()
+    progress: Progress | None = None
     for worker in range(1, workers + 1):
-        log, waiting, prm = TaskLog(fence=worker, first=tree.asked), list[Task](), None
+        log, prm = TaskLog(worker, tree.asked, progress), None
+        waiting = [] if progress is None else [task_of(task) for task in progress.tasks]
         for _ in range(30):
             while len(waiting) < in_flight and (task := strategy_of(request, prm).ask(tree)) is not None:
-                log.ask(task.number, prm)
+                log.ask(task, prm)
                 waiting.append(task)
             if not waiting:
                 break
@@ -86,17 +94,23 @@ def grow(strategy: StrategyName, seed: int, in_flight: int, workers: int = 1) ->
             prm = PRM
         if worker < workers:
             nodes = sorted((record_of(node) for node in tree.nodes.values()), key=lambda node: node.depth)
-            tree = tree_of(nodes, lost=worker * in_flight)
+            progress = Progress(tree.asked, log.under_way) if hand_over else None
+            tree = tree_of(nodes, progress, lost=worker * in_flight)
     return Searched(request, [record_of(node) for node in tree.nodes.values()], tasks)
 
 
 @pytest.mark.parametrize("strategy", [each for each in StrategyName if each is not StrategyName.AUTO])
-@given(seed=st.integers(0, 10_000), in_flight=st.integers(1, 6), workers=st.integers(1, 3))
-@settings(max_examples=15, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    in_flight=st.integers(1, 6),
+    workers=st.integers(1, 3),
+    hand_over=st.booleans(),
+)
+@settings(max_examples=20, deadline=None)
 def test_the_same_tasks_are_asked_for_and_the_same_tree_grows(
-    strategy: StrategyName, seed: int, in_flight: int, workers: int
+    strategy: StrategyName, seed: int, in_flight: int, workers: int, hand_over: bool
 ) -> None:
-    searched = grow(strategy, seed, in_flight, workers)
+    searched = grow(strategy, seed, in_flight, workers, hand_over=hand_over)
     found = searched.again()
     assert found.same_tasks
     assert found.same_tree, found.differing_nodes

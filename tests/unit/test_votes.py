@@ -10,10 +10,10 @@ from ratchet.contracts.sandbox import StepStatus
 from ratchet.contracts.search import StrategyName
 from ratchet.solutions.independence import Independence, free_draws
 from ratchet.solutions.votes import End, by_count, by_prm, count_votes, find_ends, vote_of
+from services.search.saved_tree import record_of
 from services.search.strategies import BestOfN, ExecutedStep, Rollout, Tree
 from services.search.strategies.base import Draw
 from services.search.strategies.recording import start_task
-from services.search.tree_journal import record_of
 from services.search.votes import (
     CERTAIN_ENOUGH,
     Group,

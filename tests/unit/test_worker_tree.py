@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from services.search.saved_tree import record_of, tree_of
 from services.search.strategies import Majority, Node, Strategy, Tree
-from services.search.tree_journal import record_of, tree_of
 from tests.unit.test_strategies import MAX_DEPTH, gated, mcts, play
 from tests.unit.test_strategies_levels import LEVEL_WISE
 
@@ -15,7 +15,7 @@ UNDER_WAY = {"in_flight": 0, "expanding": 0}
 
 
 def written_and_read(tree: Tree, lost: int = 0) -> Tree:
-    return tree_of(sorted(map(record_of, tree.nodes.values()), key=lambda r: (r.depth, r.ordinal)), lost)
+    return tree_of(sorted(map(record_of, tree.nodes.values()), key=lambda r: (r.depth, r.ordinal)), lost=lost)
 
 
 def at_rest(node: Node) -> dict[str, object]:

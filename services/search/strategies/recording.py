@@ -14,11 +14,16 @@ def start_task(tree: Tree, node: Node, draw: Draw, *, retries: int = 0, gate: Ga
     """Mark a task that begins at `node` as in flight."""
     task = Task(tree.asked, node.id, draw, retries, gate)
     tree.asked += 1
-    tree.pending.add(task.number)
-    node.expanding += 1
-    for above in tree.ancestors(node.id):
-        above.in_flight += 1
+    put_under_way(tree, task)
     return task
+
+
+def put_under_way(tree: Tree, task: Task) -> None:
+    """Mark a task that was asked for as in flight."""
+    tree.pending.add(task.number)
+    tree.nodes[task.node].expanding += 1
+    for above in tree.ancestors(task.node):
+        above.in_flight += 1
 
 
 def end_task(tree: Tree, task: Task) -> bool:
