@@ -35,7 +35,6 @@ from ratchet.contracts.sandbox import (
 from ratchet.settings import SandboxSettings
 from ratchet.web.app import ProblemError, cancelled_on_disconnect, create_app, problem_response
 from services.sandbox.admission import BusyError
-from services.sandbox.grader import grade
 from services.sandbox.responses import no_code_response, no_steps_response
 from services.sandbox.service import Sandbox
 from services.sandbox.sessions import (
@@ -191,11 +190,10 @@ async def run_steps_batch(
 async def grade_pair(
     body: GradeRequest, request: Request, sandbox: RunningSandbox, caller: Caller
 ) -> GradeResponse:
-    """Compare two answers: as text, as numbers, and then as mathematics in a jail of its own."""
+    """Compare two answers: as text, as numbers, and then as mathematics in a jail of its own, for two seconds at most."""
     async with cancelled_on_disconnect(request):
         try:
-            async with sandbox.grading.permit(caller):
-                return await grade(sandbox.graders, body)
+            return await sandbox.grader.grade(caller, body)
         except (ZygoteDiedError, NotConfinedError) as error:
             raise ProblemError(
                 HTTPStatus.SERVICE_UNAVAILABLE,

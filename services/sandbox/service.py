@@ -10,6 +10,7 @@ from ratchet.contracts.base import Health
 from ratchet.contracts.sandbox import RunCodeRequest, RunCodeResponse, RunStepsRequest, RunStepsResponse
 from ratchet.settings import SandboxSettings
 from services.sandbox.admission import Admission
+from services.sandbox.grader import Grader
 from services.sandbox.jail import Isolation, Purpose
 from services.sandbox.pool import Pool
 from services.sandbox.responses import (
@@ -29,8 +30,8 @@ from services.sandbox.zygotes import (
     best_isolation,
 )
 
-MAX_GRADERS = 2
-"""Zygotes for grading; most pairs are numbers and need none."""
+GRADERS = 2, 4
+"""The fewest and the most zygotes for grading; most pairs are numbers and need none."""
 
 
 def required_isolation(settings: SandboxSettings) -> Level:
@@ -54,10 +55,13 @@ class Sandbox:
         def pool(purpose: Purpose, size: int) -> Pool:
             return Pool(purpose, level, size=size, max_output_bytes=settings.max_output_bytes)
 
-        graders = min(settings.workers, MAX_GRADERS)
+        fewest, most = GRADERS
+        graders = max(fewest, min(settings.workers, most))
         self.level = level
-        self.running, self.grading = admission(settings.workers), admission(graders)
+        self.running = admission(settings.workers)
         self.runners, self.graders = pool(Purpose.RUN, settings.workers), pool(Purpose.GRADE, graders)
+        for_long = graders // 2
+        self.grader = Grader(self.graders, admission(graders - for_long), admission(for_long))
         self.zygotes = SessionZygotes(level)
         self.sessions = Sessions(
             level,
@@ -131,7 +135,7 @@ class Sandbox:
                 "layers": layers,
                 "workers": self.runners.size,
                 "graders": self.graders.size,
-                "waiting": self.running.waiting + self.grading.waiting,
+                "waiting": self.running.waiting + self.grader.waiting,
                 "zygotes_replaced": replaced,
                 "incremental": self.sessions.incremental,
                 "sessions": self.sessions.open,

@@ -15,6 +15,7 @@ import pytest
 from benchmarks.sandbox_service import living_after
 from ratchet.contracts.sandbox import GradeRequest, GradeRule
 from services.sandbox import grader
+from services.sandbox.admission import Admission
 from services.sandbox.jail import Purpose
 from services.sandbox.pool import Pool
 from services.sandbox.zygotes import best_isolation
@@ -23,6 +24,9 @@ from tests.sandbox_server import ROOT, Sandbox, running_sandbox, sandbox
 __all__ = ["sandbox"]
 
 SPIN = "while True: pass"
+_MEMBERS = [f"sin(x + {number})" for number in range(120)]
+SLOW = (f"[{', '.join(_MEMBERS)}]", f"[{', '.join(_MEMBERS[::-1])}]")
+"""Two answers that take longer to compare than they get."""
 
 
 def test_a_program_prints_and_ends_well(sandbox: Sandbox) -> None:
@@ -299,17 +303,75 @@ def test_answers_are_graded(sandbox: Sandbox, candidate: str, reference: str, eq
 
 async def test_an_answer_that_takes_for_ever_is_not_equal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(grader, "COMPARE_SECONDS", 0.4)
-    members = [f"sin(x + {number})" for number in range(120)]
-    slow = [f"[{', '.join(each)}]" for each in (members, members[::-1])]
     pool = Pool(Purpose.GRADE, best_isolation(), size=1, max_output_bytes=65536)
     await pool.start()
     try:
-        verdict = await grader.grade(pool, GradeRequest(candidate=slow[0], reference=slow[1]))
+        asked = grader.Grader(pool, Admission(1, 9, 60.0), Admission(1, 9, 60.0))
+        verdict = await asked.grade("me", GradeRequest(candidate=SLOW[0], reference=SLOW[1]))
         assert (verdict.equal, verdict.rule) == (False, GradeRule.TIMEOUT)
         # And the grader goes on.
-        assert (await grader.grade(pool, GradeRequest(candidate="sqrt(4)", reference="2"))).equal
+        assert (await asked.grade("me", GradeRequest(candidate="sqrt(4)", reference="2"))).equal
     finally:
         await pool.stop()
+
+
+def test_a_pair_that_takes_long_keeps_no_other_waiting(sandbox: Sandbox) -> None:
+    ended: list[str] = []
+
+    def grade(candidate: str, reference: str, caller: str) -> dict[str, object]:
+        body = {"candidate": candidate, "reference": reference}
+        answer = sandbox.http.post("/grade", json=body, headers={"X-Caller": caller})
+        ended.append(caller)
+        found: dict[str, object] = answer.json()
+        return found
+
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        slow = [pool.submit(grade, *SLOW, f"slow {number}") for number in range(5)]
+        quick = [
+            pool.submit(grade, "sqrt(2)/2", "1/sqrt(2)", "quick"),
+            pool.submit(grade, "0.5", "1/2", "number"),
+        ]
+        assert all(each.result()["equal"] for each in quick)
+        assert {each.result()["rule"] for each in slow} == {"timeout"}
+    assert set(ended[:2]) == {"quick", "number"}
+
+
+def test_no_value_is_too_large_to_be_refused_at_once(sandbox: Sandbox) -> None:
+    large = [
+        "factorial(99999999)",
+        "99999999!",
+        "10**10**10",
+        "9^{9^{9^9}}",
+        "2**99999999 * x",
+        "exp(exp(99))",
+    ]
+    with concurrent.futures.ThreadPoolExecutor(len(large)) as pool:
+        verdicts = pool.map(lambda text: sandbox.grade(text, "sqrt(2)"), large)
+        assert [verdict["equal"] for verdict in verdicts] == [False] * len(large)
+    assert sandbox.grade("sqrt(2)/2", "1/sqrt(2)")["equal"]
+
+
+def test_one_worker_has_two_graders(tmp_path: Path) -> None:
+    with running_sandbox(tmp_path / "log", workers="1") as small:
+        assert small.health()["detail"]["graders"] == 2
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'sin(\'__import__("os").system("id")\')',
+        "Symbol('x').evalf()",
+        "sympify('1+1')",
+        "solve('x - 2')",
+        "[x for x in '12']",
+        "lambda: 2",
+        "f'{1+1}'",
+        "2 .__class__",
+    ],
+)
+def test_code_in_an_answer_is_evaluated_by_nobody(sandbox: Sandbox, text: str) -> None:
+    for other in ("2", "sqrt(4)", "5040", "sin(x)"):
+        assert not sandbox.grade(text, other)["equal"]
 
 
 @pytest.mark.parametrize(

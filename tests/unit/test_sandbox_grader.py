@@ -8,7 +8,8 @@ from typing import cast
 import pytest
 
 from ratchet.contracts.sandbox import GradeRequest, GradeResponse, Limit
-from services.sandbox.grader import COMPARE_SECONDS, grade
+from services.sandbox.admission import Admission
+from services.sandbox.grader import COMPARE_SECONDS, QUICK_SECONDS, Grader
 from services.sandbox.inside.symbolic import compare
 from services.sandbox.pool import Pool
 from services.sandbox.runs import Run, RunOutcome, Unit
@@ -19,21 +20,28 @@ class JailInProcess:
     """Compares here what would be compared in the jail, and keeps what it was given."""
 
     limit: Limit | None = None
+    first: Limit | None = None
+    """What only the first, short try meets."""
+    seconds: list[float] = field(default_factory=list)
     units: list[str] = field(default_factory=list)
 
     async def run(self, run: Run) -> RunOutcome:
         """What the jail would answer; with a limit, what it answers when it was stopped at that."""
-        assert run.seconds == COMPARE_SECONDS
         self.units += run.units
-        stdout = "" if self.limit else compare(run.units[0])
-        return RunOutcome(
-            [Unit(stdout)], None if self.limit else 0, None, self.limit, 0.1, 0.1, 10.0, False, False
-        )
+        self.seconds.append(run.seconds)
+        limit = self.limit if run.seconds == COMPARE_SECONDS else self.limit or self.first
+        stdout = "" if limit else compare(run.units[0])
+        return RunOutcome([Unit(stdout)], None if limit else 0, None, limit, 0.1, 0.1, 10.0, False, False)
 
 
 def verdict(candidate: str, reference: str, jail: JailInProcess | None = None) -> GradeResponse:
     request = GradeRequest(candidate=candidate, reference=reference)
-    return asyncio.run(grade(cast(Pool, jail or JailInProcess()), request))
+
+    async def ask() -> GradeResponse:
+        grader = Grader(cast(Pool, jail or JailInProcess()), Admission(1, 9, 9.0), Admission(1, 9, 9.0))
+        return await grader.grade("anyone", request)
+
+    return asyncio.run(ask())
 
 
 @pytest.mark.parametrize(
@@ -58,8 +66,16 @@ def test_each_verdict_names_its_rule(candidate: str, reference: str, equal: bool
 
 @pytest.mark.parametrize("limit", [Limit.WALL, Limit.CPU, Limit.MEMORY])
 def test_a_comparison_that_is_stopped_is_not_equal(limit: Limit) -> None:
-    found = verdict("x + 1", "1 + x", JailInProcess(limit))
+    jail = JailInProcess(limit)
+    found = verdict("x + 1", "1 + x", jail)
     assert (found.equal, found.rule) == (False, "timeout")
+    assert jail.seconds == ([QUICK_SECONDS] if limit is Limit.MEMORY else [QUICK_SECONDS, COMPARE_SECONDS])
+
+
+def test_what_needs_longer_than_a_moment_gets_it() -> None:
+    jail = JailInProcess(first=Limit.WALL)
+    assert verdict("x + 1", "1 + x", jail).equal
+    assert jail.seconds == [QUICK_SECONDS, COMPARE_SECONDS]
 
 
 def test_numbers_and_words_are_decided_without_the_jail() -> None:

@@ -23,6 +23,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from ratchet.cli.display import clean
 from ratchet.cli.evaluation.results import ResultFile
 from ratchet.cli.outcomes import GradedProblem, Trajectories, graded_problem
 from ratchet.cli.session import Interrupts, connected, local_sandbox
@@ -176,8 +177,10 @@ def _progress(run: Run, console: Console) -> Iterator[Show]:
             bar.update(task, completed=done, description=share)
             if not console.is_terminal and (done % every == 0 or done == run.total):
                 console.print(
-                    f"{done}/{run.total}  {name}right {right[id(way)]}  {line.source}  "
-                    f"answer {line.answer} reference {line.reference}  {line.state.value}",
+                    clean(
+                        f"{done}/{run.total}  {name}right {right[id(way)]}  {line.source}  "
+                        f"answer {line.answer} reference {line.reference}  {line.state.value}"
+                    ),
                     markup=False,
                     highlight=False,
                     soft_wrap=True,
