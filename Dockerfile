@@ -19,8 +19,8 @@ ENV PATH=/opt/ratchet/bin:$PATH \
     RATCHET_PORT=8000
 # A named volume takes over the owner of the folder that it covers.
 RUN groupadd --gid 10001 ratchet && useradd --uid 10001 --gid 10001 --no-create-home --home-dir $HOME ratchet \
-    && mkdir -p /var/lib/ratchet/cache /var/lib/ratchet/rounds /run/sandbox /run/ratchet-secrets \
-    && chown -R ratchet:ratchet /var/lib/ratchet /run/sandbox /run/ratchet-secrets
+    && mkdir -p /var/lib/ratchet/cache /var/lib/ratchet/rounds /run/sandbox /run/ratchet-secrets /run/ratchet-tokens \
+    && chown -R ratchet:ratchet /var/lib/ratchet /run/sandbox /run/ratchet-secrets /run/ratchet-tokens
 HEALTHCHECK --interval=5s --timeout=6s --start-period=20m --retries=6 CMD ["python", "-m", "ratchet.web.healthcheck"]
 
 # Our own code, in a layer of its own and the same in every image.

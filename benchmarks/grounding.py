@@ -236,8 +236,8 @@ async def measure(options: argparse.Namespace) -> dict[str, Any]:
     slots = asyncio.Semaphore(options.at_once)
     async with (
         local_stack(StackConfig(data=options.data, model=options.model)) as urls,
-        SearchClient(urls.search) as searches,
-        SandboxClient(urls.sandbox) as sandbox,
+        SearchClient(urls.search, key=urls.key) as searches,
+        SandboxClient(urls.sandbox, key=urls.token) as sandbox,
     ):
 
         async def one(problem: Problem) -> Searched:

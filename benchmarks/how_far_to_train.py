@@ -21,16 +21,15 @@ from typing import Any
 from benchmarks.prompts import Judge, rate
 from ratchet.cli.presets import nano
 from ratchet.cli.session import local_sandbox
-from ratchet.clients import SandboxClient
 from ratchet.contracts.policy import Prefix, Until
 from ratchet.contracts.training import SftConfig
 from ratchet.models.prompts import choose
 from ratchet.problems import Problem, load, sample
+from ratchet.round_files import SFT_FILE
 from ratchet.statistics import mcnemar
 from services.policy.candidates import candidate
 from services.policy.engines.base import Sampling
 from services.policy.engines.transformers import TransformersEngine
-from ratchet.round_files import SFT_FILE
 from services.trainer.training.jobs import MODEL_FOLDER, SftJob
 from services.trainer.training.sft import train
 
@@ -125,7 +124,7 @@ async def main() -> None:
     arguments = parser.parse_args()
     problems = sample(load("nano:development?count=400").problems, seed=1, offset=0, limit=arguments.problems)
     rounds = []
-    async with local_sandbox() as url, SandboxClient(url) as sandbox:
+    async with local_sandbox() as sandbox:
         for number in arguments.rounds:
             rounds.append(await measure(arguments.run, number, problems, Judge(sandbox), arguments.threads))
             print(json.dumps(rounds[-1]), flush=True)

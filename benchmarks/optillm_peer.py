@@ -231,8 +231,8 @@ async def measure_ratchet(
     stack = StackConfig(data=options.folder / "stack", model=options.model)
     async with (
         local_stack(stack) as urls,
-        SearchClient(urls.search) as searches,
-        SandboxClient(urls.sandbox) as sandbox,
+        SearchClient(urls.search, key=urls.key) as searches,
+        SandboxClient(urls.sandbox, key=urls.token) as sandbox,
     ):
         slots = asyncio.Semaphore(options.at_once)
 

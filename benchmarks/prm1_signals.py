@@ -26,7 +26,6 @@ from typing import Any
 import numpy as np
 
 from ratchet.cli.session import local_sandbox
-from ratchet.clients import SandboxClient
 from ratchet.contracts.policy import FinishReason, Prefix, Until
 from ratchet.contracts.sandbox import GradeRequest, RunStepsRequest, StepStatus
 from ratchet.models.sources import resolve
@@ -99,7 +98,7 @@ def generate(llm: Any, problems: Sequence[Problem], samples: int) -> list[Soluti
 
 async def judge_by_running(solutions: Sequence[Solution], problems: Sequence[Problem]) -> None:
     """Run every solution in the jail and compare its answer with the reference."""
-    async with local_sandbox() as url, SandboxClient(url) as sandbox:
+    async with local_sandbox() as sandbox:
 
         async def one(solution: Solution) -> None:
             if not solution.steps:

@@ -115,11 +115,11 @@ async def compare(options: argparse.Namespace) -> dict[str, Any]:
         )
     async with (
         local_stack(StackConfig(data=options.run, model=options.model, search_workers=2)) as urls,
-        TrainerClient(urls.trainer) as trainer,
-        PolicyClient(urls.policy) as policy,
-        PrmClient(urls.prm) as prm,
-        SearchClient(urls.search) as search,
-        SandboxClient(urls.sandbox) as sandbox,
+        TrainerClient(urls.trainer, key=urls.key) as trainer,
+        PolicyClient(urls.policy, key=urls.token) as policy,
+        PrmClient(urls.prm, key=urls.token) as prm,
+        SearchClient(urls.search, key=urls.key) as search,
+        SandboxClient(urls.sandbox, key=urls.token) as sandbox,
     ):
         rounds = await evaluated_rounds(trainer, options.run)
         last = RoundConfig.model_validate(rounds[-1].config)

@@ -348,7 +348,7 @@ async def work(
         await warm_up(StepWriter(engine, form))
     this = psutil.Process()
     processes = [this, *this.children(recursive=True)]
-    async with local_sandbox() as url, SandboxClient(url) as sandbox:
+    async with local_sandbox() as sandbox:
         for place, (variant, samples, block) in enumerate(todo, 1):
             seconds, made = await solve(forms[variant], variant, block, samples, engine, Judge(sandbox))
             records.add(seconds, made)

@@ -163,11 +163,11 @@ async def compare(options: argparse.Namespace, interrupts: Interrupts) -> int:
     config = StackConfig(data=options.run, model=options.model, search_workers=options.workers)
     async with (
         local_stack(config) as urls,
-        TrainerClient(urls.trainer) as trainer,
-        PolicyClient(urls.policy) as policy,
-        PrmClient(urls.prm) as prm,
-        SearchClient(urls.search) as search,
-        SandboxClient(urls.sandbox) as sandbox,
+        TrainerClient(urls.trainer, key=urls.key) as trainer,
+        PolicyClient(urls.policy, key=urls.token) as policy,
+        PrmClient(urls.prm, key=urls.token) as prm,
+        SearchClient(urls.search, key=urls.key) as search,
+        SandboxClient(urls.sandbox, key=urls.token) as sandbox,
     ):
         rounds = await evaluated_rounds(trainer, options.run)
         last = RoundConfig.model_validate(rounds[-1].config)
@@ -183,7 +183,7 @@ async def compare(options: argparse.Namespace, interrupts: Interrupts) -> int:
             parameters = parameters_of(last.evaluation, options.set)
         except (ValidationError, ValueError) as error:
             raise typer.BadParameter(str(error), param_hint="--set") from None
-        services = Services(search, sandbox, base, urls.trainer)
+        services = Services(search, sandbox, base, urls.trainer, urls.key)
         outcomes = await search_grid(grid, held, parameters, services, options, console, interrupts)
         if outcomes is None:
             return EXIT_INTERRUPTED

@@ -12,7 +12,7 @@ import uuid
 from collections.abc import AsyncIterator
 from http import HTTPStatus
 from typing import Final, Literal
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import httpx
 import orjson
@@ -20,6 +20,7 @@ import structlog
 from pydantic import ValidationError
 
 from ratchet.contracts.calibration import AnswerCalibration, CalibrationList, CalibrationRequest
+from ratchet.contracts.keys import AuditPage, CreatedKey, KeyList, KeyRequest, KeyView
 from ratchet.contracts.policy import (
     GenerateRequest,
     GenerateResponse,
@@ -92,17 +93,8 @@ class SandboxFailedError(Exception):
 class ModelServiceClient(ServiceClient):
     """What policy and PRM have in common: they hold versions of models. Every method raises ServiceError."""
 
-    def __init__(
-        self,
-        url: str,
-        *,
-        attempt_seconds: float = QUEUED_SECONDS,
-        retry_seconds: float = RELOAD_SECONDS,
-        max_connections: int = 128,
-    ) -> None:
-        super().__init__(
-            url, attempt_seconds=attempt_seconds, retry_seconds=retry_seconds, max_connections=max_connections
-        )
+    attempt_seconds = QUEUED_SECONDS
+    retry_seconds = RELOAD_SECONDS
 
     async def models(self) -> list[HeldModel]:
         """The versions that the service holds, the serving one first."""
@@ -149,19 +141,9 @@ class SandboxClient(ServiceClient):
     """The sandbox: runs programs and compares answers. One attempt may wait in the queue (60 s) and then run (120 s)."""
 
     service = "sandbox"
-
-    def __init__(
-        self,
-        url: str,
-        *,
-        attempt_seconds: float = 200.0,
-        retry_seconds: float = 120.0,
-        max_connections: int = 128,
-    ) -> None:
-        super().__init__(
-            url, attempt_seconds=attempt_seconds, retry_seconds=retry_seconds, max_connections=max_connections
-        )
-        self._versions: tuple[float, dict[str, str]] = -math.inf, {}
+    attempt_seconds = 200.0
+    retry_seconds = 120.0
+    _versions: tuple[float, dict[str, str]] = (-math.inf, {})
 
     async def versions(self) -> dict[str, str]:
         """Of Python and the libraries on which programs run there; empty where it does not say."""
@@ -213,23 +195,8 @@ class SearchClient(ServiceClient):
     """The search API. Honours the environment's proxies, unless the service is on this host."""
 
     service = "search"
-
-    def __init__(
-        self,
-        url: str,
-        *,
-        attempt_seconds: float = 30.0,
-        retry_seconds: float = 60.0,
-        max_connections: int = 64,
-    ) -> None:
-        local = urlsplit(url).hostname in {"127.0.0.1", "::1", "localhost"}
-        super().__init__(
-            url,
-            attempt_seconds=attempt_seconds,
-            retry_seconds=retry_seconds,
-            max_connections=max_connections,
-            trust_environment=not local,
-        )
+    max_connections = 64
+    by_proxy = True
 
     async def create(self, request: SearchRequest, *, idempotency_key: str | None = None) -> SearchResult:
         """Begin a search, once: whatever is sent again carries the same key. Raises ServiceError."""
@@ -239,7 +206,7 @@ class SearchClient(ServiceClient):
             "/search",
             request,
             headers={"idempotency-key": idempotency_key or uuid.uuid4().hex},
-            attempt_seconds=self._attempt_seconds + request.wait,
+            attempt_seconds=self.attempt_seconds + request.wait,
         )
 
     async def get(self, search: str) -> SearchResult:
@@ -267,6 +234,23 @@ class SearchClient(ServiceClient):
     async def cancel(self, search: str) -> SearchResult:
         """End a search with the best answer so far. Raises ServiceError."""
         return await self._call(SearchResult, "DELETE", _search_path(search))
+
+    async def create_key(self, request: KeyRequest) -> CreatedKey:
+        """Make an API key. Raises ServiceError (409: the name is taken, or an earlier attempt took it)."""
+        return await self._call(CreatedKey, "POST", "/keys", request)
+
+    async def keys(self) -> list[KeyView]:
+        """All API keys, the newest first. Raises ServiceError."""
+        return (await self._call(KeyList, "GET", "/keys")).keys
+
+    async def revoke_key(self, name: str) -> KeyView:
+        """Refuse an API key from now on. Raises ServiceError (404 if unknown)."""
+        return await self._call(KeyView, "DELETE", f"/keys/{quote(name, safe='')}")
+
+    async def audit(self, limit: int = 100, key: str | None = None) -> AuditPage:
+        """Who changed what, the newest first. Raises ServiceError."""
+        only = "" if key is None else f"&key={quote(key, safe='')}"
+        return await self._call(AuditPage, "GET", f"/audit?limit={limit}{only}")
 
     async def events(self, search: str, *, last_event_id: str | None = None) -> AsyncIterator[SearchEvent]:
         """Events in order, the last one ends the search; a lost connection is taken up where it broke.
@@ -297,7 +281,7 @@ class SearchClient(ServiceClient):
             now = time.monotonic()
             if now - opened > WORKING_STREAM_SECONDS:
                 progress = now
-            if now - progress > self._retry_seconds:
+            if now - progress > self.retry_seconds:
                 raise broken
             await asyncio.sleep(random.uniform(0.1, 1.0))  # noqa: S311 - jitter
 
@@ -345,9 +329,8 @@ class TrainerClient(ServiceClient):
     """Rounds and the model registry. Every method raises ServiceError."""
 
     service = "trainer"
-
-    def __init__(self, url: str, *, attempt_seconds: float = 60.0, retry_seconds: float = 60.0) -> None:
-        super().__init__(url, attempt_seconds=attempt_seconds, retry_seconds=retry_seconds, max_connections=8)
+    attempt_seconds = 60.0
+    max_connections = 8
 
     async def create_round(self, request: RoundRequest) -> RoundView:
         """Begin the next round of a run."""

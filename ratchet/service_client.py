@@ -16,6 +16,7 @@ import time
 from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
+from urllib.parse import urlsplit
 
 import aiohttp
 import httpx
@@ -31,6 +32,7 @@ Answer = TypeVar("Answer", bound=Contract)
 
 RETRIED_STATUSES: Final = frozenset({429, 502, 503, 504})
 UNIX_SCHEME: Final = "unix://"
+LOCAL_NAMES: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 CONNECT_SECONDS: Final = 5.0
 """Services are near; a connection that takes longer will not come."""
 
@@ -81,41 +83,52 @@ class _LastingError(ServiceError):
 
 
 class ServiceClient:
-    """What all clients share. Use as an async context manager, or call `aclose`."""
+    """What all clients share. Use as an async context manager, or call `aclose`. `key` is sent with every call."""
 
     service = "service"
+    attempt_seconds = 30.0
+    """For one attempt of a call."""
+    retry_seconds = 60.0
+    max_connections = 128
+    by_proxy = False
+    """Whether the environment's proxies are used where the service is not on this host. They have no way to the services of
+    this network."""
 
     def __init__(
         self,
         url: str,
         *,
-        attempt_seconds: float,
-        retry_seconds: float,
-        max_connections: int = 128,
-        trust_environment: bool = False,
+        key: str | None = None,
+        attempt_seconds: float | None = None,
+        retry_seconds: float | None = None,
+        max_connections: int | None = None,
     ) -> None:
+        if attempt_seconds is not None:
+            self.attempt_seconds = attempt_seconds
+        if retry_seconds is not None:
+            self.retry_seconds = retry_seconds
+        if max_connections is not None:
+            self.max_connections = max_connections
         self.url = url.rstrip("/")
+        self._headers = {} if key is None else {"authorization": f"Bearer {key}"}
         self.away_since: float | None = None
         """On the monotonic clock: since when every call has failed in a way that may pass; None while calls are answered."""
         limits = httpx.Limits(
-            max_connections=max_connections, max_keepalive_connections=32, keepalive_expiry=30
+            max_connections=self.max_connections, max_keepalive_connections=32, keepalive_expiry=30
         )
         # A service may listen on a Unix socket, unix:///path: it then needs no network at all.
         path = self.url.removeprefix(UNIX_SCHEME) if self.url.startswith(UNIX_SCHEME) else None
         self._socket = path
         self._base = self.url if path is None else f"http://{self.service}"
-        self._attempt_seconds = attempt_seconds
-        self._retry_seconds = retry_seconds
-        self._max_connections = max_connections
-        self._trust_environment = trust_environment
+        self._trust_environment = self.by_proxy and _hostname(url) not in LOCAL_NAMES
         self._calls: aiohttp.ClientSession | None = None
         self._http = httpx.AsyncClient(
             base_url=self._base,
+            headers=self._headers,
             transport=None if path is None else httpx.AsyncHTTPTransport(uds=path, limits=limits),
-            timeout=httpx.Timeout(attempt_seconds, connect=CONNECT_SECONDS),
+            timeout=httpx.Timeout(self.attempt_seconds, connect=CONNECT_SECONDS),
             limits=limits,
-            # A proxy of the user's environment has no way to the services on this host or network.
-            trust_env=trust_environment,
+            trust_env=self._trust_environment,
         )
 
     async def aclose(self) -> None:
@@ -154,7 +167,7 @@ class ServiceClient:
         attempt_seconds: float | None = None,
     ) -> Answer:
         """Send the call until it is answered, and read the answer. Raises ServiceError."""
-        limit = attempt_seconds or self._attempt_seconds
+        limit = attempt_seconds or self.attempt_seconds
         content = None if body is None else body.model_dump_json().encode()
         sent = {"content-type": "application/json"} if content is not None else {}
 
@@ -190,11 +203,12 @@ class ServiceClient:
     def _session(self) -> aiohttp.ClientSession:
         """The pool of connections for calls. It belongs to the event loop, so it is made with the first call."""
         if self._calls is None:
-            keep: dict[str, Any] = {"limit": self._max_connections, "keepalive_timeout": 30.0}
+            keep: dict[str, Any] = {"limit": self.max_connections, "keepalive_timeout": 30.0}
             self._calls = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(**keep)
                 if self._socket is None
                 else aiohttp.UnixConnector(self._socket, **keep),
+                headers=self._headers,
                 # The whole of an attempt is timed by its caller.
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
                 # `httpx.Response` decodes.
@@ -221,7 +235,7 @@ class ServiceClient:
             nonlocal first_failure
             if first_failure is None:
                 first_failure = time.monotonic()
-            return time.monotonic() - first_failure + state.upcoming_sleep > self._retry_seconds
+            return time.monotonic() - first_failure + state.upcoming_sleep > self.retry_seconds
 
         return AsyncRetrying(
             retry=retry_if_exception(lambda error: isinstance(error, ServiceError) and error.transient),
@@ -273,6 +287,14 @@ class ServiceClient:
     def _unreadable_error(self, status: int, error: Exception) -> ServiceError:
         reason = " ".join(str(error).split())[:300]
         return _LastingError(self.service, "gave an unreadable answer", reason, status=status)
+
+
+def _hostname(url: str) -> str | None:
+    """The host of a URL; None where it names none, which the first call says."""
+    try:
+        return urlsplit(url).hostname
+    except ValueError:
+        return None
 
 
 def _seconds_to_wait(value: str | None) -> float | None:

@@ -5,13 +5,24 @@ Only what differs between deployments is a setting. What belongs to a request (b
 
 import sys
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 from urllib.parse import quote, urlsplit
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 _S = TypeVar("_S", bound="Settings")
+
+SHORTEST_SECRET = 16
+"""Characters. Those that we make have 43 and more; an empty file is a mistake, not a secret that anybody guesses."""
+
+
+def read_secret(file: Path) -> str:
+    """What a file with a secret holds. Raises ValueError where it cannot be read."""
+    try:
+        return file.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file} cannot be read: {error}") from error
 
 
 class Settings(BaseSettings):
@@ -34,6 +45,43 @@ class Settings(BaseSettings):
     )
     log_json: bool = Field(default=True, description="One JSON object a line; off: lines for people.")
     max_body_bytes: int = Field(default=4 * 2**20, ge=1024, description="Larger request bodies get 413.")
+    max_connections: int = Field(
+        default=4096, ge=16, description="Connections at once; requests on more get 503."
+    )
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="Names, besides loopback's, the bound address and the services' own, by which a Host header may "
+        "call the service; commas between them.",
+    )
+    service_token_file: Path | None = Field(
+        default=None,
+        description="File with the token that policy, PRM and sandbox ask for, and that their callers send. Without it "
+        "they ask for none, and bind loopback or a Unix socket only.",
+    )
+
+    @field_validator("allowed_hosts", mode="before")
+    @classmethod
+    def _by_commas(cls, value: object) -> object:
+        return (
+            [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
+        )
+
+    @field_validator("service_token_file", "admin_key_file", check_fields=False)
+    @classmethod
+    def _holding_a_secret(cls, file: Path | None) -> Path | None:
+        if file is not None and len(read_secret(file)) < SHORTEST_SECRET:
+            raise ValueError(f"{file} holds fewer than {SHORTEST_SECRET} characters: no secret")
+        return file
+
+    @property
+    def service_token(self) -> str | None:
+        """The token that the services share; None: they ask for none."""
+        return None if self.service_token_file is None else read_secret(self.service_token_file)
+
+    @property
+    def door_key(self) -> str | None:
+        """The secret that this service asks its callers for; None: it asks for none."""
+        return self.service_token
 
 
 class StoreSettings(Settings):
@@ -50,6 +98,16 @@ class StoreSettings(Settings):
         default="postgresql+asyncpg://ratchet@127.0.0.1:5432/ratchet", description="SQLAlchemy URL (asyncpg)."
     )
     redis_url: str = Field(default="redis://127.0.0.1:6379/0", description="Redis or Valkey.")
+    admin_key_file: Path | None = Field(
+        default=None,
+        description="File with the operator's key, which search and trainer take besides those of `ratchet keys create`. "
+        "Without it they ask for none, and bind loopback or a Unix socket only.",
+    )
+
+    @property
+    def door_key(self) -> str | None:
+        """The operator's key."""
+        return None if self.admin_key_file is None else read_secret(self.admin_key_file)
 
     @field_validator("database_url", "redis_url")
     @classmethod
@@ -57,10 +115,7 @@ class StoreSettings(Settings):
         file: Path | None = info.data.get(f"{str(info.field_name).removesuffix('_url')}_password_file")
         if file is None:
             return url
-        try:
-            password = file.read_text().strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise ValueError(f"its password file {file} cannot be read: {error}") from error
+        password = read_secret(file)
         parts = urlsplit(url)
         user, _, host = parts.netloc.rpartition("@")
         return parts._replace(netloc=f"{user.partition(':')[0]}:{quote(password, safe='')}@{host}").geturl()

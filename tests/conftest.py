@@ -30,6 +30,7 @@ SHARED_STACKS = {
     "tests/e2e/test_auto.py": "stack",
     "tests/e2e/test_bad_input.py": "stack",
     "tests/e2e/test_openapi.py": "stack",
+    "tests/e2e/test_keys.py": "stack",
     "tests/chaos/test_kill.py": "stack",
     "tests/e2e/test_rounds.py": "rounds",
     "tests/e2e/test_rounds_set_aside.py": "rounds",

@@ -10,7 +10,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,8 @@ from ratchet.stack.supervisor import ChildState, ChildStatus
 
 ROOT = Path(__file__).parents[1]
 RECORDED = ("policy", "prm", "sandbox")
+PASSED_ON = ("content-type", "accept", "authorization")
+"""Headers that a recorder hands on."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ def recorder(service: str, target: str, heard: list[Heard]) -> FastAPI:
         except ClientDisconnect:
             return Response(status_code=499)
         heard.append(Heard(service, f"/{path}", body.decode()))
-        kept = {name: value for name, value in request.headers.items() if name in ("content-type", "accept")}
+        kept = {name: value for name, value in request.headers.items() if name in PASSED_ON}
         try:
             answer = await client.request(request.method, f"/{path}", content=body, headers=kept)
         except httpx.TransportError as error:
@@ -59,6 +61,19 @@ def recorder(service: str, target: str, heard: list[Heard]) -> FastAPI:
         return Response(answer.content, status_code=answer.status_code, headers=passed)
 
     return app
+
+
+class Keys(httpx.Auth):
+    """Sends what each service of a stack asks for: search and trainer the operator's key, the others the services' token."""
+
+    def __init__(self, urls: StackUrls) -> None:
+        self._urls = urls
+        self._of_operator = {httpx.URL(url).port for url in (urls.search, urls.trainer)}
+
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        key = self._urls.key if request.url.port in self._of_operator else self._urls.token
+        request.headers["authorization"] = f"Bearer {key}"
+        yield request
 
 
 @dataclass
@@ -71,6 +86,11 @@ class Running:
     """A client of the search API."""
     heard: list[Heard] = field(default_factory=list)
     children: Sequence[ChildStatus] = ()
+
+    @property
+    def keys(self) -> Keys:
+        """For clients of any service of the stack."""
+        return Keys(self.urls)
 
     def child(self, name: str) -> ChildStatus:
         """How a part of the stack stands."""
@@ -151,7 +171,7 @@ async def running_stack(
 
     async with (
         local_stack(config, on_status) as urls,
-        httpx.AsyncClient(base_url=urls.search, timeout=150, trust_env=False) as http,
+        httpx.AsyncClient(base_url=urls.search, auth=Keys(urls), timeout=150, trust_env=False) as http,
     ):
         running = Running(urls, data, http, heard)
         while not running.children:

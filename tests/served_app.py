@@ -45,26 +45,32 @@ def served(app: FastAPI, app_settings: Settings) -> Iterator[str]:
         assert not thread.is_alive()
 
 
-def generated_requests(base_url: str, known: Mapping[str, str]) -> dict[str, set[int]]:
+def generated_requests(
+    base_url: str, known: Mapping[str, str], key: str | None = None
+) -> dict[str, set[int]]:
     """Valid and invalid requests to every operation; fails on a 5xx and on what the document does not say.
 
+    `key` goes with each of them.
     `known` gives path parameters that exist; each operation that has one is asked with it too. Returns the statuses seen.
     """
     schema = schemathesis.openapi.from_url(f"{base_url}/openapi.json")
     answered: dict[str, set[int]] = {}
+    sent = {} if key is None else {"Authorization": f"Bearer {key}"}
     for found in schema.get_all_operations():
         operation = found.ok()  # type: ignore[union-attr]  # an invalid operation has no `ok`, and ends the test
         statuses = answered.setdefault(f"{operation.method.upper()} {operation.path}", set())
         for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE):
             # An operation without parameters has no invalid request.
             with contextlib.suppress(Unsatisfiable):
-                _check_of(operation.as_strategy(generation_mode=mode), statuses, {})()
+                _check_of(operation.as_strategy(generation_mode=mode), statuses, {}, sent)()
         if any(name in operation.path for name in known):
-            _check_of(operation.as_strategy(), statuses, known)()
+            _check_of(operation.as_strategy(), statuses, known, sent)()
     return answered
 
 
-def _check_of(cases: Any, statuses: set[int], known: Mapping[str, str]) -> Callable[[], None]:
+def _check_of(
+    cases: Any, statuses: set[int], known: Mapping[str, str], sent: dict[str, str]
+) -> Callable[[], None]:
     """A property: what the service answers to each case is in its document."""
 
     @settings(
@@ -80,7 +86,7 @@ def _check_of(cases: Any, statuses: set[int], known: Mapping[str, str]) -> Calla
         for name, value in known.items():
             if name in case.path_parameters:
                 case.path_parameters[name] = value
-        response = case.call(timeout=10)
+        response = case.call(timeout=10, headers=sent)
         statuses.add(response.status_code)
         case.validate_response(response, checks=CHECKS)
 

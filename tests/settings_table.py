@@ -29,7 +29,7 @@ def rows() -> Iterator[str]:
             if name in inherited:
                 continue
             default = str(field.default).replace(str(Path.home()), "~")
-            shown = "none" if field.default is None else f"`{default}`"
+            shown = "none" if field.default in (None, ()) else f"`{default}`"
             readers.setdefault((name, shown, field.description or ""), []).append(role)
     for (name, shown, description), roles in readers.items():
         yield f"| `RATCHET_{name.upper()}` | {shown} | {'; '.join(roles)} | {description} |"

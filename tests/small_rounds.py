@@ -150,7 +150,9 @@ async def running_rounds(data: Path) -> AsyncIterator[Rounds]:
     """A stack with nano in the folder `data`, once its trainer knows what serves."""
     async with (
         running_stack(data, NANO, poll_seconds="0.2", lease_seconds="3") as stack,
-        httpx.AsyncClient(base_url=stack.urls.trainer, timeout=60, trust_env=False) as trainer,
+        httpx.AsyncClient(
+            base_url=stack.urls.trainer, auth=stack.keys, timeout=60, trust_env=False
+        ) as trainer,
     ):
         rounds = Rounds(stack, trainer)
         async with asyncio.timeout(60):

@@ -67,7 +67,7 @@ async def measure_with_engine(
             figures["lock_step"] = await measure_lock_step(urls, problems, options.seed, options.at_once)
         if "interactive" in options.parts:
             figures["interactive"] = await measure_interactive(
-                urls.search, problems, options.tokens, options.seed, options.interactive
+                urls, problems, options.tokens, options.seed, options.interactive
             )
     if drawn is not None:
         figures["engine"] = await measure_engine(options.model, drawn)

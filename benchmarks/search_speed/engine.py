@@ -144,9 +144,9 @@ async def measure_lock_step(
 ) -> dict[str, Any]:
     """The same problems in lock step, and by searches with the tokens that those took."""
     async with (
-        PolicyClient(urls.policy) as policy,
-        PrmClient(urls.prm) as prm,
-        SandboxClient(urls.sandbox) as sandbox,
+        PolicyClient(urls.policy, key=urls.token) as policy,
+        PrmClient(urls.prm, key=urls.token) as prm,
+        SandboxClient(urls.sandbox, key=urls.token) as sandbox,
     ):
         driver = LockStep(policy, prm, sandbox)
         await driver.run(problems[:2], 1, seed + 1)

@@ -19,6 +19,7 @@ from ratchet.clients import SearchClient
 from ratchet.contracts.search import SearchRequest
 from ratchet.problems import Problem
 from ratchet.settings import SearchSettings
+from ratchet.stack.config import StackUrls
 
 BATCH_FACTOR = 2
 WAIT_SECONDS = 1800.0
@@ -27,11 +28,14 @@ SETTLE_SECONDS = 5.0
 
 
 async def measure_interactive(
-    url: str, problems: Sequence[Problem], tokens: int, seed: int, count: int
+    urls: StackUrls, problems: Sequence[Problem], tokens: int, seed: int, count: int
 ) -> dict[str, Any]:
     """Seconds of `count` searches, alone and beside the batch."""
     # The batch holds a connection for each of its searches.
-    async with SearchClient(url) as client, SearchClient(url, max_connections=1024) as batch_client:
+    async with (
+        SearchClient(urls.search, key=urls.key) as client,
+        SearchClient(urls.search, key=urls.key, max_connections=1024) as batch_client,
+    ):
         chosen = [problems[number % len(problems)] for number in range(count)]
         # The first one pays for connections and for what the services do at first use.
         await _ask_one_after_another(client, chosen[:1], seed + 1)

@@ -75,9 +75,9 @@ async def searcher(urls: StackUrls, *, policy: str, prm: str, sandbox: str) -> A
     engine = make_engine(urls.database, pool_seconds=POOL_SECONDS)
     events = Events(urls.redis)
     async with (
-        ListeningPolicyClient(policy) as policy_client,
-        PrmClient(prm) as prm_client,
-        SandboxClient(sandbox) as sandbox_client,
+        ListeningPolicyClient(policy, key=urls.token) as policy_client,
+        PrmClient(prm, key=urls.token) as prm_client,
+        SandboxClient(sandbox, key=urls.token) as sandbox_client,
     ):
         worker = Worker(
             settings,

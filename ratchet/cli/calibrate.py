@@ -111,7 +111,7 @@ def calibrate(
 
 
 async def _fit(services: Services, request: CalibrationRequest) -> AnswerCalibration:
-    async with TrainerClient(services.trainer) as trainer:
+    async with TrainerClient(services.trainer, key=services.key) as trainer:
         return await trainer.calibrate(request)
 
 

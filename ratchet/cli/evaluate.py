@@ -243,7 +243,7 @@ class _Session:
             compared=list(comparison.strategies),
             source=f"{self.plan.held.name}, {len(self.plan.problems)} problems"[:1000],
         )
-        async with TrainerClient(self.services.trainer) as trainer:
+        async with TrainerClient(self.services.trainer, key=self.services.key) as trainer:
             kept = await trainer.keep_strategy(choice)
         self.console.print(
             f"auto takes {best} for {clean(policy)} with {clean(prm)}.", markup=False, highlight=False

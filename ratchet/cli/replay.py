@@ -47,7 +47,7 @@ def replay(
     async def command(_: Interrupts) -> int:
         async with (
             connected(url=url, data=data, model=None, console=Console(stderr=True)) as endpoint,
-            SearchClient(endpoint.search) as client,
+            SearchClient(endpoint.search, key=endpoint.key) as client,
         ):
             try:
                 found = await client.replay(search)

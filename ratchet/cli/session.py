@@ -8,11 +8,13 @@ traceback: 2 the command was used wrongly, 3 the system failed, 130 interrupted;
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -20,9 +22,11 @@ import structlog
 import typer
 from rich.console import Console
 
+from ratchet import secret_files
 from ratchet.cli.display import clean
-from ratchet.clients import PolicyClient, SearchClient, ServiceError, TrainerClient
-from ratchet.stack.config import StackConfig, default_data
+from ratchet.clients import PolicyClient, SandboxClient, SearchClient, ServiceError, TrainerClient
+from ratchet.settings import read_secret
+from ratchet.stack.config import StackConfig, StackUrls, default_data
 from ratchet.stack.data_folder import running_stack
 from ratchet.stack.errors import StackError
 from ratchet.stack.local import local_stack
@@ -50,6 +54,10 @@ class Endpoint:
     """Version of the policy's model, where it is known."""
     trainer: str | None = None
     """None for a service at a given URL."""
+    key: str | None = None
+    """For search and trainer."""
+    token: str | None = None
+    """For the sandbox."""
 
 
 class Interrupts:
@@ -122,6 +130,8 @@ def table_console() -> Console:
 def describe(error: ServiceError) -> str:
     """A ServiceError in words, with the fields that were wrong and what can be done."""
     lines = [str(error), *(f"  {wrong.field}: {wrong.message}" for wrong in error.errors)]
+    if error.status == HTTPStatus.UNAUTHORIZED:
+        lines.append("The environment variable RATCHET_KEY holds the key for a service at --url.")
     if error.status is None:
         lines.append("Is it running? `ratchet up` starts a local one; `--url` names another.")
     return "\n".join(lines)
@@ -143,28 +153,48 @@ async def connected(
                 "a service at --url has its model already; leave one of the two out.", param_hint="--model"
             )
         await _require_reachable(url)
-        yield Endpoint(search=url, sandbox=None, model=None)
+        yield Endpoint(search=url, sandbox=None, model=None, key=key_from_environment())
         return
     running = running_stack(data)
     if running is not None:
-        serving = await _serving_version(running.policy)
+        serving = await _serving_version(running)
         if model is not None and serving is not None and model not in {serving, serving.partition("@")[0]}:
             raise typer.BadParameter(
                 f"the running stack serves {serving}, not {model}. Stop it, or choose another folder with --data.",
                 param_hint="--model",
             )
-        yield Endpoint(search=running.search, sandbox=running.sandbox, model=serving, trainer=running.trainer)
+        yield _endpoint(running, serving)
         return
     config = StackConfig(data=data or default_data(), model=model, search_workers=workers)
     async with contextlib.AsyncExitStack() as stack:
         with _progress(console) as on_status:
             urls = await stack.enter_async_context(local_stack(config, on_status=on_status))
-        yield Endpoint(
-            search=urls.search,
-            sandbox=urls.sandbox,
-            model=await _serving_version(urls.policy),
-            trainer=urls.trainer,
-        )
+        yield _endpoint(urls, await _serving_version(urls))
+
+
+def _endpoint(urls: StackUrls, model: str | None) -> Endpoint:
+    return Endpoint(
+        search=urls.search,
+        sandbox=urls.sandbox,
+        model=model,
+        trainer=urls.trainer,
+        key=urls.key,
+        token=urls.token,
+    )
+
+
+def key_from_environment() -> str | None:
+    """The key for services at a given URL: `RATCHET_KEY`, otherwise what is in the file `RATCHET_ADMIN_KEY_FILE`.
+
+    Raises typer.BadParameter where that file cannot be read.
+    """
+    if key := os.environ.get("RATCHET_KEY"):
+        return key
+    file = os.environ.get("RATCHET_ADMIN_KEY_FILE")
+    try:
+        return read_secret(Path(file)) if file else None
+    except ValueError as error:
+        raise typer.BadParameter(f"RATCHET_ADMIN_KEY_FILE: {error}.", param_hint="--url") from None
 
 
 @contextlib.asynccontextmanager
@@ -172,14 +202,15 @@ async def trainer_of(
     url: str | None, data: Path | None, model: str | None, console: Console, workers: int = 1
 ) -> AsyncIterator[TrainerClient]:
     """The trainer of this session, at `url` or of the local stack. Raises what `connected` raises."""
+    key = key_from_environment() if url is not None else None
     async with contextlib.AsyncExitStack() as stack:
         if url is None:
             endpoint = await stack.enter_async_context(
                 connected(url=None, data=data, model=model, console=console, workers=workers)
             )
             assert endpoint.trainer is not None
-            url = endpoint.trainer
-        yield await stack.enter_async_context(TrainerClient(url))
+            url, key = endpoint.trainer, endpoint.key
+        yield await stack.enter_async_context(TrainerClient(url, key=key))
 
 
 async def _require_reachable(url: str) -> None:
@@ -192,9 +223,9 @@ async def _require_reachable(url: str) -> None:
                 raise
 
 
-async def _serving_version(policy: str) -> str | None:
-    """Version of the model that a policy serves, if it says so."""
-    async with PolicyClient(policy) as client:
+async def _serving_version(urls: StackUrls) -> str | None:
+    """Version of the model that the stack's policy serves, if it says so."""
+    async with PolicyClient(urls.policy, key=urls.token) as client:
         with contextlib.suppress(ServiceError):
             version = (await client.health()).detail.get("model")
             return version if isinstance(version, str) else None
@@ -229,15 +260,22 @@ def _progress(console: Console) -> Iterator[Callable[[Sequence[ChildStatus]], No
 
 
 @contextlib.asynccontextmanager
-async def local_sandbox() -> AsyncIterator[str]:
-    """A sandbox service of our own on a free loopback port; gives its URL. Raises StackError if it cannot start."""
+async def local_sandbox() -> AsyncIterator[SandboxClient]:
+    """A client of a sandbox service of our own, on a free loopback port. Raises StackError if it cannot start."""
     (port,) = free_ports(1)
     url = f"http://127.0.0.1:{port}"
     with tempfile.TemporaryDirectory(prefix="ratchet-sandbox-") as folder:
+        secret_files.make(Path(folder), (secret_files.SERVICE_TOKEN,), secret_files.OF_OWNER)
+        token = Path(folder) / secret_files.SERVICE_TOKEN
         child = ChildSpec(
             name="sandbox",
             argv=service_command("sandbox"),
-            env={**service_environment(), "RATCHET_HOST": "127.0.0.1", "RATCHET_PORT": str(port)},
+            env={
+                **service_environment(),
+                "RATCHET_HOST": "127.0.0.1",
+                "RATCHET_PORT": str(port),
+                "RATCHET_SERVICE_TOKEN_FILE": str(token),
+            },
             ready=f"{url}/health",
             url=url,
             port=port,
@@ -246,6 +284,7 @@ async def local_sandbox() -> AsyncIterator[str]:
         supervisor = Supervisor([child], mark=folder)
         try:
             await supervisor.start()
-            yield url
+            async with SandboxClient(url, key=read_secret(token)) as client:
+                yield client
         finally:
             await supervisor.stop()

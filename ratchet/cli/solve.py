@@ -75,7 +75,7 @@ def solve(
     async def command(interrupts: Interrupts) -> int:
         async with (
             connected(url=url, data=data, model=model, console=console) as endpoint,
-            SearchClient(endpoint.search) as client,
+            SearchClient(endpoint.search, key=endpoint.key) as client,
         ):
             result = await _search(client, request, console, interrupts)
             if json:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -98,14 +99,18 @@ async def _run(config: "StackConfig") -> None:
 
 
 def _welcome(urls: "StackUrls", config: "StackConfig") -> str:
+    from ratchet.secret_files import ADMIN_HEADER
+    from ratchet.stack.data_folder import SECRETS
+
     body = json.dumps({"problem": EXAMPLE, "wait": 300})
     data = config.data.expanduser().resolve()
+    header = shlex.quote(f"@{data / SECRETS / ADMIN_HEADER}")
     if "search" not in config.services:
         return f"Ratchet is up, without a search API. Logs: {data / 'logs'}\n\nCtrl-C stops it."
     return (
-        f"Ratchet is up. Search API: {urls.search} (documentation: {urls.search}/docs). "
+        f"Ratchet is up. Search API: {urls.search} (described at {urls.search}/openapi.json). "
         f"Logs: {data / 'logs'}\n\n"
-        f"  curl -s {urls.search}/search -H 'content-type: application/json' -d '{body}'\n\n"
+        f"  curl -s {urls.search}/search -H {header} -H 'content-type: application/json' -d '{body}'\n\n"
         "Ctrl-C stops it."
     )
 

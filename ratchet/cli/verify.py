@@ -105,8 +105,7 @@ async def _checks(document: dict[str, Any], proof: Proof) -> AsyncGenerator[Chec
     for check in check_bundle(document, proof):
         yield check
     async with (
-        local_sandbox() as url,
-        SandboxClient(url) as sandbox,
+        local_sandbox() as sandbox,
         contextlib.aclosing(check_programs(proof, sandbox)) as found,
     ):
         async for check in found:

@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ratchet.clients import UNIX_SCHEME, SandboxClient, ServiceError
+from ratchet.secret_files import ADMIN_KEY, SERVICE_TOKEN
 from ratchet.stack import postgres, valkey
 from ratchet.stack.config import WORKER_NEEDS, StackConfig, StackUrls, worker_names
-from ratchet.stack.data_folder import problems_folder
+from ratchet.stack.data_folder import SECRETS, problems_folder
 from ratchet.stack.services import service_command, service_environment
 from ratchet.stack.supervisor import ChildSpec
 
@@ -58,6 +59,7 @@ def _environment(plan: Plan, own: Mapping[str, str]) -> dict[str, str]:
         "no_proxy": no_proxy,
         "RATCHET_LOG_LEVEL": plan.config.log_level,
         "RATCHET_HOST": "127.0.0.1",
+        "RATCHET_SERVICE_TOKEN_FILE": str(plan.data / SECRETS / SERVICE_TOKEN),
         **own,
         **plan.config.env,
     }
@@ -65,7 +67,11 @@ def _environment(plan: Plan, own: Mapping[str, str]) -> dict[str, str]:
 
 def _store(plan: Plan) -> dict[str, str]:
     """Only for those that need it: the policy and the sandbox have no business with the store."""
-    return {"RATCHET_DATABASE_URL": plan.urls.database, "RATCHET_REDIS_URL": plan.urls.redis}
+    return {
+        "RATCHET_DATABASE_URL": plan.urls.database,
+        "RATCHET_REDIS_URL": plan.urls.redis,
+        "RATCHET_ADMIN_KEY_FILE": str(plan.data / SECRETS / ADMIN_KEY),
+    }
 
 
 def _model_services(plan: Plan) -> dict[str, str]:

@@ -47,7 +47,10 @@ class StackConfig:
 
 @dataclass(frozen=True)
 class StackUrls:
-    """Where the parts of a running stack answer. `database` and `redis` hold passwords."""
+    """Where the parts of a running stack answer. `database` and `redis` hold passwords.
+
+    `key` is the operator's, for search and trainer; `token` is what policy, PRM and sandbox ask for.
+    """
 
     search: str
     policy: str
@@ -56,3 +59,5 @@ class StackUrls:
     trainer: str
     database: str
     redis: str
+    key: str
+    token: str

@@ -10,9 +10,12 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
+from ratchet import secret_files
 from ratchet.stack.config import StackUrls, default_data
 from ratchet.stack.errors import StackError
 
+SECRETS = "secrets"
+"""Folder in the data folder: the operator's key, the header that sends it, and the services' token."""
 # What a killed stack's children may take to end before the folder is free again.
 ORPHAN_SECONDS = 20.0
 
@@ -84,6 +87,19 @@ def open_data(data: Path) -> Path:
 def problems_folder(data: Path) -> Path:
     """Where the problem files lie that a round of the stack may name; the command line copies them there."""
     return data / "problems"
+
+
+def make_secrets(data: Path) -> None:
+    """Make the stack's key and token, for us alone, where there are none. Raises StackError."""
+    folder = data / SECRETS
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        secret_files.make(folder, (secret_files.ADMIN_KEY, secret_files.SERVICE_TOKEN), secret_files.OF_OWNER)
+    except OSError as error:
+        raise StackError(
+            f"The keys of the stack cannot be kept in {folder}: {error.strerror}. Run as its owner, or choose another folder "
+            "with --data or RATCHET_DATA."
+        ) from error
 
 
 def _holder(lock: Path) -> int | None:

@@ -16,10 +16,12 @@ from pathlib import Path
 
 from ratchet import background
 from ratchet.clients import UNIX_SCHEME
+from ratchet.secret_files import ADMIN_KEY, SERVICE_TOKEN
+from ratchet.settings import read_secret
 from ratchet.stack import ports, postgres, valkey
 from ratchet.stack.children import Plan, children
 from ratchet.stack.config import PORTS, SERVICES, StackConfig, StackUrls, worker_names
-from ratchet.stack.data_folder import announced, held, open_data
+from ratchet.stack.data_folder import SECRETS, announced, held, make_secrets, open_data
 from ratchet.stack.errors import StackError
 from ratchet.stack.logs import rotate
 from ratchet.stack.supervisor import ChildSpec, ChildStatus, Supervisor, kill_marked
@@ -91,11 +93,14 @@ def _plan(config: StackConfig, data: Path) -> Plan:
     queue = valkey.Valkey(data / "valkey", chosen["valkey"])
     postgres.ensure_password(database)
     valkey.prepare(queue)
+    make_secrets(data)
     hosts = {name: _reachable(config.host if name == "search" else "127.0.0.1") for name in SERVICES}
     urls = StackUrls(
         **{name: f"http://{hosts[name]}:{chosen[name]}" for name in SERVICES},
         database=database.url(),
         redis=queue.url(),
+        key=read_secret(data / SECRETS / ADMIN_KEY),
+        token=read_secret(data / SECRETS / SERVICE_TOKEN),
     )
     if config.sandbox == "docker":
         urls = replace(urls, sandbox=f"{UNIX_SCHEME}{_socket(data)}")

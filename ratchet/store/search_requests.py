@@ -29,8 +29,10 @@ async def insert_searches(
     *,
     round_id: UUID | None = None,
     idempotency_key: str | None = None,
+    key_id: UUID | None = None,
 ) -> None:
-    """Store searches as queued, each under its id. A key belongs to one search, so it comes with one request only."""
+    """Store searches as queued, each under its id. An idempotency key belongs to one search, so it comes with one request
+    only. `key_id`: the API key by which they are begun."""
     if not requests:
         return
     problem_ids = await ensure_problems(connection, {request.problem for request in requests.values()})
@@ -42,6 +44,7 @@ async def insert_searches(
                 "problem_id": problem_ids[request.problem],
                 "round_id": round_id,
                 "idempotency_key": idempotency_key,
+                "key_id": key_id,
                 "request_sha256": request_sha256(request),
                 "strategy": request.strategy,
                 "parameters": request.parameters.model_dump(mode="json"),

@@ -98,18 +98,20 @@ class SearchStore:
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
 
-    async def create(self, request: SearchRequest, idempotency_key: str | None = None) -> tuple[UUID, bool]:
-        """Store a search as queued. Returns its id, and whether it is new.
+    async def create(
+        self, request: SearchRequest, idempotency_key: str | None = None, key_id: UUID | None = None
+    ) -> tuple[UUID, bool]:
+        """Store a search, begun by an API key, as queued. Returns its id, and whether it is new.
 
         The same key with the same request returns the search it made the first time; with another request it raises
         IdempotencyConflictError.
         """
         # The id is chosen before the first try: a try whose answer was lost is found by the next, and not made twice.
-        return await self._create(new_id(), request, idempotency_key)
+        return await self._create(new_id(), request, idempotency_key, key_id)
 
     @retried
     async def _create(
-        self, search_id: UUID, request: SearchRequest, idempotency_key: str | None
+        self, search_id: UUID, request: SearchRequest, idempotency_key: str | None, key_id: UUID | None
     ) -> tuple[UUID, bool]:
         async with transaction(self._engine) as connection:
             if idempotency_key is not None:
@@ -118,7 +120,9 @@ class SearchStore:
                     return earlier, earlier == search_id
             known = await connection.execute(select(t.searches.c.id).where(t.searches.c.id == search_id))
             if known.one_or_none() is None:
-                await insert_searches(connection, {search_id: request}, idempotency_key=idempotency_key)
+                await insert_searches(
+                    connection, {search_id: request}, idempotency_key=idempotency_key, key_id=key_id
+                )
         return search_id, True
 
     @retried

@@ -26,6 +26,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
+from ratchet.contracts.keys import KeyScope
 from ratchet.contracts.sandbox import StepStatus
 from ratchet.contracts.search import Priority, StrategyName, VerificationLevel
 from ratchet.contracts.trainer import ModelKind, ServedBy
@@ -156,7 +157,15 @@ searches = Table(
         server_default=text("0"),
         comment="How often in a row, for what was away.",
     ),
+    Column("key_id", ForeignKey("api_keys.id"), comment="None: begun by the operator, or by a round."),
     Index("ix_searches_state_id", "state", "id"),
+    # What a key has used today. Most searches are a round's, and have none.
+    Index(
+        "ix_searches_key_id_created_at",
+        "key_id",
+        "created_at",
+        postgresql_where=text("key_id IS NOT NULL"),
+    ),
     # The sweeper looks only at searches that are not over: a few among very many.
     Index(
         "ix_searches_waiting",
@@ -367,4 +376,32 @@ calibrations = Table(
     # Versions are no foreign keys: PRM1, and a model that was never registered, are calibrated as well.
     Column("calibration", JSONB, nullable=False),
     _created_at(),
+)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("scope", _one_of(KeyScope, "scope"), nullable=False),
+    Column("limits", JSONB, nullable=False),
+    Column("sha256", Text, nullable=False, comment="Of the key, which is kept nowhere."),
+    _created_at(),
+    Column("revoked_at", DateTime(timezone=True)),
+    Index("uq_api_keys_name_in_force", "name", unique=True, postgresql_where=text("revoked_at IS NULL")),
+)
+
+audited_calls = Table(
+    "audited_calls",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("at", DateTime(timezone=True), nullable=False),
+    # A name and no foreign key: the operator's key is not stored.
+    Column("key", Text, nullable=False),
+    Column("key_id", Uuid),
+    Column("service", Text, nullable=False),
+    Column("method", Text, nullable=False),
+    Column("route", Text, nullable=False),
+    Column("target", Text, nullable=False),
+    Column("status", Integer, nullable=False),
 )

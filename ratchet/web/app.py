@@ -1,4 +1,4 @@
-"""What every service's HTTP app has in common: problem documents, health, metrics, request limits, JSON logs.
+"""What every service's HTTP app has in common: the door, problem documents, probes, metrics, request limits, JSON logs.
 
 `create_app` gives a FastAPI app to which a service adds its routes; `serve` runs it. A service says that it is ready
 by answering `health()`; until then `GET /health` is 503 and the stack waits.
@@ -7,10 +7,10 @@ by answering `health()`; until then `GET /health` is 503 and the stack waits.
 import asyncio
 import contextlib
 import os
+import resource
 import socket
 import sys
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from http import HTTPStatus
 from pathlib import Path
@@ -21,23 +21,26 @@ import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
-from prometheus_client import Counter, Histogram
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.requests import ClientDisconnect
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ratchet import __version__
 from ratchet.contracts.base import FieldError, ProblemDocument
-from ratchet.settings import Settings
+from ratchet.settings import Settings, StoreSettings
+from ratchet.store.keys import KeyStore
 from ratchet.telemetry import configure_logging
 from ratchet.web import probes
+from ratchet.web.bodies import BodyLimit
+from ratchet.web.connections import TimedConnection
+from ratchet.web.door import OPEN
+from ratchet.web.door.audit import Audit
+from ratchet.web.door.callers import OPERATOR, SERVICE, Callers
+from ratchet.web.door.middleware import Door, SolveAccess
+from ratchet.web.door.origins import allowed_hosts, is_loopback
+from ratchet.web.measured import Measured
+from ratchet.web.problems import PROBLEM_JSON, problem_response
 
 log = structlog.get_logger()
-
-PROBLEM_JSON = "application/problem+json"
-
-REQUESTS = Counter("ratchet_http_requests", "Requests by route and status.", ["service", "route", "status"])
-LATENCY = Histogram("ratchet_http_seconds", "Seconds from request to response.", ["service", "route"])
 
 
 class ProblemError(Exception):
@@ -65,20 +68,6 @@ def invalid(field: str, message: str) -> ProblemError:
         f"The request is not valid. {field}: {message}",
         errors=[FieldError(field=field, message=message)],
     )
-
-
-def problem_response(
-    status: int,
-    detail: str | None,
-    instance: str,
-    errors: list[FieldError] | None = None,
-    headers: dict[str, str] | None = None,
-) -> Response:
-    """An RFC 9457 problem document as a response."""
-    body = ProblemDocument(
-        title=HTTPStatus(status).phrase, status=status, detail=detail, instance=instance, errors=errors or []
-    )
-    return Response(body.model_dump_json(), status_code=status, media_type=PROBLEM_JSON, headers=headers)
 
 
 def _field_path(location: tuple[int | str, ...]) -> str:
@@ -117,47 +106,6 @@ async def _on_unexpected(request: Request, error: Exception) -> Response:
     )
 
 
-class _BodyLimit:
-    """Refuses a body that is larger than allowed, whether or not its length was announced."""
-
-    def __init__(self, app: ASGIApp, limit: int) -> None:
-        self._app = app
-        self._limit = limit
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        announced = dict(scope["headers"]).get(b"content-length", b"0")
-        seen = 0
-
-        async def limited() -> Message:
-            nonlocal seen
-            message = await receive()
-            seen += len(message.get("body", b""))
-            if seen > self._limit:
-                raise ProblemError(
-                    HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"The body exceeds {self._limit} bytes."
-                )
-            return message
-
-        if announced.isdigit() and int(announced) > self._limit:
-            response = problem_response(413, f"The body exceeds {self._limit} bytes.", scope["path"])
-            await response(scope, receive, send)
-            return
-        await self._app(scope, limited, send)
-
-
-async def _measure(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
-    """Count the request and its seconds by its route, so that ids in paths make no series of their own."""
-    began = time.perf_counter()
-    response = await call_next(request)
-    service, route = request.app.state.service, getattr(request.scope.get("route"), "path", "unmatched")
-    LATENCY.labels(service, route).observe(time.perf_counter() - began)
-    REQUESTS.labels(service, route, response.status_code).inc()
-    return response
-
-
 PROBLEM_RESPONSES: dict[int | str, dict[str, Any]] = {
     "4XX": {
         "description": "The request cannot be served as it is (RFC 9457).",
@@ -177,32 +125,58 @@ def create_app(
     settings: Settings,
     lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]],
     health: probes.HealthSource,
+    keys: KeyStore | None = None,
+    solve: SolveAccess | None = None,
 ) -> FastAPI:
-    """The app of one service, with what all have in common. `health` is called on every `GET /health`."""
+    """The app of one service, with what all have in common. `health` is called on every `GET /health`.
+
+    `keys`: whose callers have keys of their own, with `solve` for those of this scope; None: all send the services' token.
+    """
+    audit = None if keys is None else Audit(keys)
+
+    @contextlib.asynccontextmanager
+    async def audited(app: FastAPI) -> AsyncIterator[None]:
+        async with lifespan(app), contextlib.nullcontext() if audit is None else audit.writing():
+            yield
+
     app = FastAPI(
         title=f"Ratchet {service}",
         summary=summary,
         version=__version__,
-        lifespan=lifespan,
+        lifespan=audited,
         responses=PROBLEM_RESPONSES,
         openapi_url="/openapi.json",
+        # FastAPI's pages load scripts from another site.
+        docs_url=None,
+        redoc_url=None,
     )
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(StarletteHTTPException, _on_http_error)
     app.add_exception_handler(ProblemError, _on_problem)
     app.add_exception_handler(ClientDisconnect, _on_gone)
     app.add_exception_handler(Exception, _on_unexpected)
-    app.add_middleware(_BodyLimit, limit=settings.max_body_bytes)
-    app.middleware("http")(_measure)
+    callers = Callers(settings.door_key, SERVICE if keys is None else OPERATOR, keys)
+    # The last one is the outermost.
+    app.add_middleware(BodyLimit, limit=settings.max_body_bytes)
+    app.add_middleware(
+        Door,
+        service=service,
+        hosts=allowed_hosts(settings.host, settings.allowed_hosts),
+        callers=callers,
+        solve=solve or SolveAccess(),
+        audit=audit,
+    )
+    app.add_middleware(Measured, service=service)
     app.state.service = service
     app.state.health = health
+    app.state.callers = callers
     app.include_router(probes.router)
-    _document_problems(app)
+    _complete_document(app)
     return app
 
 
-def _document_problems(app: FastAPI) -> None:
-    """Put the problem document into the OpenAPI components and replace FastAPI's own validation schema by it."""
+def _complete_document(app: FastAPI) -> None:
+    """Say in the OpenAPI document that keys are asked for, and put the problem document in place of FastAPI's own schema."""
     plain_openapi = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -215,8 +189,12 @@ def _document_problems(app: FastAPI) -> None:
         schemas["ProblemDocument"] = problem
         schemas.pop("HTTPValidationError", None)
         schemas.pop("ValidationError", None)
-        for path in document["paths"].values():
-            for operation in path.values():
+        document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+        document["security"] = [{"key": []}]
+        for path, operations in document["paths"].items():
+            for method, operation in operations.items():
+                if f"{method.upper()} {path}" in OPEN:
+                    operation["security"] = []
                 responses = operation.get("responses", {})
                 if PROBLEM_JSON not in responses.get("422", {}).get("content", {}):
                     responses.pop("422", None)
@@ -239,6 +217,14 @@ def bind(settings: Settings) -> socket.socket:
     """A listening socket; a port of 0 takes a free one. Exits with a message where it cannot be had."""
     if settings.socket is not None:
         return _bind_path(settings.socket)
+    if settings.door_key is None and not is_loopback(settings.host):
+        file = (
+            "RATCHET_ADMIN_KEY_FILE" if isinstance(settings, StoreSettings) else "RATCHET_SERVICE_TOKEN_FILE"
+        )
+        sys.exit(
+            f"ratchet: {settings.host} is more than loopback, and no key is asked for. Set {file} to a file with a secret, "
+            "or bind 127.0.0.1."
+        )
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     # Named TCP, or asyncio leaves Nagle's algorithm on, and every small answer waits 40 ms for an acknowledgement.
     sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
@@ -272,6 +258,10 @@ def serve(app: FastAPI, settings: Settings) -> None:
     configure_logging(settings)
     config = uvicorn.Config(
         app,
+        http=TimedConnection,
+        limit_concurrency=settings.max_connections,
+        # As many wait in the kernel; it takes fewer where its own limit (net.core.somaxconn) is lower.
+        backlog=settings.max_connections,
         log_config=None,
         access_log=False,
         timeout_graceful_shutdown=10,
@@ -279,6 +269,11 @@ def serve(app: FastAPI, settings: Settings) -> None:
         lifespan="on",
     )
     sock = bind(settings)
+    if settings.door_key is None:
+        log.warning("no key is asked for: whoever can connect may do everything")
+    # Each connection takes a descriptor, and each snapshot of the sandbox two.
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     if settings.socket is not None:
         log.info("listening", socket=str(settings.socket), pid=os.getpid())
     else:

@@ -8,7 +8,7 @@ from fastapi.responses import Response
 from redis.exceptions import RedisError
 
 from ratchet.store.engine import StoreUnavailableError
-from ratchet.web.app import PROBLEM_JSON, problem_response
+from ratchet.web.problems import PROBLEM_JSON, problem_response
 
 log = structlog.get_logger()
 

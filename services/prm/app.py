@@ -53,7 +53,7 @@ router = APIRouter(tags=["prm"])
 
 def build_app(settings: PrmSettings) -> FastAPI:
     """The app, around a policy and a PRM that may still be loading."""
-    policy = PolicyClient(settings.policy_url, retry_seconds=120.0)
+    policy = PolicyClient(settings.policy_url, key=settings.service_token, retry_seconds=120.0)
     cache = StepCache(settings.cache_entries)
     prm1 = LikelihoodPrm(policy, cache)
     versions = PrmVersions(prm1, cache, settings.cache_dir)

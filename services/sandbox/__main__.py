@@ -1,6 +1,5 @@
 """`python -m services.sandbox`: check the isolation, then serve. Settings come from `RATCHET_*`."""
 
-import resource
 import sys
 
 from ratchet.settings import SandboxSettings, load
@@ -21,9 +20,6 @@ def main() -> None:
         child_filter(Filter.PROGRAM, signals=True)
     except (IsolationError, SeccompMissingError) as error:
         sys.exit(f"ratchet: {error}")
-    # Each snapshot takes two descriptors.
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     serve(build_app(settings, level), settings)
 
 

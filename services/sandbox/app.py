@@ -33,7 +33,8 @@ from ratchet.contracts.sandbox import (
     SessionRequest,
 )
 from ratchet.settings import SandboxSettings
-from ratchet.web.app import ProblemError, cancelled_on_disconnect, create_app, problem_response
+from ratchet.web.app import ProblemError, cancelled_on_disconnect, create_app
+from ratchet.web.problems import problem_response
 from services.sandbox.admission import BusyError
 from services.sandbox.responses import no_code_response, no_steps_response
 from services.sandbox.service import Sandbox

@@ -42,7 +42,9 @@ def options(settings: ContainerSettings, socket: Path, user: int) -> dict[str, A
     """What the engine is asked for: arguments of docker's `containers.run`."""
     inside = {"socket": f"{FOLDER}/{socket.name}"}
     own = settings.model_dump(
-        include=set(SandboxSettings.model_fields) - {"socket", "host", "port"}, exclude_unset=True
+        # No token: who may use the socket is said by its folder, and the container gets to see no secret.
+        include=set(SandboxSettings.model_fields) - {"socket", "host", "port", "service_token_file"},
+        exclude_unset=True,
     )
     return {
         "image": settings.sandbox_image,

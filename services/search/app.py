@@ -39,9 +39,14 @@ from ratchet.states import SEARCH_TRANSITIONS, SearchState, is_end
 from ratchet.store.backlog import Backlog
 from ratchet.store.engine import make_engine, ready
 from ratchet.store.followed import CURSOR_PATTERN, FollowedSearches
+from ratchet.store.keys import KeyStore
 from ratchet.store.searches import IdempotencyConflictError, SearchStore
-from ratchet.web.app import ProblemError, create_app, problem_response
+from ratchet.web.app import ProblemError, create_app
+from ratchet.web.door.middleware import SolveAccess
+from ratchet.web.problems import problem_response
 from ratchet.web.unavailable import UNAVAILABLE, answer_unavailable, problems
+from services.search import key_routes
+from services.search.access import SOLVE_ROUTES, Access, Calling, KeyAccess, own_idempotency_key
 from services.search.dot import render_dot
 from services.search.following import EventStream, stream_events, wait_for_end
 from services.search.news import Newsroom, TooManyFollowersError, running
@@ -97,6 +102,8 @@ def build_app(settings: SearchSettings) -> FastAPI:
     store = SearchStore(engine)
     queue = SearchQueue(settings.redis_url, settings.queue_name)
     events = Events(settings.redis_url)
+    keys = KeyStore(engine)
+    access = Access(keys)
     followed = FollowedSearches(engine)
     newsroom = Newsroom(followed, events, settings.max_followers)
 
@@ -116,13 +123,17 @@ def build_app(settings: SearchSettings) -> FastAPI:
         settings=settings,
         lifespan=sweeping,
         health=lambda: health(engine, queue),
+        keys=keys,
+        solve=SolveAccess(SOLVE_ROUTES, access.owns),
     )
     answer_unavailable(app)
     app.state.store, app.state.queue, app.state.events = store, queue, events
     app.state.followed, app.state.newsroom = followed, newsroom
     app.state.backlog, app.state.settings = Backlog(engine), settings
     app.add_exception_handler(TooManyFollowersError, _on_too_many_followers)
+    app.state.keys, app.state.access = keys, access
     app.include_router(router)
+    app.include_router(key_routes.router)
     return app
 
 
@@ -196,7 +207,11 @@ EventStreams = Annotated[Events, Depends(search_events)]
             "headers": _LOCATION,
         },
         202: {"headers": _LOCATION},
-        **problems(_409="The Idempotency-Key was used before, with another request."),
+        **problems(
+            _403="The key may not ask for this priority.",
+            _409="The Idempotency-Key was used before, with another request.",
+            _429="A limit of the key is reached; `Retry-After` says when to come back.",
+        ),
         **_INVALID,
         **UNAVAILABLE,
     },
@@ -208,6 +223,8 @@ async def begin(
     queue: Queue,
     events: EventStreams,
     news: News,
+    access: KeyAccess,
+    caller: Calling,
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """Store the problem and put it before the workers. With `wait`, the answer waits for the end, at most that many seconds."""
@@ -215,9 +232,11 @@ async def begin(
     await queue.ping()
     if body.wait > 0:
         news.require_room()
-    await _require_room(request, body, idempotency_key)
+    own_key = own_idempotency_key(caller, idempotency_key)
+    await _require_room(request, body, own_key)
     try:
-        search_id, created = await store.create(body, idempotency_key)
+        async with access.beginning(caller, body):
+            search_id, created = await store.create(body, own_key, caller.key_id)
     except IdempotencyConflictError as error:
         raise ProblemError(HTTPStatus.CONFLICT, str(error)) from error
     if created:

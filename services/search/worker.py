@@ -327,9 +327,11 @@ async def open_worker(settings: SearchSettings, *, alone: bool = False) -> Async
     patience = settings.outage_seconds
     try:
         async with (
-            PolicyClient(settings.policy_url, retry_seconds=patience) as policy,
-            PrmClient(settings.prm_url, retry_seconds=patience) as prm,
-            SandboxClient(settings.sandbox_url, retry_seconds=patience) as sandbox,
+            PolicyClient(settings.policy_url, key=settings.service_token, retry_seconds=patience) as policy,
+            PrmClient(settings.prm_url, key=settings.service_token, retry_seconds=patience) as prm,
+            SandboxClient(
+                settings.sandbox_url, key=settings.service_token, retry_seconds=patience
+            ) as sandbox,
         ):
             backends = Backends(policy, prm, sandbox)
             clients = {client.service: client for client in (policy, prm, sandbox)}

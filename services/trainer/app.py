@@ -15,6 +15,7 @@ from ratchet.queue import SearchQueue
 from ratchet.settings import TrainerSettings
 from ratchet.store.calibrations import CalibrationStore
 from ratchet.store.engine import StoreUnavailableError, make_engine, ready
+from ratchet.store.keys import KeyStore
 from ratchet.store.pairs import PairStore
 from ratchet.store.registry import Registry
 from ratchet.store.round_rows import UnreadableRoundError
@@ -42,9 +43,9 @@ def build_app(settings: TrainerSettings) -> FastAPI:
     async def working(app: FastAPI) -> AsyncIterator[None]:
         queue = SearchQueue(settings.redis_url, settings.queue_name)
         async with (
-            PolicyClient(settings.policy_url) as policy,
-            PrmClient(settings.prm_url) as prm,
-            SandboxClient(settings.sandbox_url) as sandbox,
+            PolicyClient(settings.policy_url, key=settings.service_token) as policy,
+            PrmClient(settings.prm_url, key=settings.service_token) as prm,
+            SandboxClient(settings.sandbox_url, key=settings.service_token) as sandbox,
         ):
             services.update({ModelKind.POLICY: policy, ModelKind.PRM: prm})
             app.state.sandbox = sandbox
@@ -70,13 +71,14 @@ def build_app(settings: TrainerSettings) -> FastAPI:
         settings=settings,
         lifespan=working,
         health=lambda: health(engine),
+        keys=KeyStore(engine),
     )
     answer_unavailable(app)
     app.add_exception_handler(UnreadableRoundError, round_routes.on_unreadable)
     app.state.registry, app.state.rounds, app.state.serving = registry, rounds, serving
     app.state.calibrations = calibrations
-    app.state.strategy_choices = StrategyChoiceStore(engine)
     app.state.settings = settings
+    app.state.strategy_choices = StrategyChoiceStore(engine)
     # Before the models, whose versions may have slashes in them.
     app.include_router(pair_routes.router)
     app.include_router(model_routes.router)

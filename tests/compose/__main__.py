@@ -87,6 +87,13 @@ class Stack:
         self.search = httpx.Client(base_url=f"http://127.0.0.1:{env['SEARCH_PORT']}", timeout=120)
         self.trainer = httpx.Client(base_url=f"http://127.0.0.1:{env['TRAINER_PORT']}", timeout=60)
 
+    def take_key(self) -> None:
+        """Send the operator's key, as docs/deploy.md says, from now on."""
+        line = self.compose("exec", "-T", "search", "cat", "/run/ratchet-secrets/admin_header")
+        name, _, value = line.strip().partition(": ")
+        for client in (self.search, self.trainer):
+            client.headers[name] = value
+
     def compose(self, *arguments: str, files: Sequence[str] = (), seconds: float = 900) -> str:
         """Run compose in the repository's root. Raises EngineError."""
         named = [part for file in (*self._files, *files) for part in ("--file", file)]
@@ -302,10 +309,17 @@ def train(stack: Stack) -> dict[str, Any]:
     raise EngineError(f"the round did not end; it is {state}")
 
 
+SERVING = """
+import json, os, pathlib, urllib.request
+token = pathlib.Path(os.environ["RATCHET_SERVICE_TOKEN_FILE"]).read_text().strip()
+request = urllib.request.Request("http://policy:8000/models", headers={"authorization": f"Bearer {token}"})
+print(json.load(urllib.request.urlopen(request))["models"][0]["version"])
+"""
+
+
 def serving(stack: Stack) -> str:
     """Version of the policy that answers, as the policy itself says."""
-    code = "import json, urllib.request as u; print(json.load(u.urlopen('http://policy:8000/models'))['models'][0]['version'])"
-    return stack.inside("search-worker", code).strip()
+    return stack.inside("search-worker", SERVING).strip()
 
 
 def survives(stack: Stack, name: str, harm: Callable[[], None]) -> bool:
@@ -366,6 +380,12 @@ def exercise(stack: Stack, report: dict[str, Any], *, attacks: bool) -> None:
     stack.compose("up", "--detach", "--no-build")
     stack.wait_healthy(*everything)
     report["up"] = True
+    refused = [
+        client.get(path).status_code
+        for client, path in ((stack.search, "/searches"), (stack.trainer, "/rounds"))
+    ]
+    report["closed_without_key"] = refused == [401, 401]
+    stack.take_key()
     report["up_seconds"] = round(time.monotonic() - began, 1)
 
     say("isolation")
@@ -438,6 +458,7 @@ def good(report: dict[str, Any]) -> bool:
     """Whether everything is as it should be."""
     flags = (
         "up",
+        "closed_without_key",
         "solved",
         "round_promoted",
         "recovered_after_kill",

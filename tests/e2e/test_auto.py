@@ -33,7 +33,7 @@ async def test_auto_is_mcts_until_something_was_measured_and_that_from_then_on(
     kept = done.json["kept"]
     assert (kept["policy"], kept["prm"]) == (before.models["policy"], before.models["prm"])
     assert (kept["strategy"], kept["n"], kept["tokens"]) == ("majority", 2, [300, 500])
-    async with httpx.AsyncClient(base_url=stack.urls.trainer, trust_env=False) as trainer:
+    async with httpx.AsyncClient(base_url=stack.urls.trainer, auth=stack.keys, trust_env=False) as trainer:
         assert (await trainer.get("/strategies")).json() == {"choices": [kept]}
 
     after = await stack.solve(CUPS.problem, strategy="auto", require="execution", seed=4)

@@ -31,6 +31,10 @@ async def of_search(http: httpx.AsyncClient, stack: Running) -> dict[str, httpx.
         "GET /search/{search_id}/replay": await http.get(f"{path}/replay"),
         "GET /search/{search_id}/proof": await http.get(f"{path}/proof"),
         "DELETE /search/{search_id}": await http.delete(path),
+        "POST /keys": await http.post("/keys", json={"name": "good"}),
+        "GET /keys": await http.get("/keys"),
+        "DELETE /keys/{name}": await http.delete("/keys/good"),
+        "GET /audit": await http.get("/audit"),
     }
 
 
@@ -141,6 +145,11 @@ async def all_rounds_over(http: httpx.AsyncClient) -> None:
             await asyncio.sleep(0.2)
 
 
+def key_of(stack: Running, service: str) -> str:
+    """What the service asks for."""
+    return stack.urls.key if service in ("search", "trainer") else stack.urls.token
+
+
 GOOD: dict[str, GoodRequests] = {
     "search": of_search,
     "sandbox": of_sandbox,
@@ -167,7 +176,7 @@ async def test_every_operation_serves_a_good_request_as_its_document_says(
     schema = await asyncio.to_thread(schemathesis.openapi.from_url, f"{url}/openapi.json")
     found = [each.ok() for each in schema.get_all_operations()]  # type: ignore[union-attr]
     operations = {f"{each.method.upper()} {each.path}" for each in found}
-    async with httpx.AsyncClient(base_url=url, timeout=90, trust_env=False) as http:
+    async with httpx.AsyncClient(base_url=url, auth=stack.keys, timeout=90, trust_env=False) as http:
         try:
             answers = await GOOD[service](http, stack)
         finally:
@@ -189,10 +198,10 @@ async def test_no_generated_request_finds_a_server_error_or_an_undocumented_answ
     url = getattr(stack.urls, service)
     known = {"search_id": (await stack.solve(REMEMBERED[0].problem)).id} if service == "search" else {}
     try:
-        answered = await asyncio.to_thread(generated_requests, url, known)
+        answered = await asyncio.to_thread(generated_requests, url, known, key_of(stack, service))
     finally:
         if service == "trainer":
-            async with httpx.AsyncClient(base_url=url, timeout=90, trust_env=False) as http:
+            async with httpx.AsyncClient(base_url=url, auth=stack.keys, timeout=90, trust_env=False) as http:
                 await all_rounds_over(http)
     assert answered.pop("GET /health") == {200}
     assert answered.pop("GET /metrics") == {200}

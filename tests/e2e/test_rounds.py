@@ -296,7 +296,7 @@ async def test_a_training_that_diverges_fails_the_round_which_goes_on_with_anoth
     ]
     before = await rounds.served()
     command = ["rounds", "run", "--rounds=1", "--run=nan", f"--url={rounds.stack.urls.trainer}"]
-    done = await ratchet(*command, *overrides)
+    done = await ratchet(*command, *overrides, RATCHET_KEY=rounds.stack.urls.key)
     assert done.code == 0, done.stderr
     assert "round 1 of nan goes on with training_policy" in done.stderr
     assert done.json["rounds"][0]["state"] == "rejected"

@@ -90,16 +90,16 @@ async def test_no_later_training_sees_a_problem_that_is_set_aside_until_a_person
     kept = sum(of_first.values()) - of_first[aside]
     assert second.metrics.prm.trees == kept + second.metrics.selection.trees
 
-    url = f"--url={rounds.stack.urls.trainer}"
-    listed = await ratchet("rounds", "quarantine", RUN, url)
+    data = f"--data={rounds.stack.data}"
+    listed = await ratchet("rounds", "quarantine", RUN, data)
     assert listed.code == 0, listed.stderr
     assert f"{aside}  (round 1)" in listed.stdout
     assert "41 (found 3 times independently, PRM 0.90)" in listed.stdout
-    unknown = await ratchet("rounds", "overrule", RUN, "0" * 16, url)
+    unknown = await ratchet("rounds", "overrule", RUN, "0" * 16, data)
     assert unknown.code != 0
     assert "has set no problem" in unknown.stderr
     assert "Traceback" not in unknown.stderr
-    done = await ratchet("rounds", "overrule", RUN, aside, url)
+    done = await ratchet("rounds", "overrule", RUN, aside, data)
     assert done.code == 0, done.stderr
     assert f"{aside} is trained on again in {RUN}" in done.stdout
 

@@ -64,7 +64,7 @@ async def test_a_policy_stays_with_the_prm_of_an_earlier_round_and_one_can_go_ba
     earlier, later = siblings
     prm = await register(rounds, ModelKind.PRM, make_prm(tmp_path / "round-0-prm", seed=1), earlier)
     before = await rounds.served()
-    async with TrainerClient(rounds.stack.urls.trainer) as trainer:
+    async with TrainerClient(rounds.stack.urls.trainer, key=rounds.stack.urls.key) as trainer:
         for version, beside in ((earlier, PRM1), (prm, prm), (later, PRM1)):
             promoted = await trainer.serve(version)
             assert promoted.prm == beside, "it was trained on another policy"
@@ -85,7 +85,7 @@ async def test_a_policy_stays_with_the_prm_of_an_earlier_round_and_one_can_go_ba
         assert (back.policy, back.prm) == (later, PRM1)
         assert await rounds.served() == {"policy": later, "prm": PRM1}
         for expected in ({"policy": earlier, "prm": prm}, {"policy": earlier, "prm": PRM1}, before):
-            done = await ratchet("models", "rollback", f"--url={rounds.stack.urls.trainer}")
+            done = await ratchet("models", "rollback", f"--data={rounds.stack.data}")
             assert done.code == 0, done.stderr
             assert done.stdout.strip() == f"serving {expected['policy']} with {expected['prm']}"
             assert await rounds.served() == expected
@@ -93,7 +93,7 @@ async def test_a_policy_stays_with_the_prm_of_an_earlier_round_and_one_can_go_ba
         newest = (await trainer.pairs(1))[0]
         await trainer.roll_back(newest.id)
     assert await rounds.served() == before
-    listed = await ratchet("models", "pairs", f"--url={rounds.stack.urls.trainer}")
+    listed = await ratchet("models", "pairs", f"--data={rounds.stack.data}")
     assert listed.code == 0, listed.stderr
     assert before["policy"] in listed.stdout
 

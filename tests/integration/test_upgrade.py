@@ -128,7 +128,7 @@ async def answers(app: FastAPI, paths: list[str]) -> list[httpx.Response]:
     """What the app says at these paths."""
     async with (
         app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://here") as http,
+        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as http,
     ):
         return [await http.get(path) for path in paths]
 

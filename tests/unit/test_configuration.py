@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml  # type: ignore[import-untyped]
 
-from ratchet.secret_files import NAMES, make
+from ratchet import secret_files
 from ratchet.settings import (
     PolicySettings,
     PrmSettings,
@@ -44,8 +44,11 @@ def test_every_setting_is_read() -> None:
     )
     read = set(re.findall(r"[sS]ettings\)?\.([a-z_]+)", code))
     unread = {name for _, kind in ROLES for name in kind.model_fields} - read
-    # The validator of the URLs reads them, by a name that it puts together.
-    assert unread == {"database_password_file", "redis_password_file"}
+    # The settings read these themselves: the URLs have the passwords, `door_key` and `service_token` what is in the others.
+    assert unread == {
+        *("database_password_file", "redis_password_file"),
+        *("admin_key_file", "service_token_file"),
+    }
 
 
 @pytest.mark.parametrize("service", READ_BY)
@@ -98,15 +101,35 @@ def test_wrong_value_is_a_message_and_no_traceback(monkeypatch: pytest.MonkeyPat
         load(SearchSettings)
 
 
-def test_passwords_are_made_once(tmp_path: Path) -> None:
-    (tmp_path / "redis_password").write_text("mine")
-    assert make(tmp_path) == ["postgres_password"]
-    first = (tmp_path / "postgres_password").read_text()
-    assert len(first.strip()) >= 32
-    assert make(tmp_path) == []
-    assert (tmp_path / "postgres_password").read_text() == first
-    assert (tmp_path / "redis_password").read_text() == "mine"
-    assert sorted(file.name for file in tmp_path.iterdir()) == sorted(NAMES)
+def test_secrets_are_made_once_and_the_header_sends_the_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secrets, tokens = tmp_path / "secrets", tmp_path / "tokens"
+    for folder in (secrets, tokens):
+        folder.mkdir()
+    (secrets / "redis_password").write_text("mine")
+    monkeypatch.setattr("sys.argv", ["secret_files", str(secrets), str(tokens)])
+    secret_files.main()
+    first = {file: file.read_text() for folder in (secrets, tokens) for file in folder.iterdir()}
+    assert sorted(file.name for file in first) == [
+        *("admin_header", "admin_key", "postgres_password", "redis_password", "service_token"),
+    ]
+    assert first[secrets / "redis_password"] == "mine"
+    assert len(set(first.values())) == len(first)
+    for file, text in first.items():
+        assert len(text.strip()) >= 32 or file.name == "redis_password"
+    key = SearchSettings(admin_key_file=secrets / "admin_key").door_key
+    assert first[secrets / "admin_header"] == f"Authorization: Bearer {key}\n"
+    secret_files.main()
+    assert {file: file.read_text() for file in first} == first
+
+
+def test_a_folder_that_cannot_be_written_is_said_where_something_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["secret_files", str(tmp_path / "nowhere"), str(tmp_path)])
+    with pytest.raises(SystemExit, match=r"nowhere lacks postgres_password, redis_password, admin_key"):
+        secret_files.main()
 
 
 def test_sandbox_profile_allows_no_network_and_no_kernel_interfaces() -> None:

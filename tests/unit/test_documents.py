@@ -141,3 +141,12 @@ def anchors(text: str) -> set[str]:
 def test_files_that_are_named_are_there(file: Path) -> None:
     named = {found["path"] for found in NAMED.finditer(file.read_text())} - ELSEWHERE
     assert not {path for path in named if not (ROOT / path).exists()}
+
+
+def test_the_tests_behind_the_promises_are_there() -> None:
+    promised = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", (ROOT / "docs" / "security.md").read_text())
+    assert len(promised) > 20
+    for file, test in promised:
+        assert re.search(rf"^(async )?def {test}\(", (ROOT / file).read_text(), re.MULTILINE), (
+            f"{file}::{test}"
+        )

@@ -80,7 +80,7 @@ async def http(versions: Numbers) -> AsyncIterator[httpx.AsyncClient]:
     )
     app.state.versions = versions
     app.include_router(held_versions.router)
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://numbers") as client:
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client:
         yield client
 
 

@@ -54,6 +54,8 @@ class Services:
     """Version of the policy's model, where it is known."""
     trainer: str = ""
     """Its URL; empty for a search service at a given URL."""
+    key: str | None = None
+    """For the trainer."""
 
 
 @dataclass(frozen=True)
@@ -75,12 +77,13 @@ async def reach_services(
         endpoint = await stack.enter_async_context(
             connected(url=url, data=data, model=model, console=console)
         )
-        sandbox_url = endpoint.sandbox
-        if sandbox_url is None:
-            sandbox_url = await stack.enter_async_context(local_sandbox())
-        search = await stack.enter_async_context(SearchClient(endpoint.search))
-        sandbox = await stack.enter_async_context(SandboxClient(sandbox_url))
-        yield Services(search, sandbox, endpoint.model, endpoint.trainer or "")
+        sandbox = await stack.enter_async_context(
+            local_sandbox()
+            if endpoint.sandbox is None
+            else SandboxClient(endpoint.sandbox, key=endpoint.token)
+        )
+        search = await stack.enter_async_context(SearchClient(endpoint.search, key=endpoint.key))
+        yield Services(search, sandbox, endpoint.model, endpoint.trainer or "", endpoint.key)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,122 @@
+"""What a key of the scope `solve` may do here: begin searches within its limits, and see to those that it began."""
+
+import asyncio
+import math
+from collections import defaultdict
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
+from typing import Annotated, Any, Final
+from uuid import UUID
+
+from fastapi import Depends, Request
+
+from ratchet.contracts.base import FieldError
+from ratchet.contracts.keys import KeyLimits
+from ratchet.contracts.search import SearchRequest
+from ratchet.store.keys import KeyStore
+from ratchet.web.app import ProblemError
+from ratchet.web.door.callers import Caller
+
+SOLVE_ROUTES: Final = frozenset(
+    {
+        "POST /search",
+        "GET /search/{search_id}",
+        "GET /search/{search_id}/events",
+        "GET /search/{search_id}/tree",
+        "GET /search/{search_id}/proof",
+        "GET /search/{search_id}/replay",
+        "DELETE /search/{search_id}",
+    }
+)
+MOST_REMEMBERED: Final = 10_000
+BUSY_SECONDS: Final = 5
+"""When to ask again where all searches that a key may have at once are under way."""
+
+
+class Access:
+    """Limits of keys, and which key began which search."""
+
+    def __init__(self, keys: KeyStore) -> None:
+        self._keys = keys
+        self._began: dict[UUID, UUID] = {}
+        self._beginning: defaultdict[UUID, asyncio.Lock] = defaultdict(asyncio.Lock)
+
+    async def owns(self, caller: Caller, parameters: Mapping[str, Any]) -> bool:
+        """Whether the caller began the search that the path names. An id that is none is left to the route, which says so."""
+        try:
+            search_id = UUID(str(parameters.get("search_id")))
+        except ValueError:
+            return True
+        if search_id not in self._began:
+            began = await self._keys.begun_by(search_id)
+            if began is None:
+                return False
+            if len(self._began) >= MOST_REMEMBERED:
+                # Who began a search never changes: any may be asked for again.
+                self._began.clear()
+            self._began[search_id] = began
+        return self._began[search_id] == caller.key_id
+
+    @asynccontextmanager
+    async def beginning(self, caller: Caller, request: SearchRequest) -> AsyncIterator[None]:
+        """Begin the search inside the block. Raises ProblemError where a limit of the key forbids it (403, 429).
+
+        Limit: several processes of the API may each let one search more than the key's pass at the same moment.
+        """
+        if not caller.limits.allows(request.priority):
+            most = caller.limits.max_priority
+            raise ProblemError(
+                HTTPStatus.FORBIDDEN,
+                f"The key {caller.name} may ask for no higher priority than {most}.",
+                errors=[FieldError(field="priority", message=f"at most {most}")],
+            )
+        limits = caller.limits
+        if caller.key_id is None or (limits.concurrent_searches is None and limits.tokens_per_day is None):
+            yield
+            return
+        # One after another, so that two do not both take the last place.
+        async with self._beginning[caller.key_id]:
+            await self._check_use(caller.key_id, caller.name, limits)
+            yield
+
+    async def _check_use(self, key_id: UUID, name: str, limits: KeyLimits) -> None:
+        most = limits.concurrent_searches
+        if most is not None and await self._keys.searches_under_way(key_id) >= most:
+            raise _too_many(f"The key {name} may have {most} searches under way at once.", BUSY_SECONDS)
+        tokens = limits.tokens_per_day
+        if tokens is not None:
+            now = datetime.now(UTC)
+            today = now.replace(hour=0, minute=0, second=0, microsecond=0)
+            if await self._keys.tokens_since(key_id, today) >= tokens:
+                left = (today + timedelta(days=1) - now).total_seconds()
+                raise _too_many(f"The key {name} has used its {tokens} tokens of today (UTC).", left)
+
+
+async def key_access(request: Request) -> Access:
+    """What the app's callers may begin."""
+    access: Access = request.app.state.access
+    return access
+
+
+async def calling(request: Request) -> Caller:
+    """Whom the door let in."""
+    caller: Caller = request.state.caller
+    return caller
+
+
+KeyAccess = Annotated[Access, Depends(key_access)]
+Calling = Annotated[Caller, Depends(calling)]
+
+
+def own_idempotency_key(caller: Caller, key: str | None) -> str | None:
+    """An Idempotency-Key as it is stored: those of two callers are two, whatever they say."""
+    # No key that is sent has a blank in it.
+    return key if key is None or caller.key_id is None else f"{caller.key_id} {key}"
+
+
+def _too_many(detail: str, seconds: float) -> ProblemError:
+    return ProblemError(
+        HTTPStatus.TOO_MANY_REQUESTS, detail, headers={"Retry-After": str(math.ceil(seconds))}
+    )
