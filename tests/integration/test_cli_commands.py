@@ -176,7 +176,9 @@ def stack(double: Double, tmp_path: Path) -> tuple[Path, Searches]:
     url, searches = double
     data = tmp_path / "data"
     data.mkdir()
-    urls = StackUrls(search=url, policy=url, prm=url, sandbox=url, trainer=url, database="", redis="")
+    urls = StackUrls(
+        search=url, policy=url, prm=url, sandbox=url, trainer=url, database="", redis="", key="", token=""
+    )
     ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
     entry = {"pid": os.getpid(), "start_ticks": ticks, "urls": asdict(urls)}
     (data / "stack.json").write_text(json.dumps(entry))

@@ -191,11 +191,17 @@ async def test_secrets_are_for_us_alone_and_the_servers_ask_for_them(stack: Runn
         "valkey/password",
         "valkey/valkey.conf",
         "postgres/cluster",
+        "secrets",
+        "secrets/admin_key",
+        "secrets/admin_header",
+        "secrets/service_token",
     )
     for name in closed:
         assert stat.S_IMODE((data / name).stat().st_mode) & 0o077 == 0, name
-    secrets = {(data / name / "password").read_text().strip() for name in ("postgres", "valkey")}
-    assert all(secret in urls.database + urls.redis for secret in secrets)
+    passwords = {(data / name / "password").read_text().strip() for name in ("postgres", "valkey")}
+    assert all(password in urls.database + urls.redis for password in passwords)
+    assert len({urls.key, urls.token, *passwords}) == 4
+    secrets = {urls.key, urls.token, *passwords}
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
             assert not any(secret in part for part in process.cmdline() for secret in secrets)

@@ -8,8 +8,12 @@ from pathlib import Path
 from services.sandbox.container import ContainerSettings, options
 
 
-def test_engine_is_asked_for_a_container_without_network_and_privileges(tmp_path: Path) -> None:
-    settings = ContainerSettings(workers=3, socket=tmp_path / "sandbox.sock", port=8003)
+def test_engine_is_asked_for_a_container_without_network_privileges_and_secrets(tmp_path: Path) -> None:
+    token = tmp_path.with_name("token")
+    token.write_text("the-token-of-the-services")
+    settings = ContainerSettings(
+        workers=3, socket=tmp_path / "sandbox.sock", port=8003, service_token_file=token
+    )
     asked = options(settings, tmp_path / "sandbox.sock", user=1234)
     assert asked["network_mode"] == "none"
     assert asked["read_only"] is True

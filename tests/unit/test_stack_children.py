@@ -41,7 +41,9 @@ def plan(folder: Path, config: StackConfig) -> Plan:
     names = [*PORTS, *worker_names(config.search_workers)]
     ports = {name: 20_000 + number for number, name in enumerate(names)}
     addresses = {name: f"http://127.0.0.1:{ports[name]}" for name in SERVICES}
-    urls = StackUrls(**addresses, database="postgresql+asyncpg://there", redis="redis://there")
+    urls = StackUrls(
+        **addresses, database="postgresql+asyncpg://there", redis="redis://there", key="k", token="t"
+    )
     return Plan(config, folder, ports, urls, Postgres(folder, 20_100), Valkey(folder, 20_101))
 
 
