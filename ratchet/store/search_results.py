@@ -74,9 +74,13 @@ async def read_result(connection: AsyncConnection, search_id: UUID) -> SearchRes
 
 
 async def read_page(
-    connection: AsyncConnection, limit: int, state: SearchState | None, cursor: UUID | None
+    connection: AsyncConnection,
+    limit: int,
+    state: SearchState | None,
+    cursor: UUID | None,
+    key_id: UUID | None,
 ) -> SearchPage:
-    """The newest searches first; `cursor` is the `next` of the page before."""
+    """The newest searches first; `cursor` is the `next` of the page before, `key_id` the only key by which they were begun."""
     query = (
         select(
             t.searches.c.id,
@@ -96,6 +100,8 @@ async def read_page(
         query = query.where(t.searches.c.state == state)
     if cursor is not None:
         query = query.where(t.searches.c.id < cursor)
+    if key_id is not None:
+        query = query.where(t.searches.c.key_id == key_id)
     rows = (await connection.execute(query)).mappings().all()
     shown = [SearchSummary(**{**row, "id": str(row["id"])}) for row in rows[:limit]]
     return SearchPage(searches=shown, next=shown[-1].id if len(rows) > limit else None)

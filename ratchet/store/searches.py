@@ -17,21 +17,8 @@ from uuid import UUID
 from sqlalchemy import and_, exists, func, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from ratchet.contracts.search import (
-    Priority,
-    SearchPage,
-    SearchRequest,
-    SearchResult,
-    StrategyName,
-    Usage,
-)
-from ratchet.states import (
-    SEARCH_TRANSITIONS,
-    IllegalTransitionError,
-    SearchState,
-    check_transition,
-    is_end,
-)
+from ratchet.contracts.search import Priority, SearchPage, SearchRequest, SearchResult, StrategyName, Usage
+from ratchet.states import SEARCH_TRANSITIONS, IllegalTransitionError, SearchState, check_transition, is_end
 from ratchet.store import tables as t
 from ratchet.store.engine import from_now, retried, transaction
 from ratchet.store.ids import new_id
@@ -392,11 +379,15 @@ class SearchStore:
 
     @retried
     async def list_recent(
-        self, limit: int = 50, state: SearchState | None = None, cursor: UUID | None = None
+        self,
+        limit: int = 50,
+        state: SearchState | None = None,
+        cursor: UUID | None = None,
+        key_id: UUID | None = None,
     ) -> SearchPage:
-        """The newest searches first; `cursor` is the `next` of the page before."""
+        """The newest searches first; `cursor` is the `next` of the page before. `key_id`: only those begun by this key."""
         async with transaction(self._engine) as connection:
-            return await read_page(connection, limit, state, cursor)
+            return await read_page(connection, limit, state, cursor, key_id)
 
     @retried
     async def find_lapsed(self, queued_seconds: float = 5.0, limit: int = 1000) -> list[Waiting]:

@@ -22,6 +22,7 @@ from ratchet.web.door.callers import Caller
 SOLVE_ROUTES: Final = frozenset(
     {
         "POST /search",
+        "GET /searches",
         "GET /search/{search_id}",
         "GET /search/{search_id}/events",
         "GET /search/{search_id}/tree",

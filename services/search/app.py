@@ -23,6 +23,7 @@ from sse_starlette import EventSourceResponse
 
 from ratchet import __version__, background
 from ratchet.contracts.base import Health
+from ratchet.contracts.keys import KeyScope
 from ratchet.contracts.replay import Replay
 from ratchet.contracts.search import (
     EventKind,
@@ -268,12 +269,14 @@ async def read(search_id: SearchId, store: Store) -> Response:
 )
 async def recent(
     store: Store,
+    caller: Calling,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
     state: Annotated[SearchState | None, Query(description="Only those in this state.")] = None,
     cursor: Annotated[UUID | None, Query(description="`next` of the page before.")] = None,
 ) -> Response:
-    """The newest first, a page at a time."""
-    return _json_response(await store.list_recent(limit, state, cursor))
+    """The newest first, a page at a time. A key of the scope `solve` is shown those that it began."""
+    only = caller.key_id if caller.scope is KeyScope.SOLVE else None
+    return _json_response(await store.list_recent(limit, state, cursor, only))
 
 
 @router.get(

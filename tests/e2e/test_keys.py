@@ -38,7 +38,10 @@ async def test_a_key_is_made_used_listed_and_revoked(stack: Running) -> None:
         solved = await http.post("/search", json=PROBLEM)
         assert solved.status_code == 200, solved.text
         assert (await http.get(f"/search/{solved.json()['id']}/tree")).status_code == 200
-        assert (await http.get("/searches")).status_code == 403
+        assert [each["id"] for each in (await http.get("/searches")).json()["searches"]] == [
+            solved.json()["id"]
+        ]
+        assert (await http.get("/keys")).status_code == 403
     # For a service at a URL the key comes from the environment; without one the message says so.
     at_url = ("solve", REMEMBERED[0].problem, "--json", f"--url={stack.urls.search}")
     assert (await ratchet(*at_url, RATCHET_KEY=key)).json["state"] == solved.json()["state"]

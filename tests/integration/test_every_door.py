@@ -194,6 +194,12 @@ async def test_a_solver_sees_what_it_began_and_nothing_else(doors: Doors) -> Non
         async with doors.client("search", key) as client:
             for part in ("", "/tree"):
                 assert (await client.get(f"/search/{mine.json()['id']}{part}")).status_code == 200
+        async with doors.client("search", key) as client:
+            listed = {each["id"] for each in (await client.get("/searches")).json()["searches"]}
+        assert mine.json()["id"] in listed
+        assert (of_operator.json()["id"] in listed) is (key != doors.solve)
+    async with doors.client("search", other) as client:
+        assert (await client.get("/searches")).json()["searches"] == []
     async with doors.client("search", doors.solve) as client:
         assert (await client.delete(f"/search/{mine.json()['id']}")).json()["state"] == "cancelled"
 
