@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from ratchet import __version__
-from ratchet.cli import calibrate, evaluate, keys, models, problems, replay, rounds, solve, up, verify
+from ratchet.cli import calibrate, evaluate, export, keys, models, problems, replay, rounds, solve, up, verify
 
 
 class Program(typer.Typer):
@@ -38,7 +38,7 @@ app = Program(
     rich_markup_mode=None,
 )
 
-for command in (solve, up, evaluate, calibrate, replay, verify):
+for command in (solve, up, evaluate, calibrate, replay, verify, export):
     command.register(app)
 app.add_typer(keys.app, name="keys")
 app.add_typer(models.app, name="models")
