@@ -41,7 +41,10 @@ def up(
         typer.Option(min=1, max=65535, help="Port of the search API. Default: 8000, or a free one."),
     ] = None,
     host: Annotated[
-        str, typer.Option(help="Address that the search API binds; the rest stays on loopback.")
+        str,
+        typer.Option(
+            help="Address that the search API binds; the rest stays on loopback. RATCHET_ALLOWED_HOSTS: more names of it."
+        ),
     ] = "127.0.0.1",
     services: Annotated[
         str | None, typer.Option(help="Only these, comma-separated; an empty list: the databases alone.")

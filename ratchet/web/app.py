@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import structlog
 import uvicorn
@@ -253,10 +253,11 @@ def _bind_path(path: Path) -> socket.socket:
     return sock
 
 
-def serve(app: FastAPI, settings: Settings) -> None:
-    """Run the app until SIGTERM or SIGINT; requests under way get ten seconds to end."""
-    configure_logging(settings)
-    config = uvicorn.Config(
+def server_config(
+    app: FastAPI, settings: Settings, *, lifespan: Literal["on", "off"] = "on"
+) -> uvicorn.Config:
+    """uvicorn's configuration: limits of connections, and patience with clients that has an end."""
+    return uvicorn.Config(
         app,
         http=TimedConnection,
         limit_concurrency=settings.max_connections,
@@ -266,8 +267,14 @@ def serve(app: FastAPI, settings: Settings) -> None:
         access_log=False,
         timeout_graceful_shutdown=10,
         timeout_keep_alive=75,
-        lifespan="on",
+        lifespan=lifespan,
     )
+
+
+def serve(app: FastAPI, settings: Settings) -> None:
+    """Run the app until SIGTERM or SIGINT; requests under way get ten seconds to end."""
+    configure_logging(settings)
+    config = server_config(app, settings)
     sock = bind(settings)
     if settings.door_key is None:
         log.warning("no key is asked for: whoever can connect may do everything")

@@ -9,7 +9,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from ratchet.settings import Settings
-from ratchet.web.app import bind
+from ratchet.web.app import bind, server_config
 
 log = structlog.get_logger()
 
@@ -27,5 +27,4 @@ async def serve_beside(app: FastAPI, settings: Settings) -> None:
     """Serve until cancelled, at the address of the settings."""
     with bind(settings) as sock:
         log.info("listening", address=str(settings.socket or sock.getsockname()), pid=os.getpid())
-        config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off")
-        await _Server(config).serve(sockets=[sock])
+        await _Server(server_config(app, settings, lifespan="off")).serve(sockets=[sock])

@@ -1,4 +1,8 @@
-"""Bodies of requests: not larger than allowed, however their length is announced, and not slower."""
+"""Bodies of requests: not larger than allowed, however their length is announced, and not slower.
+
+What is left of a body that is refused is read and forgotten for a while (`connections.py`): a connection that is closed under
+a client that still sends is reset, and the client never sees the answer.
+"""
 
 import asyncio
 from http import HTTPStatus
@@ -10,8 +14,6 @@ from ratchet.web.problems import problem_response
 
 BODY_SECONDS = 30.0
 """For a whole body. The largest, 4 MiB, comes in this time at 1.1 Mbit/s."""
-CLOSED = {"Connection": "close"}
-"""What is left of the body is not read, so the connection can serve nothing after it."""
 
 
 class BodyLimit:
@@ -28,8 +30,7 @@ class BodyLimit:
             return
         announced = dict(scope["headers"]).get(b"content-length", b"")
         if announced.isdigit() and int(announced) > self._limit:
-            response = problem_response(413, self._too_large, scope["path"], headers=CLOSED)
-            await response(scope, receive, send)
+            await problem_response(413, self._too_large, scope["path"])(scope, receive, send)
             return
         await self._app(scope, self._limited(receive), send)
 
@@ -49,13 +50,13 @@ class BodyLimit:
                     message = await receive()
             except TimeoutError:
                 raise HTTPException(
-                    HTTPStatus.REQUEST_TIMEOUT, f"The body took longer than {self._seconds:g} s.", CLOSED
+                    HTTPStatus.REQUEST_TIMEOUT, f"The body took longer than {self._seconds:g} s."
                 ) from None
             seen += len(message.get("body", b""))
             whole = not message.get("more_body", False)
             if seen > self._limit:
                 # Any other exception FastAPI takes for a body that it cannot read.
-                raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, self._too_large, CLOSED)
+                raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, self._too_large)
             return message
 
         return limited

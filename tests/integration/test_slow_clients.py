@@ -4,11 +4,16 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
+import httpx
 import pytest
 import uvicorn
+from fastapi import FastAPI
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from ratchet.contracts.base import Health
+from ratchet.settings import Settings
+from ratchet.web.app import bind, create_app, server_config
 from ratchet.web.connections import TimedConnection
 
 LONG_SECONDS = 20.0
@@ -54,6 +59,37 @@ async def server() -> AsyncIterator[tuple[uvicorn.Server, int]]:
         await asyncio.sleep(0.01)
     yield server, server.servers[0].sockets[0].getsockname()[1]
     server.force_exit = True
+    server.should_exit = True
+    await task
+
+
+@contextlib.asynccontextmanager
+async def limited() -> AsyncIterator[int]:
+    """Port of a service of ours, as `serve` runs it, that takes bodies of a kilobyte."""
+    settings = Settings(max_body_bytes=1024)
+
+    @contextlib.asynccontextmanager
+    async def nothing(_: FastAPI) -> AsyncIterator[None]:
+        yield
+
+    app = create_app(
+        service="policy",
+        summary="A test's.",
+        settings=settings,
+        lifespan=nothing,
+        health=lambda: Health(service="policy", ready=True, version="0"),
+    )
+
+    @app.post("/parsed")
+    async def parsed(body: dict[str, int]) -> int:
+        return len(body)
+
+    sock = bind(settings)
+    server = uvicorn.Server(server_config(app, settings))
+    task = asyncio.create_task(server.serve(sockets=[sock]))
+    while not server.started:
+        await asyncio.sleep(0.01)
+    yield sock.getsockname()[1]
     server.should_exit = True
     await task
 
@@ -119,3 +155,19 @@ async def test_connections_beyond_the_limit_are_told_so(server: Server) -> None:
             reader, writer = await stack.enter_async_context(connection(server[1]))
             writer.write(HEAD)
             assert b"503" in await reader.readline()
+
+
+async def test_who_sends_a_body_that_is_refused_is_still_told_why() -> None:
+    async def pieces() -> AsyncIterator[bytes]:
+        for _ in range(100):
+            yield b" " * 65_536
+
+    evil = {"origin": "http://evil.example"}
+    async with limited() as port, httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
+        for headers, status in (({}, 413), (evil, 403)):
+            for content in (b" " * 5_000_000, pieces()):
+                sent = {"content-type": "application/json", **headers}
+                answer = await http.post("/parsed", content=content, headers=sent)
+                assert answer.status_code == status
+                assert answer.headers["content-type"] == "application/problem+json"
+        assert (await http.post("/parsed", json={"a": 1})).json() == 1

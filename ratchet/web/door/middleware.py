@@ -51,13 +51,9 @@ class _Refusal:
     detail: str
     headers: Mapping[str, str] = field(default_factory=dict)
 
-    def response(self, path: str, headers: Mapping[bytes, bytes]) -> Response:
-        """The problem document for a request with these headers."""
-        more = dict(self.headers)
-        if b"transfer-encoding" in headers or headers.get(b"content-length", b"0") != b"0":
-            # The body is not read; without this the connection would have to take it all the same.
-            more["Connection"] = "close"
-        return problem_response(self.status, self.detail, path, headers=more)
+    def response(self, path: str) -> Response:
+        """The problem document."""
+        return problem_response(self.status, self.detail, path, headers=self.headers)
 
 
 _FOREIGN_HOST = _Refusal(
@@ -122,7 +118,7 @@ class Door:
         if refusal is None:
             await self._app(scope, receive, send)
         else:
-            await refusal.response(scope["path"], headers)(scope, receive, send)
+            await refusal.response(scope["path"])(scope, receive, send)
 
     def _check_site(self, headers: Mapping[bytes, bytes]) -> _Refusal | None:
         if not is_own_host(headers, self._hosts):
