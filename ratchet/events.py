@@ -105,7 +105,9 @@ class Events:
             for event in events:
                 fields: dict[Any, Any] = {"kind": event.kind.value, "data": orjson.dumps(event.data)}
                 pipe.xadd(key, fields, maxlen=KEEP_EVENTS, approximate=True)
-            pipe.expire(key, KEEP_SECONDS)
+                if event is events[0]:
+                    # Before the rest: what does not expire is never dropped where there is no room.
+                    pipe.expire(key, KEEP_SECONDS)
             pipe.publish(NEWS, f"{search_id} end" if over else str(search_id))
             await pipe.execute()
 

@@ -23,6 +23,9 @@ from ratchet.stack.foreground import running
 from ratchet.stack.ports import free_port
 
 STOP_SIGNAL = signal.SIGTERM
+MAX_MEMORY_MB = 512
+"""Of what the server keeps: a queue of 100,000 searches takes a tenth of it, events the rest. A rewrite of the append-only file
+may need as much again for a moment."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,7 @@ class Valkey:
 
     folder: Path
     port: int
+    max_memory_mb: int = MAX_MEMORY_MB
 
     @property
     def password_file(self) -> Path:
@@ -91,8 +95,12 @@ def prepare(server: Valkey, *, durable: bool = True) -> None:
             'save ""',
             f"appendonly {'yes' if durable else 'no'}",
             "appendfsync everysec",
-            # The queue may never lose an entry to make room for another.
-            "maxmemory-policy noeviction",
+            f"maxmemory {server.max_memory_mb}mb",
+            # Only what expires gives way: events, the longest unread first. The queue never loses an entry; where that alone
+            # fills the memory, writes are refused, and jobs are put from Postgres when there is room again.
+            "maxmemory-policy volatile-lru",
+            # At once: freed beside the work, memory counts for a moment longer, and writes were refused in that moment.
+            "lazyfree-lazy-eviction no",
         ]
         # In a file and not on the command line, where every user of the machine could read the password.
         _write_private(server.configuration, "\n".join(lines) + "\n")
@@ -126,10 +134,15 @@ def answers(server: Valkey) -> bool:
 
 @contextlib.contextmanager
 def running_valkey(
-    folder: Path, port: int | None = None, *, durable: bool = True, timeout: float = 30.0
+    folder: Path,
+    port: int | None = None,
+    *,
+    durable: bool = True,
+    timeout: float = 30.0,
+    max_memory_mb: int = MAX_MEMORY_MB,
 ) -> Iterator[Valkey]:
     """A server for the length of a `with` block; it ends with this process too, however that ends."""
-    server = Valkey(folder, port or free_port())
+    server = Valkey(folder, port or free_port(), max_memory_mb)
     prepare(server, durable=durable)
     with running(
         "Valkey",
