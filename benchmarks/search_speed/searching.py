@@ -28,8 +28,8 @@ from services.search.worker import POOL_SECONDS, Worker
 class ListeningPolicyClient(PolicyClient):
     """A policy client that keeps what was asked, so that the engine can be asked the same again without a search."""
 
-    def __init__(self, url: str) -> None:
-        super().__init__(url)
+    def __init__(self, url: str, *, key: str) -> None:
+        super().__init__(url, key=key)
         self.asked: list[GenerateRequest] = []
 
     async def generate(self, request: GenerateRequest) -> GenerateResponse:

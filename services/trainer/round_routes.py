@@ -24,7 +24,8 @@ from ratchet.contracts.rounds import (
 )
 from ratchet.problems import ProblemFileError, confined
 from ratchet.store.rounds import ConfigInUseError, RoundConflictError, RoundStore
-from ratchet.web.app import ProblemError, invalid, problem_response
+from ratchet.web.app import ProblemError, invalid
+from ratchet.web.problems import problem_response
 from ratchet.web.unavailable import UNAVAILABLE, problems
 from services.trainer.stages.prepare import SPLITS
 
