@@ -20,12 +20,12 @@ from typing import Any
 
 from benchmarks.prompts import Judge, rate
 from ratchet.cli.presets import nano
-from ratchet.cli.session import local_sandbox
 from ratchet.contracts.policy import Prefix, Until
 from ratchet.contracts.training import SftConfig
 from ratchet.models.prompts import choose
 from ratchet.problems import Problem, load, sample
 from ratchet.round_files import SFT_FILE
+from ratchet.stack.own_sandbox import local_sandbox
 from ratchet.statistics import mcnemar
 from services.policy.candidates import candidate
 from services.policy.engines.base import Sampling

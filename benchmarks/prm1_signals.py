@@ -25,7 +25,6 @@ from typing import Any
 
 import numpy as np
 
-from ratchet.cli.session import local_sandbox
 from ratchet.contracts.policy import FinishReason, Prefix, Until
 from ratchet.contracts.sandbox import GradeRequest, RunStepsRequest, StepStatus
 from ratchet.models.sources import resolve
@@ -33,6 +32,7 @@ from ratchet.problems import Problem, read_problems, sample
 from ratchet.settings import PolicySettings
 from ratchet.solutions.answers import answer_of
 from ratchet.solutions.step_formats import few_shot
+from ratchet.stack.own_sandbox import local_sandbox
 from services.policy.candidates import step_means, step_starts
 
 Array = np.ndarray[Any, np.dtype[Any]]

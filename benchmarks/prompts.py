@@ -31,7 +31,6 @@ import psutil
 from pydantic import ValidationError
 
 from benchmarks.slices import CHOOSING, SEED
-from ratchet.cli.session import local_sandbox
 from ratchet.clients import SandboxClient
 from ratchet.contracts.policy import FinishReason, Prefix, Until
 from ratchet.contracts.sandbox import GradeRequest, RunStepsRequest, StepStatus
@@ -51,6 +50,7 @@ from ratchet.solutions.step_formats import (
     few_shot,
     few_shot_format,
 )
+from ratchet.stack.own_sandbox import local_sandbox
 from ratchet.statistics import mcnemar, wilson
 from services.policy.__main__ import choose_engine
 from services.policy.candidates import candidate

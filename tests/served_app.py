@@ -100,3 +100,7 @@ def _keep_short(body: Any) -> None:
     for key, most in (("wait", 0.01), ("max_tokens", 3), ("n", 2), ("run_timeout", 2)):
         if type(body.get(key)) in (int, float):
             body[key] = min(body[key], most)
+    if "messages" in body and body.get("max_tokens") is None:
+        # A completion waits for its search, and one of the default budget takes longer than a request may here.
+        body.pop("max_completion_tokens", None)
+        body["max_tokens"] = 3

@@ -11,7 +11,6 @@ import logging
 import os
 import signal
 import sys
-import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -22,17 +21,14 @@ import structlog
 import typer
 from rich.console import Console
 
-from ratchet import secret_files
 from ratchet.cli.display import clean
-from ratchet.clients import PolicyClient, SandboxClient, SearchClient, ServiceError, TrainerClient
+from ratchet.clients import PolicyClient, SearchClient, ServiceError, TrainerClient
 from ratchet.settings import read_secret
 from ratchet.stack.config import StackConfig, StackUrls, default_data
 from ratchet.stack.data_folder import running_stack
 from ratchet.stack.errors import StackError
 from ratchet.stack.local import local_stack
-from ratchet.stack.ports import free_ports
-from ratchet.stack.services import service_command, service_environment
-from ratchet.stack.supervisor import ChildSpec, ChildState, ChildStatus, Supervisor
+from ratchet.stack.supervisor import ChildState, ChildStatus
 
 EXIT_USAGE = 2
 EXIT_SYSTEM = 3
@@ -257,34 +253,3 @@ def _progress(console: Console) -> Iterator[Callable[[Sequence[ChildStatus]], No
             yield show
         finally:
             over = True
-
-
-@contextlib.asynccontextmanager
-async def local_sandbox() -> AsyncIterator[SandboxClient]:
-    """A client of a sandbox service of our own, on a free loopback port. Raises StackError if it cannot start."""
-    (port,) = free_ports(1)
-    url = f"http://127.0.0.1:{port}"
-    with tempfile.TemporaryDirectory(prefix="ratchet-sandbox-") as folder:
-        secret_files.make(Path(folder), (secret_files.SERVICE_TOKEN,), secret_files.OF_OWNER)
-        token = Path(folder) / secret_files.SERVICE_TOKEN
-        child = ChildSpec(
-            name="sandbox",
-            argv=service_command("sandbox"),
-            env={
-                **service_environment(),
-                "RATCHET_HOST": "127.0.0.1",
-                "RATCHET_PORT": str(port),
-                "RATCHET_SERVICE_TOKEN_FILE": str(token),
-            },
-            ready=f"{url}/health",
-            url=url,
-            port=port,
-            log=Path(folder) / "sandbox.log",
-        )
-        supervisor = Supervisor([child], mark=folder)
-        try:
-            await supervisor.start()
-            async with SandboxClient(url, key=read_secret(token)) as client:
-                yield client
-        finally:
-            await supervisor.stop()

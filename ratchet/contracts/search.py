@@ -261,6 +261,7 @@ class UsagePart(Contract):
 
     calls: int = 0
     tokens: int = 0
+    prompt_tokens: int = Field(default=0, description="Tokens of the prompts that the policy has read.")
     seconds: float = Field(
         default=0.0, description="Sum over calls; calls overlap, so this can exceed the wall time."
     )

@@ -29,6 +29,9 @@ SOLVE_ROUTES: Final = frozenset(
         "GET /search/{search_id}/proof",
         "GET /search/{search_id}/replay",
         "DELETE /search/{search_id}",
+        "POST /v1/chat/completions",
+        "GET /v1/models",
+        "GET /v1/models/{model}",
     }
 )
 MOST_REMEMBERED: Final = 10_000
@@ -95,19 +98,12 @@ class Access:
                 raise _too_many(f"The key {name} has used its {tokens} tokens of today (UTC).", left)
 
 
-async def key_access(request: Request) -> Access:
-    """What the app's callers may begin."""
-    access: Access = request.app.state.access
-    return access
-
-
 async def calling(request: Request) -> Caller:
     """Whom the door let in."""
     caller: Caller = request.state.caller
     return caller
 
 
-KeyAccess = Annotated[Access, Depends(key_access)]
 Calling = Annotated[Caller, Depends(calling)]
 
 

@@ -8,7 +8,7 @@ Limits: a caller who goes away while waiting leaves the search running; only `DE
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from http import HTTPStatus
 from typing import Annotated, Literal
 from uuid import UUID
@@ -17,7 +17,6 @@ import orjson
 import structlog
 from fastapi import APIRouter, Depends, FastAPI, Header, Path, Query, Request
 from fastapi.responses import Response, StreamingResponse
-from redis.exceptions import RedisError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sse_starlette import EventSourceResponse
 
@@ -33,7 +32,7 @@ from ratchet.contracts.search import (
     SearchResult,
     TreeView,
 )
-from ratchet.events import ID_PATTERN, START, Event, Events, end_event
+from ratchet.events import ID_PATTERN, START, Events
 from ratchet.queue import SearchQueue, keep_sweeping
 from ratchet.settings import SearchSettings
 from ratchet.states import SEARCH_TRANSITIONS, SearchState, is_end
@@ -41,15 +40,17 @@ from ratchet.store.backlog import Backlog
 from ratchet.store.engine import make_engine, ready
 from ratchet.store.followed import CURSOR_PATTERN, FollowedSearches
 from ratchet.store.keys import KeyStore
-from ratchet.store.searches import IdempotencyConflictError, SearchStore
+from ratchet.store.searches import SearchStore
 from ratchet.web.app import ProblemError, create_app
 from ratchet.web.door.middleware import SolveAccess
 from ratchet.web.problems import problem_response
 from ratchet.web.unavailable import UNAVAILABLE, answer_unavailable, problems
 from services.search import key_routes
-from services.search.access import SOLVE_ROUTES, Access, Calling, KeyAccess, own_idempotency_key
+from services.search.access import SOLVE_ROUTES, Access, Calling
 from services.search.dot import render_dot
+from services.search.facade import routes as facade
 from services.search.following import EventStream, stream_events, wait_for_end
+from services.search.intake import FULL_SECONDS, Intake, intake
 from services.search.news import Newsroom, TooManyFollowersError, running
 from services.search.replay import replay
 
@@ -57,8 +58,6 @@ log = structlog.get_logger()
 
 HEALTH_SECONDS = 3.0
 DOT = "text/vnd.graphviz"
-FULL_SECONDS = 10
-"""After which a caller may find room in a queue that is full."""
 
 SearchId = Annotated[UUID, Path(description="Id from `POST /search`.")]
 IdempotencyKey = Annotated[
@@ -103,10 +102,10 @@ def build_app(settings: SearchSettings) -> FastAPI:
     store = SearchStore(engine)
     queue = SearchQueue(settings.redis_url, settings.queue_name)
     events = Events(settings.redis_url)
-    keys = KeyStore(engine)
-    access = Access(keys)
     followed = FollowedSearches(engine)
     newsroom = Newsroom(followed, events, settings.max_followers)
+    keys = KeyStore(engine)
+    access = Access(keys)
 
     @contextlib.asynccontextmanager
     async def sweeping(_: FastAPI) -> AsyncIterator[None]:
@@ -128,13 +127,14 @@ def build_app(settings: SearchSettings) -> FastAPI:
         solve=SolveAccess(SOLVE_ROUTES, access.owns),
     )
     answer_unavailable(app)
-    app.state.store, app.state.queue, app.state.events = store, queue, events
+    app.state.store, app.state.events = store, events
     app.state.followed, app.state.newsroom = followed, newsroom
-    app.state.backlog, app.state.settings = Backlog(engine), settings
     app.add_exception_handler(TooManyFollowersError, _on_too_many_followers)
-    app.state.keys, app.state.access = keys, access
+    app.state.keys = keys
+    app.state.intake = Intake(settings, store, queue, events, newsroom, Backlog(engine), access)
     app.include_router(router)
     app.include_router(key_routes.router)
+    app.include_router(facade.router)
     return app
 
 
@@ -164,12 +164,6 @@ async def search_store(request: Request) -> SearchStore:
     return store
 
 
-async def search_queue(request: Request) -> SearchQueue:
-    """The app's queue of jobs for the workers."""
-    queue: SearchQueue = request.app.state.queue
-    return queue
-
-
 async def search_events(request: Request) -> Events:
     """The app's events of searches."""
     events: Events = request.app.state.events
@@ -191,8 +185,8 @@ async def search_news(request: Request) -> Newsroom:
 Store = Annotated[SearchStore, Depends(search_store)]
 Followed = Annotated[FollowedSearches, Depends(followed_searches)]
 News = Annotated[Newsroom, Depends(search_news)]
-Queue = Annotated[SearchQueue, Depends(search_queue)]
 EventStreams = Annotated[Events, Depends(search_events)]
+Taking = Annotated[Intake, Depends(intake)]
 
 
 @router.post(
@@ -220,34 +214,15 @@ EventStreams = Annotated[Events, Depends(search_events)]
 async def begin(
     body: SearchRequest,
     request: Request,
-    store: Store,
-    queue: Queue,
-    events: EventStreams,
-    news: News,
-    access: KeyAccess,
+    taking: Taking,
     caller: Calling,
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """Store the problem and put it before the workers. With `wait`, the answer waits for the end, at most that many seconds."""
-    # Before anything is stored, so that a caller who is told to come back has not begun a search.
-    await queue.ping()
+    search_id = await taking.begin(body, caller, idempotency_key, followed=body.wait > 0)
     if body.wait > 0:
-        news.require_room()
-    own_key = own_idempotency_key(caller, idempotency_key)
-    await _require_room(request, body, own_key)
-    try:
-        async with access.beginning(caller, body):
-            search_id, created = await store.create(body, own_key, caller.key_id)
-    except IdempotencyConflictError as error:
-        raise ProblemError(HTTPStatus.CONFLICT, str(error)) from error
-    if created:
-        # From here the search is safe: should Redis go away now, the sweeper puts the job.
-        with _redis_may_be_away("job put off"):
-            await queue.enqueue(search_id, body.priority)
-            await events.publish(search_id, [_state_event(SearchState.QUEUED, None)])
-    if body.wait > 0:
-        await wait_for_end(store, news, search_id, body.wait, request)
-    return _result_response(await _read_result(store, search_id))
+        await wait_for_end(taking.store, taking.newsroom, search_id, body.wait, request)
+    return _result_response(await _read_result(taking.store, search_id))
 
 
 @router.get(
@@ -405,19 +380,11 @@ async def replay_search(search_id: SearchId, store: Store) -> Response:
         **_ONE,
     },
 )
-async def cancel(search_id: SearchId, store: Store, queue: Queue, events: EventStreams) -> Response:
+async def cancel(search_id: SearchId, taking: Taking) -> Response:
     """Stop it and keep the best answer so far. Asking again, or when it is over, changes nothing."""
-    before = await store.state(search_id)
-    after = await store.request_cancel(search_id)
-    if after is None:
+    result = await taking.call_off(search_id)
+    if result is None:
         raise _no_such_search(search_id)
-    result = await _read_result(store, search_id)
-    # Both are for speed: the worker also reads the flag in Postgres, readers of events also ask the store.
-    with _redis_may_be_away("news of a cancellation put off"):
-        if after is SearchState.RUNNING:
-            await queue.cancel(search_id)
-        elif before is SearchState.QUEUED:
-            await events.publish(search_id, [_state_event(after, result.reason), end_event()])
     return _result_response(result)
 
 
@@ -446,30 +413,6 @@ async def proof(search_id: SearchId, store: Store) -> Response:
     if not is_end(SEARCH_TRANSITIONS, state):
         raise ProblemError(HTTPStatus.CONFLICT, f"The search is {state}: there is no proof yet.")
     raise ProblemError(HTTPStatus.NOT_FOUND, f"The search ended as {state}, without a proof.")
-
-
-@contextlib.contextmanager
-def _redis_may_be_away(put_off: str) -> Iterator[None]:
-    """Inside, Redis is for speed alone: when it is away, say in the log what is put off, and go on."""
-    try:
-        yield
-    except RedisError as error:
-        log.warning(put_off, error=str(error))
-
-
-async def _require_room(request: Request, body: SearchRequest, idempotency_key: str | None) -> None:
-    """Raise a problem (503) where as many searches wait as may; a retry of one that was taken in is always answered."""
-    backlog: Backlog = request.app.state.backlog
-    settings: SearchSettings = request.app.state.settings
-    if not await backlog.is_full(body.priority, settings.max_queued):
-        return
-    if idempotency_key is not None and await backlog.is_known(idempotency_key):
-        return
-    raise ProblemError(
-        HTTPStatus.SERVICE_UNAVAILABLE,
-        f"{settings.max_queued} searches of priority {body.priority} wait already. Try again later.",
-        headers={"Retry-After": str(FULL_SECONDS)},
-    )
 
 
 async def _on_too_many_followers(request: Request, error: Exception) -> Response:
@@ -505,7 +448,3 @@ def _result_response(result: SearchResult) -> Response:
     """200 when it is over, otherwise 202."""
     status = 200 if is_end(SEARCH_TRANSITIONS, result.state) else 202
     return _json_response(result, status, {"Location": f"/search/{result.id}"})
-
-
-def _state_event(state: SearchState, reason: str | None) -> Event:
-    return Event(EventKind.STATE, {"state": state.value, "reason": reason})

@@ -179,6 +179,7 @@ async def _ask_policy_alike(
             return [NoRoom(reason)]
         return [(await _ask_policy_alike(search, backends, [each]))[0] for each in questions]
     search.models["policy"] = response.model
+    search.usage.policy.prompt_tokens += response.prompt_tokens
     return [candidate for [candidate] in response.candidates]
 
 

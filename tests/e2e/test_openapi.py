@@ -15,6 +15,11 @@ from tests.running_stack import Running
 from tests.served_app import generated_requests
 
 GoodRequests = Callable[[httpx.AsyncClient, Running], Awaitable[Mapping[str, httpx.Response]]]
+COMPLETION = {
+    "model": "ratchet-fast",
+    "messages": [{"role": "user", "content": REMEMBERED[0].problem}],
+    "seed": 1,
+}
 STEPS = {"steps": ["x = 6 * 7", "print(x)"]}
 NANO = {"uri": str(Path(__file__).parents[2] / "models" / "nano" / "policy")}
 
@@ -31,6 +36,9 @@ async def of_search(http: httpx.AsyncClient, stack: Running) -> dict[str, httpx.
         "GET /search/{search_id}/replay": await http.get(f"{path}/replay"),
         "GET /search/{search_id}/proof": await http.get(f"{path}/proof"),
         "DELETE /search/{search_id}": await http.delete(path),
+        "POST /v1/chat/completions": await http.post("/v1/chat/completions", json=COMPLETION),
+        "GET /v1/models": await http.get("/v1/models"),
+        "GET /v1/models/{model}": await http.get("/v1/models/ratchet"),
         "POST /keys": await http.post("/keys", json={"name": "good"}),
         "GET /keys": await http.get("/keys"),
         "DELETE /keys/{name}": await http.delete("/keys/good"),

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from ratchet.cli.verify import check_programs, read_bundle
+from ratchet.cli.verify import read_bundle
+from ratchet.client.proofs import check_programs
 from ratchet.clients import SandboxClient
 from ratchet.contracts.search import Proof
 from ratchet.solutions.counterfactual import make_variants

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ratchet.cli.verify import check_programs
+from ratchet.client.proofs import check_programs
 from ratchet.clients import SandboxClient
 from ratchet.contracts.sandbox import StepStatus
 from ratchet.contracts.search import Proof, SearchRequest, VerificationLevel

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from ratchet.cli.display import verification_words
 from ratchet.clients import SandboxClient
 from ratchet.contracts.calibration import AnswerCalibration, Feature, Reliability
 from ratchet.contracts.search import SearchRequest, Verification, VerificationLevel
 from ratchet.solutions.aggregator import FEATURES
+from ratchet.solutions.words import verification_words
 from ratchet.states import SearchState
 from ratchet.store.search_results import SearchOutcome
 from services.search.early_stop import EarlyStop

@@ -5,9 +5,10 @@ from typing import Any
 
 from rich.console import Console, RenderableType
 
-from ratchet.cli.display import TreeDisplay, clean, node_line, solution, verification_words
+from ratchet.cli.display import TreeDisplay, clean, node_line, solution
 from ratchet.contracts.sandbox import StepStatus
 from ratchet.contracts.search import EventKind, NodeView, SearchEvent, SearchResult, Verification
+from ratchet.solutions.words import verification_words
 from ratchet.states import NodeState
 
 EVIL = "\x1b[2J[bold]\x07\x9b31m\u202e"

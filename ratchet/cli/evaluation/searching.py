@@ -26,13 +26,14 @@ from rich.progress import (
 from ratchet.cli.display import clean
 from ratchet.cli.evaluation.results import ResultFile
 from ratchet.cli.outcomes import GradedProblem, Trajectories, graded_problem
-from ratchet.cli.session import Interrupts, connected, local_sandbox
+from ratchet.cli.session import Interrupts, connected
 from ratchet.cli.solve import GRACE_SECONDS
 from ratchet.clients import SandboxClient, SearchClient, ServiceError
 from ratchet.contracts.sandbox import GradeRule
 from ratchet.contracts.search import SearchRequest, SearchResult
 from ratchet.problems import Problem
 from ratchet.solutions.answers import answer_key, grade_request, same_answer
+from ratchet.stack.own_sandbox import local_sandbox
 from ratchet.states import SEARCH_TRANSITIONS, SearchState, is_end
 
 SHORTEST_POLL_SECONDS, POLL_SECONDS = 0.1, 1.0

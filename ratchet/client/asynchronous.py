@@ -1,0 +1,169 @@
+"""The client for asyncio."""
+
+import asyncio
+import contextlib
+import uuid
+from collections.abc import AsyncGenerator, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self, Unpack, cast
+
+from ratchet.client.batch import BatchReport, OnProgress, read_lines, run_batch
+from ratchet.client.events import Ended, StreamEvent, read_event
+from ratchet.client.options import SolveOptions, find_service, search_request
+from ratchet.clients import SearchClient
+from ratchet.contracts.search import Proof, SearchEvent, SearchRequest, SearchResult, TreeView
+from ratchet.service_client import ServiceError
+from ratchet.solutions.proof import Check
+
+GRACE_SECONDS: Final = 900.0
+"""Beyond its own budget a search may wait this long for a worker."""
+CANCEL_SECONDS: Final = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class ProofFindings:
+    """What checking a proof bundle found."""
+
+    checks: tuple[Check, ...]
+
+    @property
+    def holds(self) -> bool:
+        """Whether all of it does."""
+        return bool(self.checks) and all(check.holds for check in self.checks)
+
+
+class AsyncClient:
+    """Asks one search service. Use as an async context manager, or call `aclose`.
+
+    Without a URL: the stack that runs in the data folder (`RATCHET_DATA`, otherwise `.ratchet`), with its key. Methods raise
+    ServiceError, and ValueError for options that are none.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        key: str | None = None,
+        data: Path | str | None = None,
+        retry_seconds: float | None = None,
+    ) -> None:
+        address, found = find_service(url, key, data)
+        self._search = SearchClient(address, key=found, retry_seconds=retry_seconds)
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._search.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def solve(self, problem: str, **options: Unpack[SolveOptions]) -> SearchResult:
+        """Solve a problem; returns when the search is over. A call that is cancelled cancels its search."""
+        return await self._solve(search_request(problem, options))
+
+    async def stream(
+        self, problem: str, **options: Unpack[SolveOptions]
+    ) -> AsyncGenerator[StreamEvent, None]:
+        """Solve a problem, and tell what happens as it does; `Ended` is the last event.
+
+        Whoever breaks off cancels the search: close the generator (`contextlib.aclosing`) to have it done at once.
+        """
+        async with contextlib.aclosing(self._stream(search_request(problem, options))) as told:
+            async for event in told:
+                yield event
+
+    async def batch(
+        self,
+        problems: Path | str | Iterable[str | Mapping[str, Any]],
+        out: Path | str,
+        *,
+        concurrency: int = 8,
+        on_progress: OnProgress | None = None,
+        **options: Unpack[SolveOptions],
+    ) -> BatchReport:
+        """Solve the problems of a JSONL file, or of an iterable, and write one line of JSON for each to `out` as it ends.
+
+        A line has `problem`, perhaps `id`, and any of the options, which go before those of the call. What is in `out` already
+        is not asked again, failed ones apart: a batch that was broken off is gone on with by the same call. Raises ValueError
+        that names the line, before anything is asked.
+        """
+        lines = read_lines(problems, options)
+        return await run_batch(
+            self._solve, lines, Path(out), concurrency=concurrency, on_progress=on_progress
+        )
+
+    async def get(self, search: str) -> SearchResult:
+        """A search as it is now."""
+        return await self._search.get(search)
+
+    async def cancel(self, search: str) -> SearchResult:
+        """End a search with the best answer so far."""
+        return await self._search.cancel(search)
+
+    async def tree(self, search: str) -> TreeView:
+        """All nodes of a search, parents before children."""
+        return await self._search.tree(search)
+
+    async def proof(self, search: str) -> Proof:
+        """The proof bundle of a search that has an answer."""
+        return await self._search.proof(search)
+
+    async def verify(self, search: str | SearchResult | Proof) -> ProofFindings:
+        """Check a proof here, in a jail of our own: the service is believed in nothing.
+
+        Needs the extra `local`. Raises StackError where no jail can be had.
+        """
+        # It takes what only a local stack needs.
+        from ratchet.client.proofs import check_proof
+
+        proof = search if isinstance(search, Proof) else None
+        if proof is None:
+            proof = await self.proof(search.id if isinstance(search, SearchResult) else str(search))
+        document = proof.model_dump(mode="json")
+        async with contextlib.aclosing(check_proof(document, proof)) as found:
+            return ProofFindings(tuple([check async for check in found]))
+
+    async def _solve(self, request: SearchRequest) -> SearchResult:
+        async with contextlib.aclosing(self._stream(request)) as told:
+            async for event in told:
+                if isinstance(event, Ended):
+                    return event.result
+        raise ServiceError("search", "ended the events of a search without its end")
+
+    async def _stream(self, request: SearchRequest) -> AsyncGenerator[StreamEvent, None]:
+        begun = await self._search.create(request, idempotency_key=uuid.uuid4().hex)
+        ended = False
+        seconds = request.budget.seconds + GRACE_SECONDS
+        deadline = asyncio.get_running_loop().time() + seconds
+        events = cast(AsyncGenerator[SearchEvent, None], self._search.events(begun.id))
+        try:
+            while not ended:
+                try:
+                    async with asyncio.timeout_at(deadline):
+                        event = read_event(await anext(events))
+                except TimeoutError:
+                    raise ServiceError(
+                        "search", "did not end", f"search {begun.id}, after {seconds:g} s"
+                    ) from None
+                except StopAsyncIteration:
+                    return
+                ended = isinstance(event, Ended)
+                yield event
+        finally:
+            if not ended:
+                await self._call_off(begun.id)
+            await events.aclose()
+
+    async def _call_off(self, search: str) -> None:
+        """Cancel a search that nobody waits for; one that is over stays as it is."""
+        cancelling = asyncio.ensure_future(self._search.cancel(search))
+        # Shielded, as the caller may be being cancelled.
+        with contextlib.suppress(ServiceError, TimeoutError):
+            await asyncio.wait_for(asyncio.shield(cancelling), CANCEL_SECONDS)

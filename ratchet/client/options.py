@@ -1,0 +1,53 @@
+"""What a caller may say of a search besides its problem, and where the service is."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypedDict
+
+from ratchet.contracts.search import (
+    Budget,
+    PinnedModels,
+    Priority,
+    SearchRequest,
+    StrategyName,
+    StrategyParameters,
+    VerificationLevel,
+)
+from ratchet.stack.config import default_data
+from ratchet.stack.data_folder import running_stack
+
+
+class SolveOptions(TypedDict, total=False):
+    """Fields of `POST /search`; what is left out has the service's default."""
+
+    reference_answer: str
+    strategy: StrategyName | str
+    parameters: StrategyParameters | Mapping[str, Any]
+    budget: Budget | Mapping[str, Any]
+    models: PinnedModels | Mapping[str, Any]
+    seed: int
+    priority: Priority | str
+    require: VerificationLevel | str
+    min_confidence: float
+
+
+def search_request(problem: str, options: Mapping[str, Any]) -> SearchRequest:
+    """The request. Raises pydantic's ValidationError, a ValueError, that names the field."""
+    return SearchRequest.model_validate({**options, "problem": problem})
+
+
+def find_service(url: str | None, key: str | None, data: Path | str | None) -> tuple[str, str | None]:
+    """Address and key: what is given, otherwise `RATCHET_KEY`, otherwise the stack that runs in the data folder.
+
+    Raises ValueError where no address is given and no stack runs.
+    """
+    if url is not None:
+        return url, key or os.environ.get("RATCHET_KEY")
+    folder = Path(data) if data is not None else default_data()
+    running = running_stack(folder)
+    if running is None:
+        raise ValueError(
+            f"no stack runs in {folder}: start one with `ratchet up`, or give the url of a service"
+        )
+    return running.search, key or running.key
