@@ -1,5 +1,6 @@
-"""`ratchet models`: get the weights before they are needed; see, promote and roll back versions."""
+"""`ratchet models`: get the weights before they are needed; see, export, promote and roll back versions."""
 
+import asyncio
 from pathlib import Path
 from typing import Annotated
 
@@ -9,9 +10,19 @@ from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeElapsedColum
 from rich.progress import Progress as Bar
 from rich.table import Table
 
-from ratchet.cli.session import EXIT_USAGE, Interrupts, complain, run, table_console, trainer_of
+from ratchet.cli.session import (
+    EXIT_SYSTEM,
+    EXIT_USAGE,
+    Interrupts,
+    complain,
+    run,
+    table_console,
+    trainer_of,
+)
 from ratchet.contracts.trainer import ServingPair
 from ratchet.settings import PolicySettings
+
+EXIT_FAILED = 1
 
 app = typer.Typer(help="Model weights.", no_args_is_help=True)
 
@@ -89,6 +100,52 @@ def show(
             if each.dataset is not None:
                 print(f"    data     {each.dataset.uri} ({each.dataset.rows} rows)")
                 print(f"    sha256   {each.dataset.sha256}")
+        return 0
+
+    run(command)
+
+
+@app.command()
+def export(
+    version: Annotated[str, typer.Argument(help="A version, as `ratchet models list` shows it.")],
+    target: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that is not there yet.")],
+    cache_dir: Annotated[
+        Path | None, typer.Option(help="Where converted checkpoints are kept.", envvar="RATCHET_CACHE_DIR")
+    ] = None,
+    data: Data = None,
+) -> None:
+    """Write a version as an ordinary transformers folder, with a model card; the last line is its folder and its SHA-256."""
+
+    async def command(_: Interrupts) -> int:
+        # Imported late, so that --help answers at once.
+        from ratchet.exports.gathering import ExportError
+        from ratchet.exports.model_folder import export_model
+        from ratchet.stack.database import stored
+        from ratchet.store.engine import StoreUnavailableError
+        from ratchet.store.registry import Registry
+
+        try:
+            async with stored(data) as found:
+                lineage = await Registry(found.engine).lineage(version)
+            if lineage is None:
+                complain(
+                    f"the registry has no version {version!r}; `ratchet models list` shows those that it has."
+                )
+                return EXIT_USAGE
+            made = await asyncio.to_thread(
+                export_model,
+                lineage,
+                target,
+                rounds_dir=found.rounds_dir,
+                cache_dir=cache_dir or PolicySettings().cache_dir,
+            )
+        except ExportError as error:
+            complain(str(error))
+            return EXIT_FAILED
+        except StoreUnavailableError as error:
+            complain(str(error))
+            return EXIT_SYSTEM
+        print(f"{made.folder}  {made.sha256}")
         return 0
 
     run(command)

@@ -1,9 +1,5 @@
 """One export, from a database to a folder: the rows, the data card, and what came of it."""
 
-import contextlib
-import shutil
-import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +10,7 @@ from ratchet.exports.gathering import Asked, ExportError, Gathering
 from ratchet.exports.kinds import Format, From
 from ratchet.exports.rounds import Stores, export_run, find_run
 from ratchet.exports.searches import export_searches
+from ratchet.exports.whole_folder import made_whole
 from ratchet.exports.writers import Writers
 from ratchet.stack.database import Stored
 from ratchet.store.exported import ExportedStore
@@ -48,7 +45,7 @@ async def write_export(stored: Stored, order: Order, target: Path) -> dict[str, 
     StoreUnavailableError where Postgres is away.
     """
     stores = Stores(RoundStore(stored.engine), Registry(stored.engine), ExportedStore(stored.engine))
-    with _made_whole(target) as folder:
+    with made_whole(target) as folder:
         proofs = folder / PROOFS if order.proofs else None
         if proofs is not None:
             proofs.mkdir()
@@ -90,23 +87,3 @@ async def write_export(stored: Stored, order: Order, target: Path) -> dict[str, 
 def _why_nothing(gathering: Gathering) -> str:
     left_out = "; ".join(f"{count} because {why}" for why, count in sorted(gathering.left_out.items()))
     return "There is nothing that may leave" + (f": left out were {left_out}." if left_out else ".")
-
-
-@contextlib.contextmanager
-def _made_whole(target: Path) -> Iterator[Path]:
-    """A folder beside `target` that takes its place at the end of the block, unless that raises. Raises ExportError."""
-    target = target.expanduser().absolute()
-    try:
-        if target.exists() and (not target.is_dir() or any(target.iterdir())):
-            raise ExportError(f"{target} is there already. Name a new folder.")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-        try:
-            yield partial
-            partial.chmod(0o755)
-            # On an empty folder a rename succeeds.
-            partial.rename(target)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
-    except OSError as error:
-        raise ExportError(f"{target} cannot be written: {error.strerror or error}.") from error

@@ -1,4 +1,4 @@
-"""The licence of problems, as their source declares it; where it declares none, none is said.
+"""The licence of problems and models, as their source declares it; where it declares none, none is said.
 
 A data set of the hub declares it in its card, a file in the front matter of a README.md beside it, a package in its metadata.
 
@@ -9,6 +9,8 @@ import importlib.metadata
 from pathlib import Path
 from typing import Any
 
+from ratchet.models.mirror import MIRRORS
+from ratchet.models.sources import NANO
 from ratchet.problems.hub import HUB_SECONDS, SHORTHANDS
 
 CARD = "README.md"
@@ -28,6 +30,16 @@ def declared_licence(spec: str, folder: Path | None = None) -> str | None:
             return _of_hub(SHORTHANDS.get(name, (name, None))[0])
         case _:
             return _of_card(((folder or Path()) / spec).parent / CARD)
+
+
+def model_licence(version: str, folder: Path) -> str | None:
+    """The licence that a base model declares: in the card in its folder, with the packaged weights, or with its mirror."""
+    name = version.partition("@")[0]
+    if name == NANO:
+        return _of_package(OUR_PACKAGE)
+    if (said := _of_card(folder / CARD)) is not None:
+        return said
+    return MIRRORS[name].licence.lower() if name in MIRRORS else None
 
 
 def _of_package(name: str) -> str | None:

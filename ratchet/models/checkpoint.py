@@ -17,6 +17,16 @@ from pathlib import Path
 from typing import Any
 
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+TOKENIZER_FILES = (
+    "tokenizer*",
+    "*.jinja",
+    "*.model",
+    "merges.txt",
+    "vocab.*",
+    "added_tokens.json",
+    "special_tokens_map.json",
+)
+"""Patterns of the files that a tokenizer, with its chat template, may consist of."""
 CHUNK = 2**20
 """Bytes that are read at once."""
 

@@ -22,19 +22,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ratchet.contracts.training import TrainingConfig
-from ratchet.models.checkpoint import ModelSourceError, local_checkpoint
+from ratchet.models.checkpoint import TOKENIZER_FILES, ModelSourceError, local_checkpoint
 from services.trainer.files import write_atomically
 from services.trainer.training.jobs import TrainingFailedError
-
-TOKENIZER_FILES = (
-    "tokenizer*",
-    "*.jinja",
-    "*.model",
-    "merges.txt",
-    "vocab.*",
-    "added_tokens.json",
-    "special_tokens_map.json",
-)
 
 
 @dataclass(frozen=True)
