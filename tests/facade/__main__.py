@@ -9,6 +9,7 @@ import asyncio
 import json
 import os
 import re
+import shutil
 import sys
 import tempfile
 from collections.abc import Awaitable, Callable
@@ -141,8 +142,10 @@ async def lm_eval(asking: Asking) -> dict[str, Any]:
 async def inspect_ai(asking: Asking) -> dict[str, Any]:
     """Its `openai-api/…` provider on the same problems, with its own scorer."""
     logs = asking.folder / "inspect"
+    # It takes no absolute path.
+    task = shutil.copy(HERE / "clients" / "inspect_task.py", asking.folder)
     await run(
-        asking, "-m", "inspect_ai", "eval", str(HERE / "clients" / "inspect_task.py"),
+        asking, "-m", "inspect_ai", "eval", Path(task).name, "--seed", "1",
         "--model", "openai-api/facade-service/ratchet", "--limit", str(LIMIT), "--log-dir", str(logs),
         "--log-format", "json", "--display", "plain",
     )  # fmt: skip

@@ -3,7 +3,7 @@
 from langchain_openai import ChatOpenAI
 from report import ANSWER, BASE_URL, KEY, PROBLEM, reads_answer, tell
 
-model = ChatOpenAI(model="ratchet", base_url=BASE_URL, api_key=KEY, timeout=120, seed=1)  # type: ignore[arg-type]
+model = ChatOpenAI(model="ratchet", base_url=BASE_URL, api_key=KEY, timeout=120, seed=1)
 found = model.invoke(PROBLEM)
 reads_answer(str(found.content))
 assert found.usage_metadata is not None

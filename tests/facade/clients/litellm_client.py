@@ -17,6 +17,9 @@ assert found.usage.completion_tokens > 0
 
 content, reasoning = "", ""
 for chunk in litellm.completion(**asked, seed=1, stream=True, stream_options={"include_usage": True}):
+    if not chunk.choices:
+        # The last chunk, with the usage.
+        continue
     delta = chunk.choices[0].delta
     content += delta.content or ""
     reasoning += getattr(delta, "reasoning_content", None) or ""

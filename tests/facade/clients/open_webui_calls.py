@@ -22,6 +22,7 @@ async def main() -> None:
             "model": "ratchet",
             "messages": MESSAGES,
             "stream": True,
+            "seed": 1,
             "stream_options": {"include_usage": True},
         }
         content, usage, done = "", None, False

@@ -26,7 +26,7 @@ for chunk in stream:
         role_seconds = time.monotonic() - began
     reasoning = getattr(delta, "reasoning_content", None)
     if reasoning:
-        assert reasoning == delta.reasoning  # type: ignore[attr-defined]
+        assert reasoning == delta.reasoning
         arrived.add(round(time.monotonic() - began, 1))
         steps += 1
         state = state or state_of(chunk.id.removeprefix("chatcmpl-"))
