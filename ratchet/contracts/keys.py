@@ -52,10 +52,15 @@ class KeyRequest(Contract):
     """A key to be made."""
 
     name: str = Field(
-        pattern=NAME_PATTERN, max_length=MAX_NAME_CHARS, description="Whose it is; the audit says it."
+        pattern=NAME_PATTERN,
+        max_length=MAX_NAME_CHARS,
+        description="Whose it is; the audit says it.",
+        examples=["ada"],
     )
     scope: KeyScope = KeyScope.SOLVE
-    limits: KeyLimits = Field(default_factory=KeyLimits)
+    limits: KeyLimits = Field(
+        default_factory=KeyLimits, examples=[{"requests_per_minute": 60, "concurrent_searches": 4}]
+    )
 
 
 class KeyView(Contract):
