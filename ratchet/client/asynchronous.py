@@ -138,7 +138,7 @@ class AsyncClient:
         raise ServiceError("search", "ended the events of a search without its end")
 
     async def _stream(self, request: SearchRequest) -> AsyncGenerator[StreamEvent, None]:
-        begun = await self._search.create(request, idempotency_key=uuid.uuid4().hex)
+        begun = await self._begin(request)
         ended = False
         seconds = request.budget.seconds + GRACE_SECONDS
         deadline = asyncio.get_running_loop().time() + seconds
@@ -160,6 +160,17 @@ class AsyncClient:
             if not ended:
                 await self._call_off(begun.id)
             await events.aclose()
+
+    async def _begin(self, request: SearchRequest) -> SearchResult:
+        creating = asyncio.ensure_future(self._search.create(request, idempotency_key=uuid.uuid4().hex))
+        try:
+            return await asyncio.shield(creating)
+        except asyncio.CancelledError:
+            # The request may be on its way: without its answer nobody could call the search off.
+            with contextlib.suppress(ServiceError, TimeoutError):
+                begun = await asyncio.wait_for(creating, CANCEL_SECONDS)
+                await self._call_off(begun.id)
+            raise
 
     async def _call_off(self, search: str) -> None:
         """Cancel a search that nobody waits for; one that is over stays as it is."""
