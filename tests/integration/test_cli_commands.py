@@ -177,7 +177,7 @@ def stack(double: Double, tmp_path: Path) -> tuple[Path, Searches]:
     data = tmp_path / "data"
     data.mkdir()
     urls = StackUrls(
-        search=url, policy=url, prm=url, sandbox=url, trainer=url, database="", redis="", key="", token=""
+        search=url, policy=url, prm=url, sandbox=url, trainer=url, database="", redis="", key="k", token="t"
     )
     ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
     entry = {"pid": os.getpid(), "start_ticks": ticks, "urls": asdict(urls)}
