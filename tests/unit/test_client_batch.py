@@ -106,7 +106,8 @@ async def test_a_line_that_was_cut_off_is_asked_again(tmp_path: Path) -> None:
 async def test_the_output_of_other_problems_or_options_is_refused(tmp_path: Path) -> None:
     out, service = tmp_path / "out.jsonl", Service()
     await batch(service, ["say 1"], out)
-    for problems, options in ((["say 2"], {}), (["say 1"], {"seed": 4})):
+    others: list[tuple[list[str], dict[str, Any]]] = [(["say 2"], {}), (["say 1"], {"seed": 4})]
+    for problems, options in others:
         with pytest.raises(ValueError, match="choose another file"):
             await batch(service, problems, out, **options)
     out.write_text("hello\n")
