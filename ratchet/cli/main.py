@@ -9,7 +9,20 @@ from typing import Annotated, Any
 import typer
 
 from ratchet import __version__
-from ratchet.cli import calibrate, evaluate, export, keys, models, problems, replay, rounds, solve, up, verify
+from ratchet.cli import (
+    calibrate,
+    data,
+    evaluate,
+    export,
+    keys,
+    models,
+    problems,
+    replay,
+    rounds,
+    solve,
+    up,
+    verify,
+)
 
 
 class Program(typer.Typer):
@@ -41,6 +54,7 @@ app = Program(
 for command in (solve, up, evaluate, calibrate, replay, verify, export):
     command.register(app)
 app.add_typer(keys.app, name="keys")
+app.add_typer(data.app, name="data")
 app.add_typer(models.app, name="models")
 app.add_typer(problems.app, name="problems")
 app.add_typer(rounds.app, name="rounds")

@@ -21,9 +21,9 @@ STATEMENT_SECONDS = 30.0
 P = ParamSpec("P")
 T = TypeVar("T")
 
-# Connection, login, deadlock, resources, shutdown, time-out, and a database or table that is not there yet:
-# the server's condition, not the statement's fault.
-_UNAVAILABLE_SQLSTATES = ("08", "28", "3D", "40", "42P01", "53", "57")
+# Connection, login, deadlock, resources, a lock that is not to be had, shutdown, time-out, and a database or table that is not
+# there yet: the server's condition, not the statement's fault.
+_UNAVAILABLE_SQLSTATES = ("08", "28", "3D", "40", "42P01", "53", "55P03", "57")
 
 
 class StoreUnavailableError(Exception):
