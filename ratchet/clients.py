@@ -52,11 +52,20 @@ from ratchet.contracts.sandbox import (
     SessionBatchResponse,
     SessionRequest,
 )
-from ratchet.contracts.search import EventKind, Proof, SearchEvent, SearchRequest, SearchResult, TreeView
+from ratchet.contracts.search import (
+    EventKind,
+    Proof,
+    SearchEvent,
+    SearchPage,
+    SearchRequest,
+    SearchResult,
+    TreeView,
+)
 from ratchet.contracts.serving import HeldModel, HeldModels, LoadModel, ServeModel
 from ratchet.contracts.strategies import StrategyChoice, StrategyChoices
 from ratchet.contracts.trainer import Lineage, ModelList, ModelView, PairList, Rollback, ServingPair
 from ratchet.service_client import UNIX_SCHEME, ServiceClient, ServiceError
+from ratchet.states import SearchState
 
 __all__ = [
     "UNIX_SCHEME",
@@ -251,6 +260,15 @@ class SearchClient(ServiceClient):
         """Who changed what, the newest first. Raises ServiceError."""
         only = "" if key is None else f"&key={quote(key, safe='')}"
         return await self._call(AuditPage, "GET", f"/audit?limit={limit}{only}")
+
+    async def retry(self, search: str) -> SearchResult:
+        """Have a failed search taken up again, with its tree. Raises ServiceError (409 if it is over and has not failed)."""
+        return await self._call(SearchResult, "POST", f"{_search_path(search)}/retry")
+
+    async def recent(self, limit: int = 50, state: SearchState | None = None) -> SearchPage:
+        """The newest searches. Raises ServiceError."""
+        only = "" if state is None else f"&state={state.value}"
+        return await self._call(SearchPage, "GET", f"/searches?limit={limit}{only}")
 
     async def events(self, search: str, *, last_event_id: str | None = None) -> AsyncIterator[SearchEvent]:
         """Events in order, the last one ends the search; a lost connection is taken up where it broke.

@@ -19,6 +19,7 @@ from ratchet.cli import (
     problems,
     replay,
     rounds,
+    searches,
     solve,
     up,
     verify,
@@ -58,6 +59,7 @@ app.add_typer(data.app, name="data")
 app.add_typer(models.app, name="models")
 app.add_typer(problems.app, name="problems")
 app.add_typer(rounds.app, name="rounds")
+app.add_typer(searches.app, name="searches")
 
 
 def _tell_version(wanted: bool) -> None:

@@ -4,6 +4,7 @@ A search counts as taken up in vain when its worker was lost and its journal has
 begins anew with every rollout that is written down. One that a worker gave back is due again at `not_before`.
 """
 
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
@@ -87,7 +88,7 @@ async def end(connection: AsyncConnection, row: Row[Any], state: SearchState, re
     ENDED.labels(state.value).inc()
 
 
-async def queue_failed_again(connection: AsyncConnection, condition: Any) -> list[Row[Any]]:
+async def queue_failed_again(connection: AsyncConnection, condition: Any) -> Sequence[Any]:
     """Queue the failed searches that meet the condition, with their trees; their id, fence and priority."""
     check_transition(SEARCH_TRANSITIONS, SearchState.FAILED, SearchState.QUEUED)
     rows = await connection.execute(
@@ -108,10 +109,10 @@ async def queue_failed_again(connection: AsyncConnection, condition: Any) -> lis
         )
         .returning(t.searches.c.id, t.searches.c.fence, t.searches.c.priority)
     )
-    return [*rows.all()]
+    return rows.all()
 
 
-async def find_due(connection: AsyncConnection, queued_seconds: float, limit: int) -> list[Row[Any]]:
+async def find_due(connection: AsyncConnection, queued_seconds: float, limit: int) -> Sequence[Any]:
     """Searches that should have a job and may have none, the oldest first: id, fence and priority.
 
     They are running with the lease run out, given back and due, or queued for longer than `queued_seconds`.
@@ -136,7 +137,7 @@ async def find_due(connection: AsyncConnection, queued_seconds: float, limit: in
         .order_by(t.searches.c.created_at)
         .limit(limit)
     )
-    return [*rows.all()]
+    return rows.all()
 
 
 async def count_waiting(connection: AsyncConnection) -> tuple[int, int, float]:

@@ -45,7 +45,7 @@ from ratchet.web.app import ProblemError, create_app
 from ratchet.web.door.middleware import SolveAccess
 from ratchet.web.problems import problem_response
 from ratchet.web.unavailable import UNAVAILABLE, answer_unavailable, problems
-from services.search import key_routes
+from services.search import key_routes, retry_routes
 from services.search.access import SOLVE_ROUTES, Access, Calling
 from services.search.dot import render_dot
 from services.search.facade import routes as facade
@@ -132,9 +132,8 @@ def build_app(settings: SearchSettings) -> FastAPI:
     app.add_exception_handler(TooManyFollowersError, _on_too_many_followers)
     app.state.keys = keys
     app.state.intake = Intake(settings, store, queue, events, newsroom, Backlog(engine), access)
-    app.include_router(router)
-    app.include_router(key_routes.router)
-    app.include_router(facade.router)
+    for routes in (router, key_routes.router, facade.router, retry_routes.router):
+        app.include_router(routes)
     return app
 
 

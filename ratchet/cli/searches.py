@@ -1,0 +1,173 @@
+"""`ratchet searches`: look at searches, and have one taken up again or ended."""
+
+import contextlib
+from collections.abc import AsyncIterator, Iterator
+from http import HTTPStatus
+from pathlib import Path
+from typing import Annotated
+
+import orjson
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from ratchet.cli.display import clean
+from ratchet.cli.session import Interrupts, complain, connected, run, table_console
+from ratchet.clients import SearchClient, ServiceError
+from ratchet.contracts.search import SearchPage, SearchResult
+from ratchet.states import SearchState
+
+EXIT_REFUSED = 1
+SHOWN_CHARS = 60
+"""Of a problem or an answer in a table."""
+
+app = typer.Typer(help="Searches.", no_args_is_help=True)
+
+Url = Annotated[str | None, typer.Option(help="A search service; otherwise the local stack.")]
+Data = Annotated[Path | None, typer.Option(help="Data folder of the local stack.", envvar="RATCHET_DATA")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")]
+Search = Annotated[str, typer.Argument(help="Id of a search.")]
+
+
+@app.callback()
+def searches() -> None:
+    """Searches: those that are under way, those that are over, and those that failed."""
+
+
+@app.command("list")
+def list_searches(
+    state: Annotated[SearchState | None, typer.Option(help="Only those in this state.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=200, help="At most so many.")] = 50,
+    as_json: Json = False,
+    url: Url = None,
+    data: Data = None,
+) -> None:
+    """Searches, the newest first."""
+
+    async def command(_: Interrupts) -> int:
+        async with _client(url, data) as client:
+            page = await client.recent(limit, state)
+        if as_json:
+            _print_json(page)
+        else:
+            table_console().print(_table(page))
+        return 0
+
+    run(command)
+
+
+@app.command()
+def show(search: Search, as_json: Json = False, url: Url = None, data: Data = None) -> None:
+    """One search as it stands."""
+
+    async def command(_: Interrupts) -> int:
+        async with _client(url, data) as client:
+            with _refusals() as refused:
+                _tell(await client.get(search), as_json)
+        return refused.code
+
+    run(command)
+
+
+@app.command()
+def retry(search: Search, as_json: Json = False, url: Url = None, data: Data = None) -> None:
+    """Have a failed search taken up again, with the tree that it has."""
+
+    async def command(_: Interrupts) -> int:
+        async with _client(url, data) as client:
+            with _refusals() as refused:
+                _tell(await client.retry(search), as_json)
+        return refused.code
+
+    run(command)
+
+
+@app.command()
+def cancel(search: Search, as_json: Json = False, url: Url = None, data: Data = None) -> None:
+    """End a search with the best answer so far."""
+
+    async def command(_: Interrupts) -> int:
+        async with _client(url, data) as client:
+            with _refusals() as refused:
+                _tell(await client.cancel(search), as_json)
+        return refused.code
+
+    run(command)
+
+
+class _Refused:
+    """Exit code of a command that a service may refuse."""
+
+    code = 0
+
+
+@contextlib.contextmanager
+def _refusals() -> Iterator[_Refused]:
+    """Say why a service refuses: there is no such search, or its state does not allow it."""
+    refused = _Refused()
+    try:
+        yield refused
+    except ServiceError as error:
+        if error.status not in (
+            HTTPStatus.NOT_FOUND,
+            HTTPStatus.CONFLICT,
+            HTTPStatus.UNPROCESSABLE_ENTITY,
+        ):
+            raise
+        complain(str(error))
+        refused.code = EXIT_REFUSED
+
+
+@contextlib.asynccontextmanager
+async def _client(url: str | None, data: Path | None) -> AsyncIterator[SearchClient]:
+    async with (
+        connected(url=url, data=data, model=None, console=Console(stderr=True)) as endpoint,
+        SearchClient(endpoint.search, key=endpoint.key) as client,
+    ):
+        yield client
+
+
+def _print_json(document: SearchPage | SearchResult) -> None:
+    print(orjson.dumps(document.model_dump(mode="json")).decode())
+
+
+def _tell(result: SearchResult, as_json: bool) -> None:
+    if as_json:
+        _print_json(result)
+        return
+    table = Table(show_header=False, box=None)
+    for name, value in (
+        ("search", result.id),
+        ("state", result.state.value),
+        ("reason", result.reason),
+        ("problem", result.problem),
+        ("answer", result.answer),
+        ("level", result.verification.level.value if result.verification else None),
+        ("strategy", result.strategy.value),
+        ("worked", f"{result.usage.wall_seconds:.1f} s, {result.usage.policy.tokens} tokens"),
+        ("created", result.created_at.isoformat(timespec="seconds")),
+        ("ended", result.ended_at.isoformat(timespec="seconds") if result.ended_at else None),
+    ):
+        if value is not None:
+            table.add_row(name, _cell(value))
+    table_console().print(table)
+
+
+def _table(page: SearchPage) -> Table:
+    table = Table("search", "state", "strategy", "answer", "level", "created", "problem")
+    for each in page.searches:
+        table.add_row(
+            each.id,
+            each.state.value,
+            each.strategy.value,
+            _cell((each.answer or "")[:SHOWN_CHARS]),
+            each.level.value if each.level else "",
+            each.created_at.isoformat(timespec="seconds"),
+            _cell(" ".join(each.problem.split())[:SHOWN_CHARS]),
+        )
+    return table
+
+
+def _cell(value: str) -> str:
+    """Text of a problem or a model, as it may stand in a table."""
+    return clean(value).replace("[", r"\[")
