@@ -10,7 +10,7 @@ Limits: a publish that was tried again after a lost reply can put an event into 
 """
 
 import contextlib
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncGenerator, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -132,7 +132,7 @@ class Events:
         dropped = stream["entries-added"] > stream["length"]
         return dropped and first is not None and _place(first[0].decode()) > _place(after)
 
-    async def news(self) -> AsyncIterator[News | None]:
+    async def news(self) -> AsyncGenerator[News | None, None]:
         """What is published from now on; None once it listens, and where there was nothing for NEWS_SECONDS."""
         async with self._redis.pubsub(ignore_subscribe_messages=True) as channel:
             await channel.subscribe(NEWS)

@@ -220,6 +220,16 @@ class SearchSettings(StoreSettings):
         ge=1,
         description="Callers of one search API that may follow or wait for searches; more get 503 with Retry-After.",
     )
+    keep_searches_days: float | None = Field(
+        default=None,
+        ge=0,
+        description="Searches that ended longer ago are deleted, unless a round needs them; none: no search is.",
+    )
+    keep_trees_days: float | None = Field(
+        default=None,
+        ge=0,
+        description="The same, of their trees alone; answers and proofs stay.",
+    )
     max_attempts: int = Field(
         default=5,
         ge=1,

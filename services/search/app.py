@@ -51,7 +51,8 @@ from services.search.dot import render_dot
 from services.search.facade import routes as facade
 from services.search.following import EventStream, stream_events, wait_for_end
 from services.search.intake import FULL_SECONDS, Intake, intake
-from services.search.news import Newsroom, TooManyFollowersError, running
+from services.search.news import Newsroom, TooManyFollowersError
+from services.search.pruning import pruning
 from services.search.replay import replay
 
 log = structlog.get_logger()
@@ -110,7 +111,8 @@ def build_app(settings: SearchSettings) -> FastAPI:
     @contextlib.asynccontextmanager
     async def sweeping(_: FastAPI) -> AsyncIterator[None]:
         try:
-            async with background.running(keep_sweeping(store, queue)), running(newsroom):
+            loops = [keep_sweeping(store, queue), *newsroom.loops(), *pruning(settings, engine)]
+            async with background.running(*loops):
                 yield
         finally:
             await queue.aclose()

@@ -11,20 +11,23 @@ connection are made up for when there is another one: all look then.
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Collection, Iterator
+from collections.abc import Awaitable, Collection, Coroutine, Iterator
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 from uuid import UUID
 
 import structlog
+from prometheus_client import Gauge
 from redis.exceptions import RedisError
 
+from ratchet import background
 from ratchet.events import WATCHED_SECONDS, Events
 from ratchet.states import SEARCH_TRANSITIONS, SearchState, is_end
 from ratchet.store.engine import StoreUnavailableError
 
 log = structlog.get_logger()
 
+FOLLOWERS = Gauge("ratchet_followers", "Callers that follow searches, or wait for one, in this process.")
 POLL_SECONDS = 1.0
 SHORTEST_SECONDS = 0.05
 """Between two queries, however many searches end."""
@@ -39,7 +42,7 @@ class TooManyFollowersError(Exception):
 class StatesOf(Protocol):
     """The store's question."""
 
-    async def states(self, search_ids: Collection[UUID]) -> dict[UUID, SearchState]:
+    def states(self, search_ids: Collection[UUID]) -> Awaitable[dict[UUID, SearchState]]:
         """The states of those that are known. Raises StoreUnavailableError."""
 
 
@@ -60,7 +63,7 @@ class Followed:
 
 
 class Newsroom:
-    """Begins with `async with`. `follow` as many searches as `most` followers may."""
+    """As many as `most` may `follow` searches, as long as its `loops` run."""
 
     def __init__(self, store: StatesOf, events: Events, most: int) -> None:
         self._store = store
@@ -88,14 +91,23 @@ class Newsroom:
         followed.followers += 1
         followed.readers += reads
         self._ask.set()
+        FOLLOWERS.inc()
         try:
             yield followed
         finally:
+            FOLLOWERS.dec()
             followed.followers -= 1
             followed.readers -= reads
             if not followed.followers:
                 self._followed.pop(search_id, None)
                 self._watched.pop(search_id, None)
+
+    def loops(self) -> list[Coroutine[Any, Any, None]]:
+        """What has to run as long as anybody follows."""
+        return [
+            background.restart("followers ask", self.keep_asking),
+            background.restart("followers listen", self.keep_listening),
+        ]
 
     async def keep_asking(self) -> None:
         """Ask the store for ever, while somebody follows."""
@@ -158,18 +170,3 @@ class Newsroom:
     def _wake_all(self) -> None:
         for followed in self._followed.values():
             followed.wake()
-
-
-@contextlib.asynccontextmanager
-async def running(newsroom: Newsroom) -> AsyncIterator[Newsroom]:
-    """The newsroom at work, as long as the block runs."""
-    tasks = {
-        asyncio.create_task(newsroom.keep_asking()),
-        asyncio.create_task(newsroom.keep_listening()),
-    }
-    try:
-        yield newsroom
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks)
