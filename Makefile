@@ -19,7 +19,7 @@ JOBS     ?= 2
 PARALLEL  = --numprocesses $(JOBS) --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help env dev demo up eval rounds nano attack bench-sandbox bench-search bench-strategies bench-prompts bench-votes bench-verified soak compose-test test-facade test test-all tables lint format clean
+.PHONY: help env dev demo up eval rounds nano attack bench-sandbox bench-search bench-strategies bench-prompts bench-votes bench-verified fuzz bench-api kill-trainer soak compose-test test-facade test test-all tables lint format clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -78,6 +78,15 @@ bench-votes: $(READY) ## Which vote finds the right answer? Counted on stored tr
 bench-verified: $(READY) ## Is what is called verified right? [MODEL=small] [LIMIT=200] [DATA=hub:gsm8k] [SEED=] [ARGS="--fit 200"]
 	@$(BIN)/python -m benchmarks.verified "$(or $(DATA),hub:gsm8k)" --model "$(or $(MODEL),small)" \
 	    --data results/verified/$(or $(MODEL),small) $(if $(LIMIT),--limit $(LIMIT)) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+fuzz: $(READY_DEV) ## Hostile callers and hostile model text against all services: [ARGS="--examples 15 --seed 1"]
+	@$(BIN)/python -m benchmarks.fuzz $(ARGS)
+
+bench-api: $(READY) ## Submissions beside a round, Redis under large steps, idle readers of events: [ARGS="--readers 1000"]
+	@$(BIN)/python -m benchmarks.api_load $(ARGS)
+
+kill-trainer: $(READY) ## Kill the trainer of a round at random moments, and compare what the round makes: [ARGS="--kills 20"]
+	@$(BIN)/python -m benchmarks.trainer_kills $(ARGS)
 
 soak: $(READY) ## Does the sandbox leak under random load, floods and kills? [ARGS="--minutes 10"]
 	@$(BIN)/python -m benchmarks.sandbox_soak $(ARGS)
