@@ -10,57 +10,59 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from http import HTTPStatus
-from typing import Annotated, Literal
+from typing import Annotated
 from uuid import UUID
 
 import orjson
 import structlog
-from fastapi import APIRouter, Depends, FastAPI, Header, Path, Query, Request
-from fastapi.responses import Response, StreamingResponse
+from fastapi import APIRouter, Depends, FastAPI, Header, Query, Request
+from fastapi.responses import Response
 from sqlalchemy.ext.asyncio import AsyncEngine
-from sse_starlette import EventSourceResponse
 
 from ratchet import __version__, background
 from ratchet.contracts.base import Health
 from ratchet.contracts.keys import KeyScope
 from ratchet.contracts.replay import Replay
 from ratchet.contracts.search import (
-    EventKind,
     Proof,
     SearchPage,
     SearchRequest,
     SearchResult,
-    TreeView,
 )
-from ratchet.events import ID_PATTERN, START, Events
+from ratchet.events import Events
 from ratchet.queue import SearchQueue, keep_sweeping
 from ratchet.settings import SearchSettings
 from ratchet.states import SEARCH_TRANSITIONS, SearchState, is_end
 from ratchet.store.backlog import Backlog
 from ratchet.store.engine import make_engine, ready
-from ratchet.store.followed import CURSOR_PATTERN, FollowedSearches
+from ratchet.store.followed import FollowedSearches
 from ratchet.store.keys import KeyStore
 from ratchet.store.searches import SearchStore
 from ratchet.web.app import ProblemError, create_app
 from ratchet.web.door.middleware import SolveAccess
-from ratchet.web.problems import problem_response
 from ratchet.web.unavailable import UNAVAILABLE, answer_unavailable, problems
-from services.search import key_routes, retry_routes
+from services.search import follow_routes, key_routes, retry_routes
 from services.search.access import SOLVE_ROUTES, Access, Calling
-from services.search.dot import render_dot
 from services.search.facade import routes as facade
-from services.search.following import EventStream, stream_events, wait_for_end
-from services.search.intake import FULL_SECONDS, Intake, intake
+from services.search.following import wait_for_end
+from services.search.intake import Intake, intake
 from services.search.news import Newsroom, TooManyFollowersError
 from services.search.pruning import pruning
 from services.search.replay import replay
+from services.search.responses import (
+    ONE,
+    SearchId,
+    Store,
+    json_response,
+    no_such_search,
+    read_result,
+    result_response,
+)
 
 log = structlog.get_logger()
 
 HEALTH_SECONDS = 3.0
-DOT = "text/vnd.graphviz"
 
-SearchId = Annotated[UUID, Path(description="Id from `POST /search`.")]
 IdempotencyKey = Annotated[
     str | None,
     Header(
@@ -70,28 +72,7 @@ IdempotencyKey = Annotated[
         description="A retry with the same key and the same body gets the same search.",
     ),
 ]
-EventId = Annotated[str | None, Query(pattern=ID_PATTERN, description="Only events after this one.")]
-LastEventId = Annotated[
-    str | None,
-    Header(
-        alias="Last-Event-ID",
-        pattern=ID_PATTERN,
-        description="The same, as browsers send it; this one counts.",
-    ),
-]
-
 _INVALID = problems(_422="The request is not valid; `errors` names the fields.")
-_ONE = {**problems(_404="There is no such search.", _422="The id is not a UUID."), **UNAVAILABLE}
-_SSE_SCHEMA = {
-    "type": "object",
-    "description": "One event.",
-    "required": ["event", "data"],
-    "properties": {
-        "id": {"type": "string", "description": "Hand it back as `Last-Event-ID`."},
-        "event": {"type": "string", "enum": [kind.value for kind in EventKind]},
-        "data": {"type": "string", "contentMediaType": "application/json"},
-    },
-}
 _LOCATION = {"Location": {"description": "Path of the search.", "schema": {"type": "string"}}}
 
 router = APIRouter(tags=["searches"])
@@ -131,7 +112,7 @@ def build_app(settings: SearchSettings) -> FastAPI:
     answer_unavailable(app)
     app.state.store, app.state.events = store, events
     app.state.followed, app.state.newsroom = followed, newsroom
-    app.add_exception_handler(TooManyFollowersError, _on_too_many_followers)
+    app.add_exception_handler(TooManyFollowersError, follow_routes.on_too_many_followers)
     app.state.keys = keys
     app.state.intake = Intake(settings, store, queue, events, newsroom, Backlog(engine), access)
     for routes in (router, key_routes.router, facade.router, retry_routes.router):
@@ -159,34 +140,6 @@ async def health(engine: AsyncEngine, queue: SearchQueue) -> Health:
     )
 
 
-async def search_store(request: Request) -> SearchStore:
-    """The app's store of searches."""
-    store: SearchStore = request.app.state.store
-    return store
-
-
-async def search_events(request: Request) -> Events:
-    """The app's events of searches."""
-    events: Events = request.app.state.events
-    return events
-
-
-async def followed_searches(request: Request) -> FollowedSearches:
-    """The app's view of searches for those who follow them."""
-    followed: FollowedSearches = request.app.state.followed
-    return followed
-
-
-async def search_news(request: Request) -> Newsroom:
-    """What the app's followers wait for."""
-    newsroom: Newsroom = request.app.state.newsroom
-    return newsroom
-
-
-Store = Annotated[SearchStore, Depends(search_store)]
-Followed = Annotated[FollowedSearches, Depends(followed_searches)]
-News = Annotated[Newsroom, Depends(search_news)]
-EventStreams = Annotated[Events, Depends(search_events)]
 Taking = Annotated[Intake, Depends(intake)]
 
 
@@ -223,18 +176,18 @@ async def begin(
     search_id = await taking.begin(body, caller, idempotency_key, followed=body.wait > 0)
     if body.wait > 0:
         await wait_for_end(taking.store, taking.newsroom, search_id, body.wait, request)
-    return _result_response(await _read_result(taking.store, search_id))
+    return result_response(await read_result(taking.store, search_id))
 
 
 @router.get(
     "/search/{search_id}",
     summary="State and best answer of a search",
     response_model=SearchResult,
-    responses=_ONE,
+    responses=ONE,
 )
 async def read(search_id: SearchId, store: Store) -> Response:
     """Anything from `queued` to the verified answer with its steps, votes and cost."""
-    return _json_response(await _read_result(store, search_id))
+    return json_response(await read_result(store, search_id))
 
 
 @router.get(
@@ -252,86 +205,7 @@ async def recent(
 ) -> Response:
     """The newest first, a page at a time. A key of the scope `solve` is shown those that it began."""
     only = caller.key_id if caller.scope is KeyScope.SOLVE else None
-    return _json_response(await store.list_recent(limit, state, cursor, only))
-
-
-@router.get(
-    "/search/{search_id}/events",
-    summary="Follow a search (server-sent events)",
-    response_class=EventSourceResponse,
-    responses={
-        200: {
-            "description": "Events `state`, `node`, `answer`, `gap` and at last `end`; `data` of each is one JSON object.",
-            "content": {
-                "text/event-stream": {
-                    "schema": _SSE_SCHEMA,
-                    "example": "id: 1764000000000-0\nevent: state\n"
-                    'data: {"state":"running","reason":null}\n\n',
-                }
-            },
-        },
-        204: {"description": "The reader has seen the end already; a browser stops reconnecting."},
-        **_ONE,
-    },
-)
-async def follow(
-    search_id: SearchId,
-    store: Store,
-    events: EventStreams,
-    news: News,
-    after: EventId = None,
-    last_event_id: LastEventId = None,
-) -> Response:
-    """All events from the beginning, or from where a reader broke off. Ends after `end`.
-
-    A search of low priority tells its nodes and answers only while somebody reads, then all so far; long texts are cut. Who
-    comes when earlier events are no longer kept is told so (`gap`).
-    """
-    news.require_room()
-    state = await store.state(search_id)
-    if state is None:
-        raise _no_such_search(search_id)
-    since = last_event_id or after or START
-    # Asked in any case: a reader is told 503 now rather than a stream that breaks off.
-    end = await events.end(search_id)
-    if is_end(SEARCH_TRANSITIONS, state) and since == end != START:
-        return Response(status_code=204)
-    return EventStream(stream_events(store, news, events, search_id, since))
-
-
-@router.get(
-    "/search/{search_id}/tree",
-    summary="The search tree",
-    response_model=TreeView,
-    responses={
-        200: {
-            "description": "A page of the tree, parents before children; as DOT all of it.",
-            "content": {DOT: {"schema": {"type": "string"}, "example": "digraph search {\n}\n"}},
-        },
-        **_ONE,
-    },
-)
-async def tree(
-    search_id: SearchId,
-    followed: Followed,
-    format: Annotated[  # noqa: A002 - the API's word
-        Literal["json", "dot"], Query(description="`dot`: Graphviz source.")
-    ] = "json",
-    limit: Annotated[
-        int, Query(ge=1, le=1000, description="Most nodes of a page; one of long texts has fewer.")
-    ] = 500,
-    cursor: Annotated[
-        str | None, Query(pattern=CURSOR_PATTERN, description="`next` of the page before.")
-    ] = None,
-) -> Response:
-    """All executed steps so far, a page at a time as JSON, or as a whole as Graphviz source. A node that is added between two
-    pages may be in neither; once the search is over, the pages are the whole tree."""
-    page = await followed.tree_page(search_id, limit, cursor)
-    if page is None:
-        raise _no_such_search(search_id)
-    if format == "dot":
-        return StreamingResponse(render_dot(followed.tree_pages(search_id, limit, page)), media_type=DOT)
-    return _json_response(page)
+    return json_response(await store.list_recent(limit, state, cursor, only))
 
 
 @router.get(
@@ -339,7 +213,7 @@ async def tree(
     summary="The search, run again from its journal",
     response_model=Replay,
     responses={
-        **_ONE,
+        **ONE,
         **problems(
             _404="There is no such search, or it has no journal of its tasks.",
             _409="The search is not over yet.",
@@ -349,7 +223,7 @@ async def tree(
 async def replay_search(search_id: SearchId, store: Store) -> Response:
     """Strategy and vote are asked anew, and told what policy, sandbox and PRM answered then: do they ask for the same tasks,
     and come to the same answer?"""
-    result = await _read_result(store, search_id)
+    result = await read_result(store, search_id)
     if not is_end(SEARCH_TRANSITIONS, result.state):
         raise ProblemError(
             HTTPStatus.CONFLICT, f"The search is {result.state}: it can be replayed once it is over."
@@ -361,7 +235,7 @@ async def replay_search(search_id: SearchId, store: Store) -> Response:
             f"Search {search_id} has no journal of its tasks: none was done, or a version before 0.2.0 did them.",
         )
     # The tree is as large as the search was long; other requests need not wait for it.
-    return _json_response(
+    return json_response(
         await asyncio.to_thread(
             replay, str(search_id), journal.request, result.answer, journal.nodes, journal.tasks
         )
@@ -378,15 +252,15 @@ async def replay_search(search_id: SearchId, store: Store) -> Response:
             "model": SearchResult,
             "description": "Its worker was told; the best answer so far is kept.",
         },
-        **_ONE,
+        **ONE,
     },
 )
 async def cancel(search_id: SearchId, taking: Taking) -> Response:
     """Stop it and keep the best answer so far. Asking again, or when it is over, changes nothing."""
     result = await taking.call_off(search_id)
     if result is None:
-        raise _no_such_search(search_id)
-    return _result_response(result)
+        raise no_such_search(search_id)
+    return result_response(result)
 
 
 @router.get(
@@ -394,7 +268,7 @@ async def cancel(search_id: SearchId, taking: Taking) -> Response:
     summary="The proof bundle",
     response_model=Proof,
     responses={
-        **_ONE,
+        **ONE,
         **problems(
             _404="There is no such search, or it ended without a proof.",
             _409="The search is not over yet.",
@@ -406,7 +280,7 @@ async def proof(search_id: SearchId, store: Store) -> Response:
     # The state first: a search that ends between the two reads is seen as still running, never as without proof.
     state = await store.state(search_id)
     if state is None:
-        raise _no_such_search(search_id)
+        raise no_such_search(search_id)
     found = await store.proof(search_id)
     if found is not None:
         # As it was sealed: one that an older version made has other fields, and its `format` says so.
@@ -414,38 +288,3 @@ async def proof(search_id: SearchId, store: Store) -> Response:
     if not is_end(SEARCH_TRANSITIONS, state):
         raise ProblemError(HTTPStatus.CONFLICT, f"The search is {state}: there is no proof yet.")
     raise ProblemError(HTTPStatus.NOT_FOUND, f"The search ended as {state}, without a proof.")
-
-
-async def _on_too_many_followers(request: Request, error: Exception) -> Response:
-    return problem_response(
-        HTTPStatus.SERVICE_UNAVAILABLE,
-        f"{error} Try again later, or ask for the search without waiting.",
-        request.url.path,
-        headers={"Retry-After": str(FULL_SECONDS)},
-    )
-
-
-def _no_such_search(search_id: UUID) -> ProblemError:
-    return ProblemError(HTTPStatus.NOT_FOUND, f"There is no search {search_id}.")
-
-
-async def _read_result(store: SearchStore, search_id: UUID) -> SearchResult:
-    result = await store.result(search_id)
-    if result is None:
-        raise _no_such_search(search_id)
-    return result
-
-
-def _json_response(
-    view: SearchResult | SearchPage | TreeView | Replay,
-    status: int = 200,
-    headers: dict[str, str] | None = None,
-) -> Response:
-    # Serialised once, by pydantic's own writer: FastAPI would validate a big tree a second time.
-    return Response(view.model_dump_json(), status, headers, media_type="application/json")
-
-
-def _result_response(result: SearchResult) -> Response:
-    """200 when it is over, otherwise 202."""
-    status = 200 if is_end(SEARCH_TRANSITIONS, result.state) else 202
-    return _json_response(result, status, {"Location": f"/search/{result.id}"})
