@@ -115,7 +115,7 @@ def build_app(settings: SearchSettings) -> FastAPI:
     app.add_exception_handler(TooManyFollowersError, follow_routes.on_too_many_followers)
     app.state.keys = keys
     app.state.intake = Intake(settings, store, queue, events, newsroom, Backlog(engine), access)
-    for routes in (router, key_routes.router, facade.router, retry_routes.router):
+    for routes in (router, follow_routes.router, key_routes.router, facade.router, retry_routes.router):
         app.include_router(routes)
     return app
 
