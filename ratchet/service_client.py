@@ -25,6 +25,7 @@ from pydantic import ValidationError
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_random_exponential
 
 from ratchet.contracts.base import Contract, FieldError, Health, ProblemDocument
+from ratchet.on_behalf import caller_header
 
 log = structlog.get_logger()
 
@@ -169,7 +170,9 @@ class ServiceClient:
         """Send the call until it is answered, and read the answer. Raises ServiceError."""
         limit = attempt_seconds or self.attempt_seconds
         content = None if body is None else body.model_dump_json().encode()
-        sent = {"content-type": "application/json"} if content is not None else {}
+        sent = caller_header()
+        if content is not None:
+            sent["content-type"] = "application/json"
 
         async def attempt() -> Answer:
             try:

@@ -38,6 +38,7 @@ from ratchet.web.door.callers import OPERATOR, SERVICE, Callers
 from ratchet.web.door.middleware import Door, SolveAccess
 from ratchet.web.door.origins import allowed_hosts, is_loopback
 from ratchet.web.measured import Measured
+from ratchet.web.on_behalf import OnBehalf
 from ratchet.web.problems import PROBLEM_JSON, problem_response
 
 log = structlog.get_logger()
@@ -167,6 +168,7 @@ def create_app(
         audit=audit,
     )
     app.add_middleware(Measured, service=service)
+    app.add_middleware(OnBehalf)
     app.state.service = service
     app.state.health = health
     app.state.callers = callers
