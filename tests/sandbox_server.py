@@ -20,6 +20,9 @@ from ratchet.stack.ports import free_port
 
 ROOT = Path(__file__).parents[1]
 START_SECONDS = 60
+TOKEN = "the-token-of-a-sandbox-under-test"
+BEARER = f"Bearer {TOKEN}"
+"""Value of the Authorization header."""
 
 
 @dataclass
@@ -84,10 +87,13 @@ def running_sandbox(log: Path, *, extra_path: str = "", **settings: str) -> Iter
     """
     port = free_port()
     variables = {f"RATCHET_{name.upper()}": value for name, value in settings.items()}
+    token = log.with_name(f"{log.name}.token")
+    token.write_text(TOKEN)
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(filter(None, [extra_path, str(ROOT)])),
         "RATCHET_PORT": str(port),
+        "RATCHET_SERVICE_TOKEN_FILE": str(token),
         **variables,
     }
     with log.open("wb") as output:
@@ -95,7 +101,9 @@ def running_sandbox(log: Path, *, extra_path: str = "", **settings: str) -> Iter
             [sys.executable, "-m", "services.sandbox"], env=environment, stdout=output, stderr=output
         )
     try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as http:
+        with httpx.Client(
+            base_url=f"http://127.0.0.1:{port}", headers={"authorization": BEARER}, timeout=60
+        ) as http:
             deadline = time.monotonic() + START_SECONDS
             while True:
                 with contextlib.suppress(httpx.TransportError):

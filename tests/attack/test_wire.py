@@ -6,7 +6,7 @@ import time
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from tests.sandbox_server import Sandbox, sandbox
+from tests.sandbox_server import BEARER, Sandbox, sandbox
 
 __all__ = ["sandbox"]
 
@@ -34,6 +34,8 @@ ENDS = st.sampled_from(
     ]
 )
 SECONDS = 0.4
+OPENED = f"POST /run_code HTTP/1.1\r\nHost: localhost\r\nAuthorization: {BEARER}\r\n".encode()
+"""The beginning of a request that the door lets in."""
 
 
 def _hostile(words: list[bytes], end: str) -> str:
@@ -91,7 +93,7 @@ def test_a_node_of_a_session_may_say_anything_and_its_siblings_live(
 @given(
     data=st.one_of(
         st.binary(max_size=300),
-        st.binary(max_size=200).map(lambda body: b"POST /run_code HTTP/1.1\r\n" + body),
+        st.binary(max_size=200).map(lambda body: OPENED + body),
     )
 )
 def test_a_caller_may_send_anything(sandbox: Sandbox, data: bytes) -> None:

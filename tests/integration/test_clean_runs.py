@@ -13,7 +13,7 @@ from ratchet.contracts.sandbox import (
     RunStepsResponse,
 )
 from ratchet.solutions.clean_runs import clean_answer, clean_run, run_from_nothing
-from tests.sandbox_server import running_sandbox
+from tests.sandbox_server import TOKEN, running_sandbox
 
 
 async def test_what_waits_for_too_long_is_asked_for_again_as_long_as_some_of_it_gets_done(
@@ -22,7 +22,7 @@ async def test_what_waits_for_too_long_is_asked_for_again_as_long_as_some_of_it_
     programs = [["import time", f"time.sleep(0.4)\nprint({n})"] for n in range(10)]
     # So many attempts as find no more room than for two programs are not enough by their number.
     with running_sandbox(tmp_path / "log", workers="1", queue_timeout="0.5") as sandbox:
-        async with SandboxClient(str(sandbox.http.base_url)) as client:
+        async with SandboxClient(str(sandbox.http.base_url), key=TOKEN) as client:
             answers = await run_from_nothing([clean_run(each) for each in programs], client, clean_answer)
     assert answers == [str(n) for n in range(10)]
 
@@ -31,7 +31,7 @@ class Refusing(SandboxClient):
     """A client of a real sandbox that says of some programs that they could not be run: no jail can be brought to it."""
 
     def __init__(self, url: str, refused: str) -> None:
-        super().__init__(url)
+        super().__init__(url, key=TOKEN)
         self._refused = refused
 
     async def run_steps_batch(self, request: RunStepsBatchRequest) -> RunStepsBatchResponse:

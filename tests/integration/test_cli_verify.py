@@ -22,7 +22,7 @@ from ratchet.solutions.proof import (
     steps_sha256,
 )
 from tests.cli_process import ratchet
-from tests.sandbox_server import Sandbox, sandbox
+from tests.sandbox_server import TOKEN, Sandbox, sandbox
 
 __all__ = ["sandbox"]
 
@@ -156,7 +156,7 @@ async def test_a_forgery_is_found(
     path = tmp_path / "p.json"
     path.write_text(json.dumps(document))
     found, proof = read_bundle(path)
-    async with SandboxClient(str(sandbox.http.base_url)) as client:
+    async with SandboxClient(str(sandbox.http.base_url), key=TOKEN) as client:
         ran = [check async for check in check_programs(proof, client)]
     checks = [*check_bundle(found, proof), *ran]
     assert {check.name for check in checks if not check.holds} == broken, checks

@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,10 @@ from ratchet.contracts.search import Priority
 from ratchet.settings import PolicySettings, PrmSettings, SandboxSettings, SearchSettings, TrainerSettings
 from ratchet.solutions.step_formats import few_shot
 from ratchet.stack.config import SERVICES
-from ratchet.store.engine import transaction
-from ratchet.store.keys import KeyStore, StoredKey
+from ratchet.store.engine import StoreUnavailableError, transaction
+from ratchet.store.keys import AuditedCall, KeyStore, StoredKey
 from ratchet.web.door import OPEN, secrets
+from ratchet.web.door.audit import Audit
 from ratchet.web.door.callers import Callers
 from services.policy.app import build_app as policy_app
 from services.policy.engines.transformers import TransformersEngine
@@ -366,3 +367,48 @@ async def test_without_a_key_in_its_settings_a_service_is_open_to_this_machine_a
         # A key that is sent has to be right.
         wrong = {"authorization": f"Bearer {secrets.new_key(uuid4())}"}
         assert (await client.get("/searches", headers=wrong)).status_code == 401
+
+
+async def test_an_audit_outlasts_a_store_that_is_away_and_is_written_once(engine: AsyncEngine) -> None:
+    class Flaky(KeyStore):
+        away = True
+
+        async def write_audit(self, calls: Sequence[AuditedCall]) -> None:
+            if self.away:
+                raise StoreUnavailableError("for the test")
+            # Twice: as after an answer that was lost.
+            await super().write_audit(calls)
+            await super().write_audit(calls)
+
+    store = Flaky(engine)
+    audit = Audit(store)
+    for number in range(3):
+        audit.note(AuditedCall("outage", None, "search", "POST", "/search", f"/{number}", 202))
+    with pytest.raises(StoreUnavailableError):
+        await audit.flush()
+    audit.note(AuditedCall("outage", None, "search", "POST", "/search", "/3", 202))
+    store.away = False
+    async with audit.writing():
+        pass
+    entries = (await store.audit(100, key="outage")).entries
+    assert sorted(entry.target for entry in entries) == ["/0", "/1", "/2", "/3"]
+
+
+async def test_while_the_database_is_away_stored_keys_are_put_off_and_not_refused(
+    tmp_path: Path, free_port: int, redis_url: str
+) -> None:
+    (tmp_path / "key").write_text(OPERATORS_KEY)
+    nowhere = f"postgresql+asyncpg://nobody@127.0.0.1:{free_port}/nothing"
+    app = search_app(
+        SearchSettings(database_url=nowhere, redis_url=redis_url, admin_key_file=tmp_path / "key")
+    )
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client:
+
+        async def ask(path: str, key: str) -> httpx.Response:
+            return await client.get(path, headers={"authorization": f"Bearer {key}"})
+
+        answer = await ask("/metrics", secrets.new_key(uuid4()))
+        assert is_problem(answer, 503)
+        assert int(answer.headers["retry-after"]) > 0
+        assert (await ask("/metrics", OPERATORS_KEY)).status_code == 200
+        assert is_problem(await ask("/metrics", "wrong"), 401)

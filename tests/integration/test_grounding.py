@@ -20,7 +20,7 @@ from services.search.search import Search
 from services.search.step_memory import StepMemory
 from services.search.strategies import ExecutedStep, Rollout, Tree
 from services.search.verify import conclude
-from tests.sandbox_server import Sandbox, sandbox
+from tests.sandbox_server import TOKEN, Sandbox, sandbox
 
 __all__ = ["sandbox"]
 
@@ -36,7 +36,7 @@ FORGETFUL = ("n = 9 * 6", "print(n)")
 
 @pytest.fixture
 async def client(sandbox: Sandbox) -> AsyncIterator[SandboxClient]:
-    async with SandboxClient(str(sandbox.http.base_url)) as client:
+    async with SandboxClient(str(sandbox.http.base_url), key=TOKEN) as client:
         yield client
 
 

@@ -9,7 +9,7 @@ from ratchet.clients import SandboxClient, ServiceError
 from ratchet.contracts.sandbox import StepStatus
 from services.search.interpreter import SESSION_PAYS_SECONDS, Interpreter
 from services.search.step_memory import StepMemory
-from tests.sandbox_server import Sandbox, sandbox
+from tests.sandbox_server import TOKEN, Sandbox, sandbox
 
 __all__ = ["sandbox"]
 
@@ -22,7 +22,7 @@ async def turns(count: int = 5) -> None:
 
 @pytest.fixture
 async def client(sandbox: Sandbox) -> AsyncIterator[SandboxClient]:
-    async with SandboxClient(str(sandbox.http.base_url)) as client:
+    async with SandboxClient(str(sandbox.http.base_url), key=TOKEN) as client:
         yield client
 
 

@@ -20,7 +20,7 @@ from services.search.step_memory import StepMemory
 from services.search.strategies import Rollout, Tree
 from services.search.verify import conclude
 from tests.integration.test_grounding import AT_ONCE, COMPUTED, ROLLS, WRITTEN, executed
-from tests.sandbox_server import Sandbox, sandbox
+from tests.sandbox_server import TOKEN, Sandbox, sandbox
 
 __all__ = ["sandbox"]
 
@@ -30,7 +30,7 @@ AGREEING = [(COMPUTED, "37"), (AT_ONCE, "37"), (COMPUTED, "37"), (AT_ONCE, "37")
 
 @pytest.fixture
 async def client(sandbox: Sandbox) -> AsyncIterator[SandboxClient]:
-    async with SandboxClient(str(sandbox.http.base_url)) as client:
+    async with SandboxClient(str(sandbox.http.base_url), key=TOKEN) as client:
         yield client
 
 

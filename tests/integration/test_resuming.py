@@ -34,7 +34,7 @@ from services.search.step_memory import StepMemory
 from services.search.strategies import Tree
 from services.search.tree_journal import TreeJournal
 from tests.http_double import serving
-from tests.sandbox_server import running_sandbox
+from tests.sandbox_server import TOKEN, running_sandbox
 
 READS = 3
 """Steps that the policy reads at most."""
@@ -45,7 +45,7 @@ OF_THE_CLOCK = {"seconds": 0.0}
 async def sandbox(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[SandboxClient]:
     log: Path = tmp_path_factory.mktemp("sandbox") / "log"
     with running_sandbox(log) as running:
-        async with SandboxClient(str(running.http.base_url)) as client:
+        async with SandboxClient(str(running.http.base_url), key=TOKEN) as client:
             yield client
 
 

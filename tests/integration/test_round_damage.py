@@ -27,7 +27,7 @@ from ratchet.store.engine import make_engine
 from ratchet.store.ids import new_id
 from ratchet.store.migrate import migrate
 from services.trainer.app import build_app
-from tests.sandbox_server import Sandbox, sandbox
+from tests.sandbox_server import TOKEN, Sandbox, sandbox
 from tests.small_rounds import small
 
 __all__ = ["sandbox"]
@@ -99,7 +99,9 @@ async def trainer(
     await migrate(engine)
     await engine.dispose()
     folder = tmp_path_factory.mktemp("trainer")
+    (folder / "token").write_text(TOKEN)
     settings = TrainerSettings(
+        service_token_file=folder / "token",
         database_url=database_url,
         redis_url=redis_url,
         sandbox_url=str(sandbox.http.base_url),

@@ -19,7 +19,7 @@ from services.sandbox.admission import Admission
 from services.sandbox.jail import Purpose
 from services.sandbox.pool import Pool
 from services.sandbox.zygotes import best_isolation
-from tests.sandbox_server import ROOT, Sandbox, running_sandbox, sandbox
+from tests.sandbox_server import BEARER, ROOT, Sandbox, running_sandbox, sandbox
 
 __all__ = ["sandbox"]
 
@@ -430,7 +430,7 @@ def test_nothing_is_left_of_a_service_that_was_killed(tmp_path: Path) -> None:
     with running_sandbox(tmp_path / "log", workers="1") as doomed:
         with socket.create_connection(("127.0.0.1", doomed.http.base_url.port or 0)) as connection:
             body = b'{"code": "while True: pass", "run_timeout": 100}'
-            head = f"POST /run_code HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n"
+            head = f"POST /run_code HTTP/1.1\r\nHost: localhost\r\nAuthorization: {BEARER}\r\nContent-Length: {len(body)}\r\n"
             connection.sendall(head.encode() + b"Content-Type: application/json\r\n\r\n" + body)
             time.sleep(0.5)
             below = psutil.Process(doomed.process.pid).children(recursive=True)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from tests.sandbox_server import Sandbox, busy_processes, running_sandbox
+from tests.sandbox_server import BEARER, Sandbox, busy_processes, running_sandbox
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +20,12 @@ def narrow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
 
 def _ask(narrow: Sandbox, caller: str, seconds: float) -> httpx.Response:
     body = {"code": f"import time; time.sleep({seconds})"}
-    return httpx.post(f"{narrow.http.base_url}/run_code", json=body, headers={"x-caller": caller}, timeout=30)
+    return httpx.post(
+        f"{narrow.http.base_url}/run_code",
+        json=body,
+        headers={"authorization": BEARER, "x-caller": caller},
+        timeout=30,
+    )
 
 
 def test_a_full_queue_and_a_long_wait_are_refused_with_retry_after(narrow: Sandbox) -> None:

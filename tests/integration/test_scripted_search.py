@@ -29,7 +29,7 @@ from services.search.step_memory import StepMemory
 from services.search.strategies import Tree
 from services.search.verify import conclude
 from tests.http_double import serving
-from tests.sandbox_server import running_sandbox
+from tests.sandbox_server import TOKEN, running_sandbox
 
 ROLLOUTS = 4
 TOO_LONG = "the prompt is too long"
@@ -40,7 +40,7 @@ Program = Sequence[str]
 async def sandbox(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[SandboxClient]:
     log: Path = tmp_path_factory.mktemp("sandbox") / "log"
     with running_sandbox(log) as running:
-        async with SandboxClient(str(running.http.base_url)) as client:
+        async with SandboxClient(str(running.http.base_url), key=TOKEN) as client:
             yield client
 
 

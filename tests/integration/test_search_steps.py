@@ -14,14 +14,14 @@ from services.search.rollouts import execute_steps
 from services.search.search import Search
 from services.search.step_memory import StepMemory
 from services.search.strategies import Tree
-from tests.sandbox_server import running_sandbox
+from tests.sandbox_server import TOKEN, running_sandbox
 
 
 @pytest.fixture(scope="module")
 async def sandbox(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[SandboxClient]:
     log: Path = tmp_path_factory.mktemp("sandbox") / "log"
     with running_sandbox(log) as running:
-        async with SandboxClient(str(running.http.base_url)) as client:
+        async with SandboxClient(str(running.http.base_url), key=TOKEN) as client:
             yield client
 
 

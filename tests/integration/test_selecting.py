@@ -33,7 +33,7 @@ from services.trainer.selection import Dropped
 from services.trainer.stages.context import Context, RoundFailedError
 from services.trainer.stages.select import select
 from tests.integration.round_claims import a_run, begin, claim_round, requests
-from tests.sandbox_server import Sandbox, sandbox
+from tests.sandbox_server import TOKEN, Sandbox, sandbox
 
 __all__ = ["sandbox"]
 
@@ -84,7 +84,7 @@ class Counting(SandboxClient):
 
 @pytest.fixture
 async def client(sandbox: Sandbox) -> AsyncIterator[Counting]:
-    async with Counting(str(sandbox.http.base_url)) as client:
+    async with Counting(str(sandbox.http.base_url), key=TOKEN) as client:
         yield client
 
 

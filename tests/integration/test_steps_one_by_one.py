@@ -26,7 +26,7 @@ from services.search.search import Backends, Search
 from services.search.step_memory import StepMemory
 from services.search.strategies import ExecutedStep, Node, Rollout, Task, Tree
 from tests.http_double import serving
-from tests.sandbox_server import running_sandbox
+from tests.sandbox_server import TOKEN, running_sandbox
 
 TOKENS = 10
 """Of each step that the double writes."""
@@ -39,7 +39,7 @@ Script = Mapping[tuple[str, ...], Sequence[str]]
 async def sandbox(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[SandboxClient]:
     log: Path = tmp_path_factory.mktemp("sandbox") / "log"
     with running_sandbox(log) as running:
-        async with SandboxClient(str(running.http.base_url)) as client:
+        async with SandboxClient(str(running.http.base_url), key=TOKEN) as client:
             yield client
 
 
