@@ -2,7 +2,8 @@
 
 import random
 from collections.abc import Callable
-from dataclasses import asdict
+from copy import deepcopy
+from dataclasses import asdict, replace
 
 import pytest
 from hypothesis import given, settings
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from ratchet.states import NodeState
 from services.search.strategies import Beam, Draw, Dvts, ExecutedStep, Rebase, Rollout, Strategy, Task, Tree
 from services.search.strategies.levels import LevelWise
-from services.search.strategies.tree import ROOT
+from services.search.strategies.tree import ROOT, Node
 from tests.unit.test_strategies import MAX_DEPTH, play, rollout_of, step
 
 LEVEL_WISE: list[LevelWise] = [kind(40, 4, 2, MAX_DEPTH) for kind in (Beam, Dvts, Rebase)]
@@ -152,3 +153,48 @@ def test_any_order_of_tells_gives_the_same_tree(
 
 def one_step(task: Task, tree: Tree, seed: int) -> Rollout:
     return rollout_of(task, tree.nodes[task.node].depth, random.Random(seed + task.number))
+
+
+@all_three
+@worlds
+@settings(max_examples=40, deadline=None)
+def test_where_it_has_come_to_is_found_anew(strategy: LevelWise, seed: int, in_flight: int) -> None:
+    """Also where a branch ends because the policy reads no more, and another one takes its place."""
+    rng, tree, waiting = random.Random(seed), Tree(), list[Task]()
+    for _ in range(80):
+        known = tree.frontier
+        if len(waiting) == in_flight:
+            task = waiting.pop(rng.randrange(in_flight))
+            full = task.node != ROOT and rng.random() < 0.2
+            rollout = rollout_of(task, tree.nodes[task.node].depth, random.Random(seed * 1000 + task.number))
+            strategy.tell(tree, Rollout(task, (), "no room") if full else rollout)
+            continue
+        forgetful = deepcopy(tree)
+        forgetful.frontier = None
+        asked, other = strategy.ask(tree), strategy.ask(forgetful)
+        assert asked == other, known
+        if asked is None:
+            break
+        waiting.append(asked)
+
+
+@all_three
+def test_what_is_done_is_not_looked_at_again(strategy: LevelWise) -> None:
+    looked_at = 0
+
+    class Looking(dict[str, Node]):
+        def __getitem__(self, key: str) -> Node:
+            nonlocal looked_at
+            looked_at += 1
+            return super().__getitem__(key)
+
+    wide = replace(strategy, width=64, rollouts=10**6, max_depth=8)
+    tree = Tree()
+    tree.nodes = Looking(tree.nodes)
+    rng, draws = random.Random(0), 2_000
+    for number in range(draws):
+        task = wide.ask(tree)
+        assert task is not None
+        wide.tell(tree, Rollout(task, ((step(f"x = {number}", prm=rng.random()),),)))
+    # Without what it remembers it looks at some hundreds of nodes for each draw.
+    assert looked_at < 200 * draws

@@ -4,6 +4,9 @@ What is to be drawn is a function of the tree alone, so that a tree that was sav
 say how often it was drawn from. Once all levels of a width are done and the budget is not, the width grows by itself: what
 was drawn for the smaller one counts for the larger.
 
+Levels that are done are not looked at again while the width is the same, so that a large tree costs little more to ask than a
+small one.
+
 Limits: a level waits for its slowest step. Only ends count as visits.
 """
 
@@ -15,7 +18,7 @@ from dataclasses import dataclass
 from ratchet.states import NodeState
 from services.search.strategies.base import Draw, Rollout, Task
 from services.search.strategies.recording import back_up, end_task, record_paths, start_task
-from services.search.strategies.tree import Node, Tree
+from services.search.strategies.tree import Frontier, Node, Tree
 
 UNSCORED = 0.5
 """The score of a step that no PRM has seen."""
@@ -65,8 +68,9 @@ class LevelWise(ABC):
 
     def _next(self, tree: Tree, width: int) -> tuple[Node | None, bool]:
         """The first node that lacks a draw at this width; where there is none, whether draws under way may change that."""
-        draws, ended = {tree.root.id: width}, 0
+        draws, ended = self._from_where(tree, width)
         while draws:
+            tree.frontier = Frontier(self, width, draws, ended)
             nodes = [tree.nodes[node] for node in draws]
             for node in nodes:
                 if node.expansions + node.expanding < draws[node.id]:
@@ -82,6 +86,13 @@ class LevelWise(ABC):
             ended += sum(child.state is NodeState.TERMINAL for child in children)
             draws = self.allot(tree, Level(draws, children, ended), width)
         return None, False
+
+    def _from_where(self, tree: Tree, width: int) -> tuple[Mapping[str, int], int]:
+        """The level to begin at: the first, or the one that was worked on at this width. Draws, and ends above it."""
+        known = tree.frontier
+        if known is not None and known.strategy == self and known.width == width:
+            return known.draws, known.ended
+        return {tree.root.id: width}, 0
 
     def tell(self, tree: Tree, rollout: Rollout) -> list[str]:
         """Record a step; the ids of nodes that were added or changed. Telling it again changes nothing."""

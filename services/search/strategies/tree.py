@@ -6,7 +6,7 @@ whichever task found it and in whatever order. Where two tasks found it, what is
 
 import hashlib
 from bisect import insort
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from ratchet.contracts.sandbox import StepStatus
@@ -55,6 +55,19 @@ class Node:
         return self.value_sum / self.visits if self.visits else 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class Frontier:
+    """How far a search that grows level by level has come. The levels above are done, and change no more."""
+
+    strategy: object
+    """Whose levels these are."""
+    width: int
+    draws: Mapping[str, int]
+    """The nodes of the level that is worked on, and the draws of each."""
+    ended: int
+    """Trajectories that ended above it."""
+
+
 @dataclass(slots=True)
 class Tree:
     """Nodes by id, and what is in flight."""
@@ -65,6 +78,8 @@ class Tree:
     asked: int = 0
     """Tasks asked so far: the number of the next one."""
     pending: set[int] = field(default_factory=set)
+    frontier: Frontier | None = field(default=None, compare=False)
+    """Saves a search the way to the level that it works on. None: it finds it anew, and finds the same."""
 
     @property
     def rollouts(self) -> int:
@@ -127,6 +142,8 @@ class Tree:
     def close(self, node: Node, reason: str) -> None:
         """Nothing can follow this node: it is not gone on from."""
         node.ended_by = reason
+        # Another node may be kept in its place.
+        self.frontier = None
         if node.state is NodeState.OPEN:
             check_transition(NODE_TRANSITIONS, node.state, NodeState.EXHAUSTED)
             node.state = NodeState.EXHAUSTED
