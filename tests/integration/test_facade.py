@@ -8,16 +8,21 @@ from uuid import UUID
 
 import httpx
 import pytest
+import schemathesis
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from ratchet.contracts.keys import KeyLimits, KeyRequest
 from ratchet.contracts.sandbox import StepStatus
 from ratchet.contracts.search import EventKind, Usage, UsagePart, Verification, VerificationLevel
 from ratchet.events import Event, Events, end_event, node_event
 from ratchet.settings import SearchSettings
 from ratchet.states import NodeState, SearchState
+from ratchet.store.ids import new_id
+from ratchet.store.keys import KeyStore
 from ratchet.store.nodes import NodeRecord
 from ratchet.store.search_results import SearchOutcome
 from ratchet.store.searches import Claim, SearchStore
+from ratchet.web.door import secrets
 from services.search import following
 from services.search.app import build_app
 from tests.served_app import served
@@ -197,6 +202,8 @@ async def test_a_completion_waits_for_the_end(
         await events.publish(search_id, [end_event()])
     answer = await waiting
     assert answer.status_code == 200, answer.text
+    schema = await asyncio.to_thread(schemathesis.openapi.from_url, f"{api.base_url}/openapi.json")
+    schema["/v1/chat/completions"]["POST"].validate_response(answer)
     document = answer.json()
     assert [choice["ratchet"]["seed"] for choice in document["choices"]] == [7, 8]
     assert all(choice["message"]["content"].endswith("\n#### 42") for choice in document["choices"])
@@ -282,6 +289,28 @@ async def test_errors_are_problems_and_what_openais_clients_read(
     assert (document["status"], document["instance"]) == (status, path)
     assert document["error"]["message"]
     assert (document["error"]["param"], document["error"]["code"]) == (param, code)
+    if status == 422:
+        schema = await asyncio.to_thread(schemathesis.openapi.from_url, f"{api.base_url}/openapi.json")
+        schema[path][method].validate_response(answer)
+
+
+async def test_choices_beyond_a_keys_limit_begin_no_search(
+    base_url: str, engine: AsyncEngine, store: SearchStore, asked: Asked
+) -> None:
+    key_id = new_id()
+    key = secrets.new_key(key_id)
+    limits = KeyLimits(concurrent_searches=1)
+    await KeyStore(engine).create(key_id, KeyRequest(name="one", limits=limits), secrets.digest(key))
+    headers = {"authorization": f"Bearer {key}"}
+    async with httpx.AsyncClient(base_url=base_url, timeout=SECONDS, headers=headers) as api:
+        refused = await api.post("/v1/chat/completions", json=body(n=2))
+        assert refused.status_code == 429, refused.text
+        assert refused.json()["error"]["code"] == "rate_limit_exceeded"
+        assert int(refused.headers["retry-after"]) > 0
+        begun = await asked.next()
+        await until_over(store, begun, SearchState.CANCELLED)
+        assert (await api.get(f"/search/{begun}")).status_code == 200, "it is the key's own"
+        assert (await api.get("/v1/models")).status_code == 200
 
 
 async def test_other_routes_have_the_problem_alone(api: httpx.AsyncClient) -> None:
