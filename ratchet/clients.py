@@ -64,6 +64,7 @@ from ratchet.contracts.search import (
 from ratchet.contracts.serving import HeldModel, HeldModels, LoadModel, ServeModel
 from ratchet.contracts.strategies import StrategyChoice, StrategyChoices
 from ratchet.contracts.trainer import Lineage, ModelList, ModelView, PairList, Rollback, ServingPair
+from ratchet.event_lines import event_lines
 from ratchet.service_client import UNIX_SCHEME, ServiceClient, ServiceError
 from ratchet.states import SearchState
 
@@ -323,7 +324,7 @@ class SearchClient(ServiceClient):
     async def _read_events(self, response: httpx.Response) -> AsyncIterator[SearchEvent]:
         """Server-sent events as WHATWG defines them, of the kinds that we know."""
         event_id, kind, data = "", "", list[str]()
-        async for line in response.aiter_lines():
+        async for line in event_lines(response):
             if line:
                 name, _, value = line.partition(":")
                 value = value.removeprefix(" ")

@@ -20,6 +20,7 @@ from ratchet.events import PAGE, START, Events
 from ratchet.states import SEARCH_TRANSITIONS, is_end
 from ratchet.store.engine import StoreUnavailableError
 from ratchet.store.searches import SearchStore
+from ratchet.web.event_data import on_one_line
 from services.search.news import Newsroom
 
 log = structlog.get_logger()
@@ -133,4 +134,4 @@ async def _is_over(store: SearchStore, search_id: UUID) -> bool:
 
 
 def _sse(kind: EventKind, data: dict[str, Any], event_id: str | None = None) -> ServerSentEvent:
-    return ServerSentEvent(data=orjson.dumps(data).decode(), event=kind.value, id=event_id)
+    return ServerSentEvent(data=on_one_line(orjson.dumps(data).decode()), event=kind.value, id=event_id)

@@ -21,6 +21,7 @@ from ratchet.events import START
 from ratchet.states import SEARCH_TRANSITIONS, SearchState, is_end
 from ratchet.store.engine import StoreUnavailableError
 from ratchet.web.app import ProblemError
+from ratchet.web.event_data import on_one_line
 from ratchet.web.openai_errors import OpenAIError, openai_error
 from services.search.facade.completions import ChatCompletion, ChunkWriter, completion_of
 from services.search.facade.requests import ChatCompletionRequest
@@ -213,4 +214,4 @@ def _too_long(seconds: float) -> str:
 
 
 def _sse(data: str) -> ServerSentEvent:
-    return ServerSentEvent(data=data, sep="\n")
+    return ServerSentEvent(data=on_one_line(data), sep="\n")
