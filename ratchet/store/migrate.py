@@ -2,7 +2,7 @@
 
 Safe to run again, and by several processes at once.
 
-Limits: waits for the database for a minute, then gives up with exit code 1.
+Limits: waits for the database, and for locks that others hold on its tables, for a minute, then gives up with exit code 1.
 """
 
 import asyncio
@@ -30,17 +30,35 @@ def alembic_config() -> Config:
     return config
 
 
-def upgrade_connection(connection: Connection) -> None:
+LOCK_SECONDS = 5.0
+"""How long a migration waits for a table. Whoever comes after it waits behind it: a long reader would stop all the others."""
+
+
+def upgrade_connection(connection: Connection, lock_seconds: float = LOCK_SECONDS) -> None:
     """Run the missing migrations in the connection's transaction, one process at a time."""
+    command.upgrade(_config_of(connection, lock_seconds), "head")
+
+
+def downgrade_connection(connection: Connection, revision: str, lock_seconds: float = LOCK_SECONDS) -> None:
+    """Take the tables back to an older revision; what that one does not know is lost. In the connection's transaction."""
+    command.downgrade(_config_of(connection, lock_seconds), revision)
+
+
+def _config_of(connection: Connection, lock_seconds: float) -> Config:
+    """Alembic's configuration for the connection, which holds the lock for migrations from here on."""
     connection.execute(text("SET LOCAL statement_timeout = 0"))
+    # Another process that migrates may take long; only tables are not waited for.
     connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+    connection.execute(text(f"SET LOCAL lock_timeout = {int(lock_seconds * 1000)}"))
     config = alembic_config()
     config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+    return config
 
 
-async def migrate(engine: AsyncEngine, wait_seconds: float = 60.0) -> None:
-    """Wait for the database, then upgrade it. Raises StoreUnavailableError when it does not come."""
+async def migrate(
+    engine: AsyncEngine, wait_seconds: float = 60.0, lock_seconds: float = LOCK_SECONDS
+) -> None:
+    """Wait for the database, then upgrade it. Raises StoreUnavailableError when it does not come, or others hold its tables."""
     async for attempt in AsyncRetrying(
         retry=retry_if_exception_type(StoreUnavailableError),
         stop=stop_after_delay(wait_seconds),
@@ -49,8 +67,9 @@ async def migrate(engine: AsyncEngine, wait_seconds: float = 60.0) -> None:
     ):
         with attempt:
             await ping(engine)
-    async with transaction(engine) as connection:
-        await connection.run_sync(upgrade_connection)
+            # All of it or nothing: one that could not get a table is tried again.
+            async with transaction(engine) as connection:
+                await connection.run_sync(upgrade_connection, lock_seconds)
 
 
 async def _main() -> None:

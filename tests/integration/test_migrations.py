@@ -1,27 +1,32 @@
 """Migrations against a real Postgres: they make what the code declares, once, and say what is wrong where they cannot."""
 
 import asyncio
+import gzip
+import re
 import subprocess
 import sys
 import time
 from pathlib import Path
+from uuid import UUID
 
+import asyncpg
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from ratchet.stack.postgres import Postgres, drop_database, ensure_database
 from ratchet.store import tables
 from ratchet.store.engine import StoreUnavailableError, make_engine, transaction
 from ratchet.store.ids import new_id
-from ratchet.store.migrate import migrate
+from ratchet.store.migrate import downgrade_connection, migrate
 from ratchet.store.searches import SearchStore
 from ratchet.store.tables import metadata
 
-NEWEST = max(
-    file.stem for file in (Path(tables.__file__).parent / "migrations" / "versions").glob("0*.py")
-).partition("_")[0]
+VERSIONS = Path(tables.__file__).parent / "migrations" / "versions"
+OLD_DUMP = Path(__file__).parents[1] / "data" / "database-0.1.0.sql.gz"
+NEWEST = max(file.stem for file in VERSIONS.glob("0*.py")).partition("_")[0]
 """Revision of the newest migration."""
 
 
@@ -96,3 +101,98 @@ async def test_a_database_that_never_comes_is_an_error_and_not_a_hang(free_port:
         await SearchStore(engine).result(new_id())
     assert time.monotonic() - began < 10
     await engine.dispose()
+
+
+async def schema_and_rows(engine: AsyncEngine) -> tuple[list[tuple[str, str]], dict[str, int]]:
+    """Columns with their types and defaults, constraints, and rows of each table."""
+    columns = text(
+        "SELECT table_name || '.' || column_name, concat_ws(' ', data_type, is_nullable, column_default) "
+        "FROM information_schema.columns WHERE table_schema = 'public'"
+    )
+    constraints = text(
+        "SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint WHERE connamespace = 'public'::regnamespace"
+    )
+    indexes = text("SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = 'public'")
+    async with transaction(engine) as connection:
+        pairs = [
+            (str(name), str(rest))
+            for query in (columns, constraints, indexes)
+            for name, rest in await connection.execute(query)
+        ]
+        found = sorted(pairs)
+        names = [name for name in metadata.tables if any(each.startswith(f"{name}.") for each, _ in found)]
+        rows = {
+            name: (await connection.execute(text(f"SELECT count(*) FROM {name}"))).scalar_one()
+            for name in names
+        }
+    return found, rows
+
+
+async def test_migrations_go_down_and_up_again_on_a_database_with_data(postgres: Postgres) -> None:
+    name = f"down_{new_id().hex}"
+    ensure_database(postgres, name)
+    url = postgres.url(name)
+    connection = await asyncpg.connect(re.sub(r"^postgresql\+asyncpg", "postgresql", url))
+    await connection.execute(gzip.decompress(OLD_DUMP.read_bytes()).decode())
+    oldest = await connection.fetchval("SELECT version_num FROM public.alembic_version")
+    await connection.close()
+    engine = make_engine(url)
+    await migrate(engine)
+    # What only this version knows.
+    strategies = "UPDATE searches SET strategy = (ARRAY['auto', 'beam'])[1 + (ascii(id::text) % 2)]"
+    async with transaction(engine) as open_:
+        await open_.execute(text(strategies))
+        await open_.execute(text("UPDATE nodes SET state = 'abandoned' WHERE state = 'exhausted'"))
+        await open_.execute(text("UPDATE verifications SET confidence = NULL"))
+        await open_.execute(text("UPDATE rounds SET attempts = 3, furthest = 7"))
+    newest, rows = await schema_and_rows(engine)
+    assert rows["nodes"] > 0
+    steps = sorted(
+        (file.stem.partition("_")[0] for file in VERSIONS.glob("0*.py") if file.stem[:4] >= oldest),
+        reverse=True,
+    )
+    for revision in steps[1:]:
+        async with transaction(engine) as open_:
+            await open_.run_sync(downgrade_connection, revision)
+    old, old_rows = await schema_and_rows(engine)
+    assert not any(column.startswith("quarantine.") for column, _ in old)
+    assert old_rows["searches"] == rows["searches"]
+    await migrate(engine)
+    again, rows_again = await schema_and_rows(engine)
+    assert again == newest
+    # A list of the pairs that served and the ledger of keys are of no use to the old version, and begin anew.
+    kept = {"searches", "nodes", "rounds", "problems", "solutions", "verifications", "models", "datasets"}
+    assert {name: rows_again[name] for name in kept} == {name: rows[name] for name in kept}
+    for each in (await SearchStore(engine).list_recent()).searches:
+        assert await SearchStore(engine).result(UUID(each.id)) is not None
+    await engine.dispose()
+    drop_database(postgres, name)
+
+
+async def test_a_migration_does_not_wait_long_for_a_table_and_goes_on_once_it_is_free(
+    postgres: Postgres,
+) -> None:
+    name = f"locked_{new_id().hex}"
+    ensure_database(postgres, name)
+    engine, reader = make_engine(postgres.url(name)), make_engine(postgres.url(name))
+    await migrate(engine)
+    async with transaction(engine) as connection:
+        await connection.run_sync(downgrade_connection, "0010")
+    async with transaction(reader) as connection:
+        await connection.execute(text("SELECT count(*) FROM rounds"))
+        with pytest.raises(StoreUnavailableError, match="lock timeout"):
+            await migrate(engine, wait_seconds=0.5, lock_seconds=0.1)
+        # Who comes meanwhile is not stopped behind it.
+        migrating = asyncio.create_task(migrate(engine, lock_seconds=0.1))
+        async with asyncio.timeout(20):
+            async with transaction(engine) as other:
+                await other.execute(text("SELECT count(*) FROM rounds"))
+        assert not migrating.done()
+    await asyncio.wait_for(migrating, 60)
+    async with transaction(engine) as connection:
+        assert (
+            await connection.execute(text("SELECT version_num FROM alembic_version"))
+        ).scalar_one() == NEWEST
+    await engine.dispose()
+    await reader.dispose()
+    drop_database(postgres, name)

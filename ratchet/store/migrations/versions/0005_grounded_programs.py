@@ -17,3 +17,9 @@ def upgrade() -> None:
     op.execute("UPDATE verifications SET forms = independent_programs")
     op.alter_column("verifications", "forms", nullable=False)
     op.add_column("verifications", sa.Column("grounded", sa.Boolean()))
+
+
+def downgrade() -> None:
+    op.drop_column("verifications", "grounded")
+    op.drop_column("verifications", "forms")
+    op.alter_column("verifications", "independent_programs", new_column_name="distinct_programs")

@@ -15,6 +15,7 @@ _ENUMS = {
     ("searches", "strategy"): ("mcts", "best_of_n", "majority", "greedy", "beam", "dvts", "rebase"),
     ("nodes", "state"): ("open", "terminal", "exhausted", "abandoned", "failed"),
 }
+_NEW = ("beam", "dvts", "rebase", "abandoned")
 _USES_OF_PRM = (("searches", "parameters", "prm"), ("rounds", "config", "label,prm"))
 
 
@@ -44,3 +45,18 @@ def upgrade() -> None:
             f"UPDATE {table} SET {column} = jsonb_set({column}, '{{{path}}}', '\"value\"') "  # noqa: S608 - names from above
             f"WHERE {column} #>> '{{{path}}}' = 'order'"
         )
+
+
+def downgrade() -> None:
+    # What the version before does not know becomes what is nearest to it.
+    op.execute("UPDATE searches SET strategy = 'mcts' WHERE strategy IN ('beam', 'dvts', 'rebase')")
+    op.execute("UPDATE nodes SET state = 'open' WHERE state = 'abandoned'")
+    for (table, column), members in _ENUMS.items():
+        op.drop_constraint(op.f(f"ck_{table}_{column}"), table, type_="check")
+        known = [each for each in members if each not in _NEW]
+        op.create_check_constraint(op.f(f"ck_{table}_{column}"), table, sa.column(column).in_(known))
+    op.execute("UPDATE verifications SET confidence = 0 WHERE confidence IS NULL")
+    op.alter_column("verifications", "confidence", nullable=False)
+    op.drop_column("verifications", "min_confidence")
+    op.drop_column("searches", "min_confidence")
+    op.drop_table("calibrations")

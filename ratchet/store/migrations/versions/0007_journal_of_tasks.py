@@ -32,3 +32,7 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("search_id", "fence", "place", name=op.f("pk_search_tasks")),
     )
+
+
+def downgrade() -> None:
+    op.drop_table("search_tasks")

@@ -28,3 +28,12 @@ def upgrade() -> None:
     op.create_check_constraint(
         op.f("ck_searches_strategy"), "searches", sa.column("strategy").in_(_STRATEGIES)
     )
+
+
+def downgrade() -> None:
+    op.execute("UPDATE searches SET strategy = 'mcts' WHERE strategy = 'auto'")
+    op.drop_constraint(op.f("ck_searches_strategy"), "searches", type_="check")
+    op.create_check_constraint(
+        op.f("ck_searches_strategy"), "searches", sa.column("strategy").in_(_STRATEGIES[:-1])
+    )
+    op.drop_table("strategy_choices")

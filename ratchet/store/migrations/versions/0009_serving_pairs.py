@@ -45,3 +45,7 @@ def upgrade() -> None:
         WHERE policy.kind = 'policy' AND policy.state = 'serving'
         """
     )
+
+
+def downgrade() -> None:
+    op.drop_table("serving_pairs")

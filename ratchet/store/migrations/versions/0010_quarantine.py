@@ -47,3 +47,15 @@ def upgrade() -> None:
         """
     )
     op.drop_column("round_problems", "quarantine")
+
+
+def downgrade() -> None:
+    op.add_column("round_problems", sa.Column("quarantine", postgresql.JSONB(astext_type=sa.Text())))
+    op.execute(
+        """
+        UPDATE round_problems AS p SET quarantine = q.disagreement
+        FROM quarantine AS q
+        WHERE q.round_id = p.round_id AND q.problem_id = p.problem_id AND p.split = 'train' AND q.overruled_at IS NULL
+        """
+    )
+    op.drop_table("quarantine")
