@@ -19,7 +19,7 @@ JOBS     ?= 2
 PARALLEL  = --numprocesses $(JOBS) --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help env dev demo up eval rounds nano attack bench-sandbox bench-search bench-strategies bench-prompts bench-votes bench-verified fuzz bench-api kill-trainer soak compose-test test-facade test test-all tables lint format clean
+.PHONY: help env dev demo up eval rounds nano attack chaos bench-sandbox bench-search bench-strategies bench-prompts bench-votes bench-verified fuzz bench-api kill-trainer soak compose-test test-facade test test-all tables lint format clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -90,6 +90,9 @@ kill-trainer: $(READY) ## Kill the trainer of a round at random moments, and com
 
 soak: $(READY) ## Does the sandbox leak under random load, floods and kills? [ARGS="--minutes 10"]
 	@$(BIN)/python -m benchmarks.sandbox_soak $(ARGS)
+
+chaos: $(READY) ## Is a search ever lost? Kills, outages, a frozen worker: [ARGS="--seed 0 --searches 200 --kills 30"]
+	@$(BIN)/python -m benchmarks.chaos $(ARGS)
 
 bench-prompts: $(READY) ## Which prompt suits a model? DATA=gsm8k_train.jsonl [MODEL=small] [LIMIT=120] [ARGS="--samples 6"]
 	@test -n "$(DATA)" || { echo "make bench-prompts needs GSM8K's training file: DATA=gsm8k_train.jsonl" >&2; exit 2; }

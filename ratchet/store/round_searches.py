@@ -18,6 +18,7 @@ from ratchet.store.ids import new_id
 from ratchet.store.nodes import NodeRecord, read_trees
 from ratchet.store.rounds import RoundClaim, require_lease
 from ratchet.store.search_requests import insert_searches, request_sha256
+from ratchet.store.search_states import queue_failed_again
 from ratchet.store.searches import Waiting
 
 SEARCH_ENDS = tuple(state for state in SearchState if is_end(SEARCH_TRANSITIONS, state))
@@ -103,6 +104,17 @@ class RoundSearchStore:
                 ],
             )
         return [Waiting(search_id, 0, request.priority) for search_id, request in new.values()]
+
+    @retried
+    async def queue_failed_again(self, claim: RoundClaim, purpose: str) -> list[Waiting]:
+        """Queue the round's failed searches for a purpose again, with their trees. Raises RoundLostError."""
+        async with transaction(self._engine) as connection:
+            await require_lease(connection, claim)
+            planned = select(t.round_searches.c.search_id).where(
+                t.round_searches.c.round_id == claim.id, t.round_searches.c.purpose == purpose
+            )
+            rows = await queue_failed_again(connection, t.searches.c.id.in_(planned))
+            return [Waiting(row.id, row.fence, row.priority) for row in rows]
 
     @retried
     async def count_ended(self, round_id: UUID, purpose: str) -> tuple[int, int]:

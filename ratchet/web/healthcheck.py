@@ -1,33 +1,34 @@
-"""`python -m ratchet.web.healthcheck`: is the service of this container ready? Exit status 0 or 1, and why not on stderr.
+"""`python -m ratchet.web.healthcheck`: is the process of this container ready? Exit status 0 or 1, and why not on stderr.
 
-Reads the service's own variables: `RATCHET_SOCKET`, otherwise `RATCHET_PORT`. A search worker has no HTTP; it is ready
-while its `RATCHET_READY_FILE` is fresh. Standard library only: it runs every few seconds in every container.
+Reads the service's own variables: `RATCHET_SOCKET`, otherwise `RATCHET_PORT`. A process that hangs (`/livez` says so, or
+nothing, for HANG_SECONDS) is killed: the container ends, and its engine starts it anew. Standard library only: it runs every
+few seconds in every container.
+
+Limits: how long it has hung is kept as the age of a file, so a process counts as hung only after it has been well once.
 """
 
+import contextlib
 import http.client
 import os
+import signal
 import socket
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 ANSWER_SECONDS = 5.0
 """A service that says nothing for so long is not ready."""
-FRESH_SECONDS = 30.0
-"""A file that is older was left by a worker that is gone: a worker touches it every five seconds."""
+HANG_SECONDS = 60.0
+"""A process that was alive, and has not been for so long, hangs."""
+INITS = ("docker-init", "tini")
+"""What `init: true` makes a container's first process."""
+ALIVE = Path(tempfile.gettempdir()) / "ratchet-alive"
+"""Touched whenever the process says that it is alive."""
 
 
-def worker_problem(file: Path) -> str | None:
-    """Why the worker that touches this file is not ready; None when it is."""
-    try:
-        age = time.time() - file.stat().st_mtime
-    except OSError as error:
-        return f"not ready: {error}"
-    return None if age < FRESH_SECONDS else f"silent for {age:.0f} s"
-
-
-def service_problem(path: str | None, port: int) -> str | None:
-    """Why the service on this Unix socket, or on this port of this machine, is not ready; None when it is."""
+def problem(route: str, path: str | None, port: int) -> str | None:
+    """Why what is on this Unix socket, or on this port of this machine, does not answer the route with 200; None: it does."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=ANSWER_SECONDS)
     if path:
         connection.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -35,7 +36,7 @@ def service_problem(path: str | None, port: int) -> str | None:
     try:
         if path:
             connection.sock.connect(path)
-        connection.request("GET", "/health")
+        connection.request("GET", route)
         response = connection.getresponse()
         body = response.read().decode(errors="replace")
     except OSError as error:
@@ -45,13 +46,37 @@ def service_problem(path: str | None, port: int) -> str | None:
     return None if response.status == 200 else f"status {response.status}: {body}"
 
 
+def hangs(reason: str | None, alive: Path = ALIVE) -> bool:
+    """Whether the process, not alive for this reason (None: it is), has not been for HANG_SECONDS."""
+    if reason is None:
+        alive.touch()
+        return False
+    with contextlib.suppress(OSError):
+        return time.time() - alive.stat().st_mtime > HANG_SECONDS
+    return False
+
+
+def kill_children_of_init(proc: Path = Path("/proc"), init: int = 1) -> list[int]:
+    """Kill what the container's init has started, which is the service; their numbers."""
+    killed = []
+    for entry in proc.iterdir():
+        with contextlib.suppress(OSError, ValueError):
+            parent = int((entry / "stat").read_text(errors="replace").rpartition(")")[2].split()[1])
+            if parent == init and int(entry.name) not in (init, os.getpid()):
+                os.kill(int(entry.name), signal.SIGKILL)
+                killed.append(int(entry.name))
+    return killed
+
+
 def main() -> None:
     """Exit with 0 where the service is ready."""
-    ready_file = os.environ.get("RATCHET_READY_FILE")
-    if ready_file:
-        reason = worker_problem(Path(ready_file))
-    else:
-        reason = service_problem(os.environ.get("RATCHET_SOCKET"), int(os.environ.get("RATCHET_PORT", "0")))
+    where = os.environ.get("RATCHET_SOCKET"), int(os.environ.get("RATCHET_PORT", "0"))
+    dead = problem("/livez", *where)
+    # Only under a container's own init: elsewhere the first process is not there for one service alone.
+    if hangs(dead) and Path("/proc/1/comm").read_text().strip() in INITS:
+        ALIVE.unlink(missing_ok=True)
+        sys.exit(f"ratchet: it hangs ({dead}); killed {kill_children_of_init()}")
+    reason = dead or problem("/readyz", *where)
     if reason is not None:
         sys.exit(f"ratchet: {reason}")
 

@@ -110,6 +110,7 @@ class Worker:
             if not self.alone and await self.store.is_suspect(search_id):
                 async with self._apart:
                     SUSPECTS.inc()
+                    log.info("run in a process of its own", search=str(search_id))
                     await run_apart(search_id)
                 return
             claim = await self.store.claim(

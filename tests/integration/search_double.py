@@ -122,6 +122,22 @@ def search_double() -> tuple[FastAPI, Searches]:
         searches.results[number] = searches.results[number].model_copy(update=ended)
         return searches.results[number]
 
+    @app.get("/searches")
+    async def recent(limit: int, state: SearchState | None = None) -> dict[str, Any]:
+        found = [each for each in searches.results if state in (None, each.state)]
+        names = ("id", "state", "problem", "strategy", "answer", "created_at", "ended_at")
+        lines = [{name: getattr(each, name) for name in names} | {"level": None} for each in found[:limit]]
+        return {"searches": lines, "next": None}
+
+    @app.post("/search/{search}/retry")
+    async def retry(search: str) -> Response:
+        number = found(search)
+        if searches.results[number].state is not SearchState.FAILED:
+            problem = {"title": "Conflict", "status": 409, "detail": "only a failed one", "instance": search}
+            return JSONResponse(problem, 409, media_type="application/problem+json")
+        searches.results[number] = searches.results[number].model_copy(update={"state": SearchState.QUEUED})
+        return Response(searches.results[number].model_dump_json(), 202, media_type="application/json")
+
     @app.get("/search/{search}/events")
     async def events(search: str) -> Response:
         number = found(search)

@@ -14,12 +14,12 @@ import pytest
 from fastapi import Request, Response
 
 from ratchet import __version__
-from ratchet.contracts.search import SearchResult
+from ratchet.contracts.search import SearchRequest, SearchResult
 from ratchet.stack.config import StackUrls
 from ratchet.stack.data_folder import running_stack
 from tests.cli_process import ENVIRONMENT, ratchet
 from tests.http_double import serving
-from tests.integration.search_double import MODEL, PRM, Searches, search_double
+from tests.integration.search_double import MODEL, PRM, Searches, result, search_double
 
 Double = tuple[str, Searches]
 
@@ -340,3 +340,23 @@ def test_eval_names_the_line_of_a_bad_problem(tmp_path: Path) -> None:
     done = ratchet("eval", str(path))
     assert done.returncode == 2
     assert "line 2" in done.stderr
+
+
+def test_a_failed_search_is_listed_shown_and_taken_up_again(double: Double) -> None:
+    url, searches = double
+    for problem in ("fail", "say [red]42"):
+        searches.results.append(result(len(searches.results), SearchRequest(problem=problem)))
+    listed = ratchet("searches", "list", "--url", url)
+    assert listed.returncode == 0
+    assert "s0" in listed.stdout
+    assert "say [red]42" in listed.stdout
+    failed = json.loads(ratchet("searches", "list", "--state", "failed", "--json", "--url", url).stdout)
+    assert [each["id"] for each in failed["searches"]] == ["s0"]
+    assert "out of luck" in ratchet("searches", "show", "s0", "--url", url).stdout
+    again = ratchet("searches", "retry", "s0", "--json", "--url", url)
+    assert (again.returncode, json.loads(again.stdout)["state"]) == (0, "queued")
+    refused = ratchet("searches", "retry", "s1", "--url", url)
+    assert refused.returncode == 1
+    assert "only a failed one" in refused.stderr
+    cancelled = ratchet("searches", "cancel", "s0", "--json", "--url", url)
+    assert (cancelled.returncode, json.loads(cancelled.stdout)["state"]) == (0, "cancelled")

@@ -13,6 +13,7 @@ from ratchet.store import tables as t
 from ratchet.store.engine import transaction
 from ratchet.store.round_searches import RoundSearchStore
 from ratchet.store.rounds import RoundStore
+from ratchet.store.search_results import SearchOutcome
 from ratchet.store.searches import SearchStore
 from tests.integration.round_claims import begin, claim_round, requests
 
@@ -114,3 +115,22 @@ async def test_a_retry_plans_failed_and_cancelled_searches_anew_and_keeps_the_ot
     assert len(anew) == 3
     found = await searches.results(claim.id, "label")
     assert [each.search_id for each in found] == [planned[0].id, *(each.id for each in anew)]
+
+
+async def test_a_search_that_failed_is_queued_again_and_one_that_ended_well_is_not(
+    store: RoundStore, searches: RoundSearchStore, engine: AsyncEngine
+) -> None:
+    await begin(store)
+    claim = await claim_round(store)
+    failed, well = await searches.plan(claim, "label", 0, requests(["One?", "Two?"]))
+    store_of_all = SearchStore(engine)
+    for each, state in ((failed, SearchState.FAILED), (well, SearchState.BUDGET_EXHAUSTED)):
+        work = await store_of_all.claim(each.id, "w", 60, 5)
+        assert work is not None
+        await store_of_all.finish(work, state, SearchOutcome())
+    (again,) = await searches.queue_failed_again(claim, "label")
+    assert again.id == failed.id
+    assert await store_of_all.state(failed.id) is SearchState.QUEUED
+    assert await store_of_all.claim(failed.id, "w", 60, 5) is not None
+    assert await store_of_all.state(well.id) is SearchState.BUDGET_EXHAUSTED
+    assert await searches.queue_failed_again(claim, "other") == []

@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import httpx
 import pytest
@@ -469,3 +470,27 @@ async def test_the_openapi_document_is_complete(api: httpx.AsyncClient) -> None:
         assert operation["summary"]
     assert "text/event-stream" in paths["/search/{search_id}/events"]["get"]["responses"]["200"]["content"]
     assert "text/vnd.graphviz" in paths["/search/{search_id}/tree"]["get"]["responses"]["200"]["content"]
+
+
+async def test_a_failed_search_is_taken_up_again_under_its_id_and_key(
+    api: httpx.AsyncClient, store: SearchStore
+) -> None:
+    body, headers = {"problem": "6 * 7, again?"}, {"Idempotency-Key": new_id().hex}
+    search_id = (await api.post("/search", json=body, headers=headers)).json()["id"]
+    claim = await store.claim(UUID(search_id), "w", 60, 5)
+    assert claim is not None
+    await store.finish(claim, SearchState.FAILED, SearchOutcome(reason="out of luck"))
+    assert (await api.get(f"/search/{search_id}")).json()["state"] == "failed"
+
+    for _ in range(2):
+        # Asked again, it changes nothing.
+        again = await api.post(f"/search/{search_id}/retry")
+        assert (again.status_code, again.headers["location"]) == (202, f"/search/{search_id}")
+        found = again.json()
+        assert (found["state"], found["reason"], found["ended_at"]) == ("queued", None, None)
+    assert (await api.post("/search", json=body, headers=headers)).json()["id"] == search_id
+    next_claim = await store.claim(UUID(search_id), "w", 60, 5)
+    assert next_claim is not None
+    await solve(store, next_claim)
+    assert "solved_verified" in is_problem(await api.post(f"/search/{search_id}/retry"), 409)["detail"]
+    is_problem(await api.post(f"/search/{new_id()}/retry"), 404)

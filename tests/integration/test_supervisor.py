@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -317,3 +318,16 @@ def test_ports_are_different_and_lie_below_those_of_outgoing_connections() -> No
     found = free_ports(200)
     assert len(set(found)) == 200
     assert max(found) < low
+
+
+async def test_a_child_that_is_stopped_is_killed_and_started_again(tmp_path: Path) -> None:
+    spec = replace(server(tmp_path, "hanging"), hang_seconds=1.5)
+    assert isinstance(spec.url, str)
+    async with started(tmp_path, [replace(spec, live=spec.url)]) as supervisor:
+        before = child(supervisor, "hanging")
+        assert before.pid is not None
+        os.kill(before.pid, signal.SIGSTOP)
+        await until(lambda: child(supervisor, "hanging").restarts == 1, 60)
+        await until(lambda: child(supervisor, "hanging").state is ChildState.READY, 60)
+        assert child(supervisor, "hanging").pid != before.pid
+    assert marked(tmp_path) == []

@@ -10,10 +10,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from ratchet.clients import SandboxClient, ServiceError
 from ratchet.contracts.sandbox import RunCodeRequest
+from ratchet.web.healthcheck import HANG_SECONDS, hangs, kill_children_of_init
 
 
 def _start(path: Path) -> "subprocess.Popen[str]":
@@ -86,17 +88,27 @@ async def test_socket_that_was_left_behind_is_replaced_and_absence_is_an_error(t
         process.communicate(timeout=30)
 
 
-def test_worker_is_well_while_its_file_is_fresh(tmp_path: Path) -> None:
-    file = tmp_path / "ready"
+def test_a_process_hangs_when_it_was_alive_and_has_not_been_for_long(tmp_path: Path) -> None:
+    alive = tmp_path / "alive"
+    assert not hangs("no answer", alive), "it may still start"
+    assert not hangs(None, alive)
+    assert not hangs("no answer", alive)
+    os.utime(alive, (time.time() - 2 * HANG_SECONDS, time.time() - 2 * HANG_SECONDS))
+    assert hangs("no answer", alive)
+    assert not hangs(None, alive)
 
-    def check() -> int:
-        env = {**os.environ, "RATCHET_READY_FILE": str(file)}
-        return subprocess.run(
-            [sys.executable, "-m", "ratchet.web.healthcheck"], env=env, check=False, timeout=30
-        ).returncode
 
-    assert check() == 1
-    file.touch()
-    assert check() == 0
-    os.utime(file, (time.time() - 60, time.time() - 60))
-    assert check() == 1
+def test_what_hangs_is_killed_even_where_it_is_stopped() -> None:
+    # Its parent stands for a container's init.
+    code = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import time; time.sleep(600)'])"
+    init = subprocess.Popen([sys.executable, "-c", code])
+    try:
+        deadline = time.monotonic() + 30
+        while not (children := psutil.Process(init.pid).children()) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        children[0].suspend()
+        assert kill_children_of_init(init=init.pid) == [children[0].pid]
+        assert init.wait(timeout=30) is not None
+    finally:
+        init.kill()
+        init.wait()

@@ -21,12 +21,11 @@ from ratchet.contracts.search import (
 )
 from ratchet.solutions.answers import same_answer
 from ratchet.solutions.votes import AnswerGroup, count_votes, find_ends, vote_of
-from ratchet.states import SearchState
 from ratchet.statistics import clustered_wilson
 from ratchet.store.round_searches import SearchedTree
 from ratchet.store.rounds import RoundProblem
 from services.trainer.stages.context import Context
-from services.trainer.stages.planned_searches import Pair, plan, require_sound, wait_for
+from services.trainer.stages.planned_searches import Pair, could_not_run, plan, require_sound, wait_for
 
 ATTEMPTS = 3
 """A search that failed is made again: what failed is the system, which says nothing of the pair."""
@@ -124,7 +123,7 @@ async def search_all(context: Context, jobs: Sequence[Job]) -> None:
 
 
 async def _failed(context: Context, job: Job) -> set[int]:
-    """Places whose last search failed. Raises RoundFailedError where they are so many that something is broken."""
+    """Places whose last search could not run. Raises RoundFailedError where they are so many that something is broken."""
     wanted = {each.place for each in job.problems}
     last = {
         each.place: each
@@ -132,7 +131,7 @@ async def _failed(context: Context, job: Job) -> set[int]:
         if each.place in wanted
     }
     require_sound(list(last.values()), job.purpose)
-    return {place for place, each in last.items() if each.state is SearchState.FAILED}
+    return {place for place, each in last.items() if could_not_run(each)}
 
 
 async def read_trees(context: Context, job: Job) -> dict[int, SearchedTree]:

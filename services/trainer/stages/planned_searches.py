@@ -71,6 +71,16 @@ async def plan(context: Context, purpose: str, attempt: int, requests: Mapping[i
         log.warning("searches not put into the queue yet", error=str(error))
 
 
+async def queue_failed_again(context: Context, purpose: str) -> int:
+    """Have the failed searches for a purpose taken up again, with their trees; how many there are."""
+    waiting = await context.searches.queue_failed_again(context.claim, purpose)
+    try:
+        await context.queue.enqueue_many(waiting)
+    except RedisError as error:
+        log.warning("searches not put into the queue yet", error=str(error))
+    return len(waiting)
+
+
 async def wait_for(context: Context, purposes: Sequence[str], stage: str, pairs: Sequence[Pair]) -> None:
     """Wait until all searches for these purposes are over, and keep the services holding the pairs that they use."""
     held = time.monotonic()
@@ -90,10 +100,15 @@ async def wait_for(context: Context, purposes: Sequence[str], stage: str, pairs:
         await asyncio.sleep(POLL_SECONDS)
 
 
+def could_not_run(result: RoundSearch) -> bool:
+    """Whether a search that is over says nothing of the pair: the system failed it, or a person ended it."""
+    return result.state in (SearchState.FAILED, SearchState.CANCELLED)
+
+
 def require_sound(results: Sequence[RoundSearch], purpose: str) -> None:
-    """Raise RoundFailedError when so many searches failed that the others say little."""
-    failed = [result for result in results if result.state is SearchState.FAILED]
+    """Raise RoundFailedError when so many searches could not run that the others say little."""
+    failed = [result for result in results if could_not_run(result)]
     if results and len(failed) > FAILED_SHARE * len(results):
         raise RoundFailedError(
-            f"{len(failed)} of {len(results)} searches ({purpose}) failed; the first: {failed[0].reason}"
+            f"{len(failed)} of {len(results)} searches ({purpose}) could not run; the first: {failed[0].reason}"
         )

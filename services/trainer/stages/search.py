@@ -21,7 +21,14 @@ from ratchet.states import SearchState
 from ratchet.store.round_searches import RoundSearch
 from ratchet.store.rounds import RoundProblem
 from services.trainer.stages.context import Context, require_part
-from services.trainer.stages.planned_searches import LABEL, Pair, plan, require_sound, wait_for
+from services.trainer.stages.planned_searches import (
+    LABEL,
+    Pair,
+    plan,
+    queue_failed_again,
+    require_sound,
+    wait_for,
+)
 
 SEEDS_PER_ATTEMPT = 100_003
 
@@ -44,12 +51,11 @@ async def search(context: Context) -> RoundMetrics:
             if problem.place not in solved
         }
         await plan(context, LABEL, attempt, requests)
-        await wait_for(
-            context,
-            [LABEL],
-            f"searching, attempt {attempt + 1}",
-            [Pair(models.policy, models.prm)],
-        )
+        stage, pairs = f"searching, attempt {attempt + 1}", [Pair(models.policy, models.prm)]
+        await wait_for(context, [LABEL], stage, pairs)
+        # A search that failed says nothing of its problem: it goes on from its tree, once for each attempt.
+        if await queue_failed_again(context, LABEL):
+            await wait_for(context, [LABEL], stage, pairs)
     results = await context.searches.results(context.claim.id, LABEL)
     require_sound(results, LABEL)
     solved = _solved_places(results)
