@@ -199,7 +199,7 @@ def at_rest(tree: Tree) -> dict[str, dict[str, Any]]:
     return {name: node | {"in_flight": 0, "expanding": 0} for name, node in state_of(tree).items() if name}
 
 
-REQUESTS = {
+REQUESTS: dict[str, dict[str, Any]] = {
     "mcts": {"in_flight": 1, "rollouts": 9, "branching_factor": 2, "gate": 0.6},
     "mcts whole": {"in_flight": 1, "rollouts": 9, "branching_factor": 2, "gate": 0.0},
     "beam": {"in_flight": 1, "rollouts": 4, "width": 4, "branching_factor": 2},
