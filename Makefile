@@ -19,7 +19,7 @@ JOBS     ?= 2
 PARALLEL  = --numprocesses $(JOBS) --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help env dev demo up eval rounds nano attack chaos bench-sandbox bench-search bench-strategies bench-prompts bench-votes bench-verified fuzz bench-api kill-trainer soak compose-test test-facade test test-all tables lint format clean
+.PHONY: help env dev demo up eval rounds nano attack chaos bench-sandbox bench-search bench-strategies bench-prompts bench-votes bench-verified fuzz bench-api kill-trainer soak compose-test test-facade test test-all test-export tables lint format clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -109,6 +109,16 @@ test-facade: $(READY) ## Ask the OpenAI façade with the real clients, in an env
 test: $(READY_DEV) ## Run the tests, the slow ones apart: [ARGS=tests/unit] [JOBS=2]
 	@$(BIN)/python -m pytest $(PARALLEL) -m "not slow" $(ARGS)
 
+# An environment of their own: nobody who trains or evaluates elsewhere has ours.
+EXPORT_VENV = $(VENV)-export
+
+$(EXPORT_VENV)/.ready: pyproject.toml scripts/install
+	@scripts/install $(EXPORT_VENV) test-export
+	@touch $@
+
+test-export: $(EXPORT_VENV)/.ready ## What leaves, in the hands of datasets, TRL, Inspect AI and lm-eval: [ARGS="-k inspect"]
+	@$(EXPORT_VENV)/bin/python -m pytest tests/export -p no:cacheprovider $(ARGS)
+
 test-all: $(READY_DEV) ## Run all tests: those of vLLM and of the benchmarks too
 	@$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
@@ -126,5 +136,5 @@ format: $(READY_DEV) ## Put the code into its one format
 	@$(BIN)/ruff format .
 
 clean: ## Remove the environment, caches and builds; data (.ratchet) and results stay
-	@rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	@rm -rf $(VENV) $(EXPORT_VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	@find ratchet services tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

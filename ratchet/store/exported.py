@@ -9,6 +9,7 @@ from uuid import UUID
 from sqlalchemy import Select, and_, exists, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from ratchet.contracts.measuring import MEASURING_KEY
 from ratchet.contracts.search import VerificationLevel
 from ratchet.exports.withheld import SetAside
 from ratchet.states import SearchState
@@ -18,8 +19,6 @@ from ratchet.store.nodes import NodeRecord, read_trees
 
 PAGE = 200
 """Searches in memory at a time."""
-EVALUATED_BY = "eval-"
-"""How the idempotency key begins of searches that `ratchet eval` and the evaluators begin: they measure models."""
 MEASURED_ON = ("development", "held_out")
 
 
@@ -187,7 +186,7 @@ def _lone() -> tuple[Any, ...]:
     sent = func.regexp_replace(t.searches.c.idempotency_key, "^.* ", "")
     return (
         t.searches.c.round_id.is_(None),
-        or_(t.searches.c.idempotency_key.is_(None), sent.not_like(f"{EVALUATED_BY}%")),
+        or_(t.searches.c.idempotency_key.is_(None), sent.not_like(f"{MEASURING_KEY}%")),
     )
 
 

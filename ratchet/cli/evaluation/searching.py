@@ -29,6 +29,7 @@ from ratchet.cli.outcomes import GradedProblem, Trajectories, graded_problem
 from ratchet.cli.session import Interrupts, connected
 from ratchet.cli.solve import GRACE_SECONDS
 from ratchet.clients import SandboxClient, SearchClient, ServiceError
+from ratchet.contracts.measuring import MEASURING_KEY
 from ratchet.contracts.sandbox import GradeRule
 from ratchet.contracts.search import SearchRequest, SearchResult
 from ratchet.problems import Problem
@@ -238,7 +239,7 @@ async def _trajectories(result: SearchResult, problem: Problem, services: Servic
 
 async def _to_the_end(request: SearchRequest, client: SearchClient, pauses: Pauses) -> SearchResult:
     """Create a search and wait for its end; whoever stops waiting cancels it."""
-    result = await client.create(request, idempotency_key=f"eval-{uuid.uuid4().hex}")
+    result = await client.create(request, idempotency_key=f"{MEASURING_KEY}{uuid.uuid4().hex}")
     began = time.monotonic()
     waits = iter(pauses)
     try:
