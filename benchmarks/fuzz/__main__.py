@@ -49,7 +49,8 @@ PROBLEMS = (
         "10",
     ),
     ("What is \x1b[31m6 * 7\u202e, [bold]please[/bold]?", "42"),
-    ("A" * 3000 + " How many?", None),
+    # It leaves nano's context little room for steps.
+    ("A" * 700 + " How many?", None),
 )
 
 
@@ -138,11 +139,12 @@ async def _one_search(search: SearchClient, request: SearchRequest, found: Poiso
         return str(result.state)
     if result.state is SearchState.FAILED or not is_end(SEARCH_TRANSITIONS, result.state):
         found.poisoned.append(f"search {result.id}: {result.state}: {result.reason}")
+        return str(result.state)
     try:
         await search.tree(result.id)
         if not (replay := await search.replay(result.id)).holds:
             found.poisoned.append(f"search {result.id}: its replay differs: {replay}")
-        if result.answer is not None:
+        if result.state is SearchState.SOLVED_VERIFIED:
             await search.proof(result.id)
     except ServiceError as error:
         found.poisoned.append(f"search {result.id}: {error}")
