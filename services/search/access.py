@@ -15,6 +15,7 @@ from fastapi import Depends, Request
 from ratchet.contracts.base import FieldError
 from ratchet.contracts.keys import KeyLimits
 from ratchet.contracts.search import SearchRequest
+from ratchet.store.backlog import Backlog
 from ratchet.store.keys import KeyStore
 from ratchet.web.app import ProblemError
 from ratchet.web.door.callers import Caller
@@ -43,8 +44,9 @@ BUSY_SECONDS: Final = 5
 class Access:
     """Limits of keys, and which key began which search."""
 
-    def __init__(self, keys: KeyStore) -> None:
+    def __init__(self, keys: KeyStore, backlog: Backlog) -> None:
         self._keys = keys
+        self._backlog = backlog
         self._began: dict[UUID, UUID] = {}
         self._beginning: defaultdict[UUID, asyncio.Lock] = defaultdict(asyncio.Lock)
 
@@ -65,8 +67,12 @@ class Access:
         return self._began[search_id] == caller.key_id
 
     @asynccontextmanager
-    async def beginning(self, caller: Caller, request: SearchRequest) -> AsyncIterator[None]:
+    async def beginning(
+        self, caller: Caller, request: SearchRequest, idempotency_key: str | None = None
+    ) -> AsyncIterator[None]:
         """Begin the search inside the block. Raises ProblemError where a limit of the key forbids it (403, 429).
+
+        `idempotency_key` as it is stored: a retry of what was begun before uses nothing.
 
         Limit: several processes of the API may each let one search more than the key's pass at the same moment.
         """
@@ -83,20 +89,27 @@ class Access:
             return
         # One after another, so that two do not both take the last place.
         async with self._beginning[caller.key_id]:
-            await self._check_use(caller.key_id, caller.name, limits)
+            reached = await self._reached(caller.key_id, caller.name, limits)
+            if reached is not None and not await self._is_begun(idempotency_key):
+                raise reached
             yield
 
-    async def _check_use(self, key_id: UUID, name: str, limits: KeyLimits) -> None:
+    async def _is_begun(self, idempotency_key: str | None) -> bool:
+        return idempotency_key is not None and await self._backlog.is_known(idempotency_key)
+
+    async def _reached(self, key_id: UUID, name: str, limits: KeyLimits) -> ProblemError | None:
+        """The limit that is reached, as it is told; None: there is room."""
         most = limits.concurrent_searches
         if most is not None and await self._keys.searches_under_way(key_id) >= most:
-            raise _too_many(f"The key {name} may have {most} searches under way at once.", BUSY_SECONDS)
+            return _too_many(f"The key {name} may have {most} searches under way at once.", BUSY_SECONDS)
         tokens = limits.tokens_per_day
         if tokens is not None:
             now = datetime.now(UTC)
             today = now.replace(hour=0, minute=0, second=0, microsecond=0)
             if await self._keys.tokens_since(key_id, today) >= tokens:
                 left = (today + timedelta(days=1) - now).total_seconds()
-                raise _too_many(f"The key {name} has used its {tokens} tokens of today (UTC).", left)
+                return _too_many(f"The key {name} has used its {tokens} tokens of today (UTC).", left)
+        return None
 
 
 async def calling(request: Request) -> Caller:

@@ -87,7 +87,8 @@ def build_app(settings: SearchSettings) -> FastAPI:
     followed = FollowedSearches(engine)
     newsroom = Newsroom(followed, events, settings.max_followers)
     keys = KeyStore(engine)
-    access = Access(keys)
+    backlog = Backlog(engine)
+    access = Access(keys, backlog)
 
     @contextlib.asynccontextmanager
     async def sweeping(_: FastAPI) -> AsyncIterator[None]:
@@ -114,7 +115,7 @@ def build_app(settings: SearchSettings) -> FastAPI:
     app.state.followed, app.state.newsroom = followed, newsroom
     app.add_exception_handler(TooManyFollowersError, follow_routes.on_too_many_followers)
     app.state.keys = keys
-    app.state.intake = Intake(settings, store, queue, events, newsroom, Backlog(engine), access)
+    app.state.intake = Intake(settings, store, queue, events, newsroom, backlog, access)
     for routes in (router, follow_routes.router, key_routes.router, facade.router, retry_routes.router):
         app.include_router(routes)
     return app

@@ -54,7 +54,7 @@ class Intake:
         own_key = own_idempotency_key(caller, idempotency_key)
         await self._require_room(body, own_key)
         try:
-            async with self.access.beginning(caller, body):
+            async with self.access.beginning(caller, body, own_key):
                 search_id, created = await self.store.create(body, own_key, caller.key_id)
         except IdempotencyConflictError as error:
             raise ProblemError(HTTPStatus.CONFLICT, str(error)) from error

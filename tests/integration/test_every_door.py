@@ -240,6 +240,18 @@ async def test_a_key_may_have_so_many_searches_under_way(doors: Doors) -> None:
     assert (await begun(doors, key, seed=9)).status_code == 202
 
 
+async def test_a_retry_of_a_search_under_way_is_no_second_one(doors: Doors) -> None:
+    key = await made(doors, "retrying", concurrent_searches=1)
+    ids = []
+    async with doors.client("search", key) as client:
+        for idempotency_key in ("one", "one", "two"):
+            sent = {"idempotency-key": idempotency_key}
+            answer = await client.post("/search", json={"problem": "What is 3 + 3?"}, headers=sent)
+            ids.append(answer.json().get("id"))
+    assert ids[0] == ids[1] is not None
+    assert answer.status_code == 429
+
+
 async def test_a_key_has_so_many_tokens_a_day(doors: Doors, engine: AsyncEngine) -> None:
     key = await made(doors, "thrifty", tokens_per_day=100)
     search = (await begun(doors, key)).json()["id"]
