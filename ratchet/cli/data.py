@@ -1,9 +1,11 @@
 """`ratchet data`: how much there is, what may go, and a copy of all of it.
 
-Works on the database itself, not through an API: that of the running local stack or of its data folder, else `--database`.
+Works on the database itself, not through an API: `--database`, else $RATCHET_DATABASE_URL as the services read it,
+else that of the local stack, or of its data folder.
 """
 
 import contextlib
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -12,8 +14,11 @@ from typing import Annotated
 import orjson
 import typer
 from rich.table import Table
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
 
 from ratchet.cli.session import EXIT_SYSTEM, Interrupts, complain, run, table_console
+from ratchet.settings import StoreSettings, load
 from ratchet.stack.config import StackConfig, default_data
 from ratchet.stack.data_folder import running_stack
 from ratchet.stack.errors import StackError
@@ -163,7 +168,13 @@ def restore(
 @contextlib.asynccontextmanager
 async def _database(data: Path | None, url: str | None) -> AsyncIterator[str]:
     """URL of the database: the given one, the running stack's, or that of the data folder, whose databases run meanwhile."""
+    if url is None and os.environ.get("RATCHET_DATABASE_URL"):
+        url = load(StoreSettings).database_url
     if url is not None:
+        if not _is_ours(url):
+            raise typer.BadParameter(
+                "expected postgresql+asyncpg://USER@HOST/DATABASE.", param_hint="--database"
+            )
         yield url
     elif (running := running_stack(data)) is not None:
         yield running.database
@@ -173,6 +184,13 @@ async def _database(data: Path | None, url: str | None) -> AsyncIterator[str]:
             raise StackError(f"There is no database in {folder}. Choose another folder with --data.")
         async with local_stack(StackConfig(data=folder, services=())) as urls:
             yield urls.database
+
+
+def _is_ours(url: str) -> bool:
+    try:
+        return make_url(url).drivername == "postgresql+asyncpg"
+    except ArgumentError:
+        return False
 
 
 def _run(command: Callable[[Interrupts], Awaitable[int]]) -> None:
