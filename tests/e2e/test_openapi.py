@@ -167,6 +167,7 @@ GOOD: dict[str, GoodRequests] = {
 }
 PROBES = {"GET /health", "GET /livez", "GET /readyz", "GET /metrics"}
 NEVER_SERVED = {
+    ("search", "POST /search/{search_id}/retry"),
     ("prm", "PUT /models/{version}"),
     ("prm", "DELETE /models/{version}"),
     ("trainer", "POST /calibrations"),
@@ -174,7 +175,8 @@ NEVER_SERVED = {
 }
 """Only a round makes a PRM; its tests hold the first two. A calibration takes thirty searches and would change the state of
 those of other tests: `tests/integration/test_calibrations.py` has it. Only what a round has set aside can be
-overruled: `tests/integration/test_quarantine_ledger.py`."""
+overruled: `tests/integration/test_quarantine_ledger.py`. Only a failed search can be taken up again:
+`tests/integration/test_every_door.py`."""
 
 
 @pytest.mark.parametrize("service", SERVICES)
