@@ -184,7 +184,8 @@ async def test_a_redis_that_refuses_writes_puts_searches_off_and_loses_none(
                 assert (await api.get(f"/search/{during}")).json()["state"] == "queued"
                 # It may be the API's sweeper that puts the job, or this test's.
                 await make_room(redis)
-                async with asyncio.timeout(60):
+                # A consumer whose Redis refused it is made anew, which takes up to eight seconds each time.
+                async with asyncio.timeout(180):
                     while during not in seen:
                         await sweep(store, queue, queued_seconds=0)
                         await asyncio.sleep(0.1)
