@@ -10,6 +10,8 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from alembic.script import ScriptDirectory
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ratchet.settings import StoreSettings, TrainerSettings, load
@@ -17,8 +19,8 @@ from ratchet.stack.config import default_data
 from ratchet.stack.data_folder import held, problems_folder, running_stack
 from ratchet.stack.errors import StackError
 from ratchet.stack.postgres import running_postgres
-from ratchet.store.engine import make_engine
-from ratchet.store.migrate import migrate
+from ratchet.store.engine import make_engine, transaction
+from ratchet.store.migrate import alembic_config, migrate
 
 DEPLOYED = "RATCHET_DATABASE_URL"
 """Where it is set, the database is that of a deployment; the other settings are those of its trainer."""
@@ -40,6 +42,7 @@ async def stored(data: Path | None) -> AsyncIterator[Stored]:
     Raises StackError, StoreUnavailableError.
     """
     async with contextlib.AsyncExitStack() as stack:
+        started = False
         if data is None and os.environ.get(DEPLOYED):
             settings = load(TrainerSettings)
             url, rounds, problems = (
@@ -51,11 +54,15 @@ async def stored(data: Path | None) -> AsyncIterator[Stored]:
             folder = (data or default_data()).expanduser().absolute()
             rounds, problems = folder / "rounds", problems_folder(folder)
             running = running_stack(folder)
+            started = running is None
             url = running.database if running is not None else await _started(folder, stack)
         engine = make_engine(url)
         stack.push_async_callback(engine.dispose)
-        # An older version's tables become this version's, as when its stack is started.
-        await migrate(engine)
+        if started:
+            # An older version's tables become this version's, as when its stack is started.
+            await migrate(engine)
+        else:
+            await _require_this_version(engine)
         yield Stored(engine, rounds.expanduser().absolute(), problems)
 
 
@@ -71,3 +78,15 @@ async def _started(folder: Path, stack: contextlib.AsyncExitStack) -> str:
     server = await asyncio.to_thread(running.__enter__)
     stack.push_async_callback(asyncio.to_thread, running.__exit__, None, None, None)
     return server.url()
+
+
+async def _require_this_version(engine: AsyncEngine) -> None:
+    """Raise StackError unless the tables are this version's. Services use them now, so they are not changed here."""
+    async with transaction(engine) as connection:
+        there = await connection.scalar(text("SELECT version_num FROM alembic_version"))
+    ours = ScriptDirectory.from_config(alembic_config()).get_current_head()
+    if there != ours:
+        raise StackError(
+            f"The database is that of another version of Ratchet (its tables are at {there}, this version's at {ours}): "
+            "use the version that runs there, or upgrade it."
+        )

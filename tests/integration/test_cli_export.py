@@ -4,8 +4,14 @@ import json
 import os
 from pathlib import Path
 
+import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from ratchet.stack.database import stored
+from ratchet.stack.errors import StackError
 from ratchet.stack.postgres import running_postgres
-from ratchet.store.engine import make_engine
+from ratchet.store.engine import make_engine, transaction
 from ratchet.store.migrate import migrate
 from tests.cli_process import ratchet
 from tests.integration.exported_data import Split, a_round
@@ -45,3 +51,18 @@ def test_wrong_use_is_said_with_the_fix(tmp_path: Path) -> None:
         done = ratchet("export", out, *arguments)
         assert (done.returncode, said in done.stderr) == (code, True), done.stderr
     assert not Path(out).exists()
+
+
+async def test_a_database_that_others_use_is_read_and_never_migrated(
+    engine: AsyncEngine, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RATCHET_DATABASE_URL", database_url)
+    async with stored(None) as found, transaction(found.engine) as connection:
+        known = await connection.scalar(text("SELECT version_num FROM alembic_version"))
+    async with transaction(engine) as connection:
+        await connection.execute(text("UPDATE alembic_version SET version_num = '0001'"))
+    with pytest.raises(StackError, match="another version of Ratchet"):
+        async with stored(None):
+            pass
+    async with transaction(engine) as connection:
+        assert await connection.scalar(text("SELECT version_num FROM alembic_version")) == "0001" != known
