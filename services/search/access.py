@@ -83,6 +83,12 @@ class Access:
                 f"The key {caller.name} may ask for no higher priority than {most}.",
                 errors=[FieldError(field="priority", message=f"at most {most}")],
             )
+        async with self.within_limits(caller, idempotency_key):
+            yield
+
+    @asynccontextmanager
+    async def within_limits(self, caller: Caller, idempotency_key: str | None = None) -> AsyncIterator[None]:
+        """Have one more search under way inside the block. Raises ProblemError where the key's limits are reached (429)."""
         limits = caller.limits
         if caller.key_id is None or (limits.concurrent_searches is None and limits.tokens_per_day is None):
             yield

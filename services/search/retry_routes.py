@@ -1,5 +1,6 @@
 """A failed search, taken up again: it keeps its id, its Idempotency-Key and its tree."""
 
+import contextlib
 from http import HTTPStatus
 from typing import Annotated
 from uuid import UUID
@@ -11,6 +12,7 @@ from ratchet.contracts.search import SearchResult
 from ratchet.states import SEARCH_TRANSITIONS, SearchState, is_end
 from ratchet.web.app import ProblemError
 from ratchet.web.unavailable import UNAVAILABLE, problems
+from services.search.access import Calling
 from services.search.intake import Intake, intake, redis_may_be_away, state_event
 
 router = APIRouter(tags=["searches"])
@@ -27,6 +29,7 @@ router = APIRouter(tags=["searches"])
             _404="There is no such search.",
             _409="The search is over, and has not failed.",
             _422="The id is not a UUID.",
+            _429="A limit of the key is reached; `Retry-After` says when to come back.",
         ),
         **UNAVAILABLE,
     },
@@ -34,9 +37,12 @@ router = APIRouter(tags=["searches"])
 async def retry(
     search_id: Annotated[UUID, Path(description="Id from `POST /search`.")],
     taken_in: Annotated[Intake, Depends(intake)],
+    caller: Calling,
 ) -> Response:
     """Queue it again, with its tree. Asking again changes nothing while it waits or runs."""
-    found = await taken_in.store.retry(search_id)
+    failed = await taken_in.store.state(search_id) is SearchState.FAILED
+    async with taken_in.access.within_limits(caller) if failed else contextlib.nullcontext():
+        found = await taken_in.store.retry(search_id)
     if found is None:
         raise ProblemError(HTTPStatus.NOT_FOUND, f"There is no search {search_id}.")
     state, waiting = found
