@@ -150,7 +150,10 @@ class Budget(Contract):
 
     tokens: int = Field(default=4096, ge=1, le=10_000_000, description="Generated tokens.")
     seconds: float = Field(
-        default=600.0, gt=0, le=86_400, description="Wall-clock seconds since a worker began."
+        default=600.0,
+        gt=0,
+        le=86_400,
+        description="Seconds that are worked on it: those in the queue, or without a backend, do not count.",
     )
     nodes: int = Field(default=1024, ge=1, le=MAX_NODES, description="Nodes in the tree, the root apart.")
 

@@ -24,7 +24,8 @@ from ratchet.stack.config import PORTS, SERVICES, StackConfig, StackUrls, worker
 from ratchet.stack.data_folder import SECRETS, announced, held, make_secrets, open_data
 from ratchet.stack.errors import StackError
 from ratchet.stack.logs import rotate
-from ratchet.stack.supervisor import ChildSpec, ChildStatus, Supervisor, kill_marked
+from ratchet.stack.marked import kill_marked
+from ratchet.stack.supervisor import ChildSpec, ChildStatus, Supervisor
 
 STATUS_SECONDS = 1.0
 LONGEST_SOCKET = 107

@@ -21,15 +21,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
-import psutil
 
 from ratchet.stack.errors import StackError
 from ratchet.stack.foreground import shim_command
 from ratchet.stack.logs import last_line, tail
-from ratchet.stack.shim import children_by_parent, descendants
-
-# Every process of a child carries this in its environment: the child's mark, unique on the machine.
-MARK = "RATCHET_STACK_CHILD"
+from ratchet.stack.marked import MARK, kill_marked, memory_of
+from ratchet.stack.shim import children_by_parent
 
 BACKOFF_FIRST = 0.25
 BACKOFF_CAP = 15.0
@@ -43,6 +40,8 @@ POLL_SECONDS = 0.1
 LIVE_SECONDS = 5.0
 # So many have to fail before it hangs: after a stop of the supervisor itself one alone says nothing.
 LIVE_FAILURES = 3
+# What `/livez` says of a process in which something hangs.
+NOT_ALIVE = b'"alive":false'
 # For an answer to either question.
 READY_ANSWER_SECONDS = 15.0
 
@@ -67,7 +66,8 @@ Ready = str | Callable[[], Awaitable[bool]]
 class ChildSpec:
     """One child. `ready` is a URL that answers 200, or an async callable that says so; None: ready when it runs.
 
-    `live` says so of one that was ready; not true for `hang_seconds`: the child hangs, and is killed. None: not asked.
+    `live` says of one that was ready that it lives (a URL: it answers, and not NOT_ALIVE). Not true for `hang_seconds`: it
+    hangs, and is killed. None: not asked.
     `after` names the children that must be ready first. `prepare` runs before each start (in a thread). A
     `once` child runs to its end: exit code 0 makes it ready, and it is not started again.
     """
@@ -149,42 +149,6 @@ def _backoff(crashes: int) -> float:
     return min(BACKOFF_CAP, BACKOFF_FIRST * 2.0 ** min(crashes - 1, 16)) * random.uniform(0.75, 1.25)  # noqa: S311
 
 
-def _memory(pid: int, children: dict[int, list[int]]) -> int:
-    """Resident bytes of a process and of what its descendants do not share (with it, mostly)."""
-    total = 0
-    for one in [pid, *descendants(pid, children)]:
-        with contextlib.suppress(psutil.Error):
-            memory = psutil.Process(one).memory_info()
-            total += memory.rss if one == pid else max(0, memory.rss - memory.shared)
-    return total
-
-
-def _processes_of(mark: str, prefix: bool) -> list[psutil.Process]:
-    found = []
-    for process in psutil.process_iter():
-        # Not ours to read, or just ended.
-        with contextlib.suppress(psutil.Error, OSError):
-            value = process.environ().get(MARK, "")
-            if process.pid != os.getpid() and (value.startswith(mark) if prefix else value == mark):
-                found.append(process)
-    return found
-
-
-def kill_marked(mark: str, *, prefix: bool = False) -> None:
-    """Kill every process that carries the mark (or, with `prefix`, one that begins so).
-
-    For what a shim could not see to because it was killed itself.
-    """
-    for _ in range(5):
-        found = _processes_of(mark, prefix)
-        if not found:
-            return
-        for process in found:
-            with contextlib.suppress(psutil.Error):
-                process.kill()
-        psutil.wait_procs(found, timeout=1.0)
-
-
 class Supervisor:
     """Runs the children of one stack. Use: `await start()`, then `await stop()` whatever happened in between.
 
@@ -264,7 +228,7 @@ class Supervisor:
             port=child.spec.port,
             restarts=child.restarts,
             uptime=None if child.began is None or child.pid is None else time.monotonic() - child.began,
-            memory=0 if child.pid is None else _memory(child.pid, children),
+            memory=0 if child.pid is None else memory_of(child.pid, children),
             note=note,
         )
 
@@ -344,7 +308,7 @@ class Supervisor:
         while not child.ended.is_set():
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(child.ended.wait(), pause)
-            if await self._is_ready(live):
+            if await self._lives(live):
                 heard, failed = time.monotonic(), 0
             else:
                 failed += 1
@@ -417,6 +381,17 @@ class Supervisor:
             return (await self._client.get(ready)).status_code == 200
         except httpx.HTTPError:
             return False
+
+    async def _lives(self, live: Ready) -> bool:
+        if not isinstance(live, str):
+            return await self._is_ready(live)
+        assert self._client is not None
+        try:
+            answer = await self._client.get(live)
+        except httpx.HTTPError:
+            return False
+        # A service that takes no more connections says 503 too, and lives.
+        return NOT_ALIVE not in answer.content
 
     def _say(self, child: _Child, word: bytes) -> None:
         if child.shim is not None and child.shim.stdin is not None and child.shim.returncode is None:

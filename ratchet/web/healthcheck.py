@@ -21,6 +21,7 @@ ANSWER_SECONDS = 5.0
 """A service that says nothing for so long is not ready."""
 HANG_SECONDS = 60.0
 """A process that was alive, and has not been for so long, hangs."""
+SILENT, NOT_ALIVE = "no answer", '"alive":false'
 INITS = ("docker-init", "tini")
 """What `init: true` makes a container's first process."""
 ALIVE = Path(tempfile.gettempdir()) / "ratchet-alive"
@@ -40,7 +41,7 @@ def problem(route: str, path: str | None, port: int) -> str | None:
         response = connection.getresponse()
         body = response.read().decode(errors="replace")
     except OSError as error:
-        return f"no answer: {error}"
+        return f"{SILENT}: {error}"
     finally:
         connection.close()
     return None if response.status == 200 else f"status {response.status}: {body}"
@@ -71,12 +72,14 @@ def kill_children_of_init(proc: Path = Path("/proc"), init: int = 1) -> list[int
 def main() -> None:
     """Exit with 0 where the service is ready."""
     where = os.environ.get("RATCHET_SOCKET"), int(os.environ.get("RATCHET_PORT", "0"))
-    dead = problem("/livez", *where)
+    said = problem("/livez", *where)
+    # A service that takes no more connections answers 503 too, and lives.
+    dead = said if said and (said.startswith(SILENT) or NOT_ALIVE in said) else None
     # Only under a container's own init: elsewhere the first process is not there for one service alone.
     if hangs(dead) and Path("/proc/1/comm").read_text().strip() in INITS:
         ALIVE.unlink(missing_ok=True)
         sys.exit(f"ratchet: it hangs ({dead}); killed {kill_children_of_init()}")
-    reason = dead or problem("/readyz", *where)
+    reason = said or problem("/readyz", *where)
     if reason is not None:
         sys.exit(f"ratchet: {reason}")
 

@@ -30,6 +30,8 @@ class Readiness(Contract):
     """Whether the service can serve now."""
 
     ready: bool
+    detail: dict[str, str | int | float | bool | list[str] | None]
+    """What is in force, and what is away."""
 
 
 router = APIRouter(tags=["operations"])
@@ -47,8 +49,9 @@ async def get_liveness() -> JSONResponse:
 @router.get("/readyz", response_model=Readiness, responses={503: {"model": Readiness}})
 async def get_readiness(request: Request) -> JSONResponse:
     """Whether the service, and what it depends on, can serve now."""
-    ready = (await _health_of(request)).ready
-    return JSONResponse(Readiness(ready=ready).model_dump(), status_code=200 if ready else 503)
+    health = await _health_of(request)
+    readiness = Readiness(ready=health.ready, detail=health.detail)
+    return JSONResponse(readiness.model_dump(), status_code=200 if health.ready else 503)
 
 
 @router.get("/health", response_model=Health, responses={503: {"model": Health}})

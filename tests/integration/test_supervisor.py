@@ -331,3 +331,28 @@ async def test_a_child_that_is_stopped_is_killed_and_started_again(tmp_path: Pat
         await until(lambda: child(supervisor, "hanging").state is ChildState.READY, 60)
         assert child(supervisor, "hanging").pid != before.pid
     assert marked(tmp_path) == []
+
+
+@pytest.mark.parametrize(("body", "restarts"), [("busy", 0), ('{"alive":false,"silent":["sweep"]}', 1)])
+async def test_a_child_that_is_busy_lives_and_one_that_says_otherwise_does_not(
+    tmp_path: Path, body: str, restarts: int
+) -> None:
+    port = free_port()
+    code = f"""
+import http.server
+class Answers(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200 if self.path == "/readyz" else 503)
+        self.end_headers()
+        self.wfile.write({body.encode()!r} if self.path == "/livez" else b"")
+http.server.ThreadingHTTPServer(("127.0.0.1", {port}), Answers).serve_forever()
+"""
+    url = f"http://127.0.0.1:{port}"
+    spec = script(tmp_path, "child", code, ready=f"{url}/readyz", live=f"{url}/livez", hang_seconds=0.6)
+    async with started(tmp_path, [spec]) as supervisor:
+        if restarts:
+            await until(lambda: child(supervisor, "child").restarts >= 1, 60)
+        else:
+            # Asked ten times and more.
+            await asyncio.sleep(2.5)
+            assert child(supervisor, "child").restarts == 0
