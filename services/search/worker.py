@@ -108,6 +108,9 @@ class Worker:
         await self.breaker.closed()
         try:
             if not self.alone and await self.store.is_suspect(search_id):
+                if self._apart.locked():
+                    # The sweeper brings it again: one that waited here would take a place from others.
+                    return
                 async with self._apart:
                     SUSPECTS.inc()
                     log.info("run in a process of its own", search=str(search_id))
