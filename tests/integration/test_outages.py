@@ -33,7 +33,7 @@ from ratchet.store.searches import SearchStore
 from services.search.breaker import Breaker
 from services.search.worker import Worker, _session_name, open_worker
 from tests.http_double import serving
-from tests.sandbox_server import running_sandbox
+from tests.sandbox_server import TOKEN, running_sandbox
 
 PROBLEM = "Ann has 3 hoops and finds 4 more. How many hoops has she?"
 KILLER = "This problem ends whoever asks the policy about it."
@@ -152,7 +152,9 @@ class Site:
 
 
 @pytest.fixture
-def site(database_url: str, redis_url: str, sandbox_url: str) -> Iterator[Site]:
+def site(database_url: str, redis_url: str, sandbox_url: str, tmp_path: Path) -> Iterator[Site]:
+    token = tmp_path / "token"
+    token.write_text(TOKEN)
     with serving() as serve:
         models, policy, sandbox = Models(), Front(), Front()
         target = serve(models.app())
@@ -165,6 +167,7 @@ def site(database_url: str, redis_url: str, sandbox_url: str) -> Iterator[Site]:
             prm_url=target,
             sandbox_url=sandbox.url,
             outage_seconds=0.3,
+            service_token_file=token,
         )
         yield Site(settings, models, policy, sandbox)
 
@@ -173,7 +176,8 @@ async def begin(store: SearchStore, problem: str = PROBLEM, **changes: object) -
     request = {
         "problem": problem,
         "strategy": "majority",
-        "parameters": {"rollouts": 4, "prm": "none", "early_stop": False},
+        # Together, so that how many calls there are depends on no chance.
+        "parameters": {"rollouts": 4, "prm": "none", "early_stop": False, "batch_rollouts": True},
         **changes,
     }
     return (await store.create(SearchRequest.model_validate(request)))[0]
@@ -279,8 +283,8 @@ async def test_the_session_of_a_lost_worker_is_ended_by_the_next(site: Site, sto
     assert lost is not None
     name = _session_name(search_id, lost.fence)
     async with (
-        SandboxClient(site.sandbox.url) as sandbox,
-        httpx.AsyncClient(base_url=site.sandbox.url) as raw,
+        SandboxClient(site.sandbox.url, key=TOKEN) as sandbox,
+        httpx.AsyncClient(base_url=site.sandbox.url, headers={"Authorization": f"Bearer {TOKEN}"}) as raw,
     ):
         for _ in range(2):
             # Begun again under its name it is a new one, and not a second one.
@@ -308,7 +312,15 @@ async def test_attempts_count_only_while_the_journal_does_not_grow(site: Site, s
 
 @contextlib.asynccontextmanager
 async def supervised_worker(site: Site, folder: Path) -> AsyncIterator[Supervisor]:
-    names = ("database_url", "redis_url", "queue_name", "policy_url", "prm_url", "sandbox_url")
+    names = (
+        "database_url",
+        "redis_url",
+        "queue_name",
+        "policy_url",
+        "prm_url",
+        "sandbox_url",
+        "service_token_file",
+    )
     settings = {f"RATCHET_{name.upper()}": str(getattr(site.settings, name)) for name in names}
     spec = ChildSpec(
         name="worker",
