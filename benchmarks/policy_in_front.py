@@ -1,6 +1,6 @@
 """A double in front of the real policy service that rewrites what it generates; every other call goes through as it is.
 
-For measurements that need text which no model writes on demand.
+For measurements that need text which no model writes on demand, or that count. While the service is away, so is the double.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ from starlette.routing import Route
 from ratchet.contracts.policy import Candidate, FinishReason, GenerateRequest, GenerateResponse
 
 SECONDS = 120
-PASSED_ON = ("content-type", "authorization")
+PASSED_ON = ("content-type", "authorization", "accept", "x-caller")
 Rewrite = Callable[[GenerateRequest, GenerateResponse], list[list[Candidate]]]
 """The candidates that callers get for a request, given what the real service has answered."""
 
@@ -43,7 +43,10 @@ def app(url: str, rewrite: Rewrite) -> Starlette:
     async def answer(request: Request) -> Response:
         body = await request.body()
         headers = {name: value for name in PASSED_ON if (value := request.headers.get(name))}
-        real = await http.request(request.method, request.url.path, content=body, headers=headers)
+        try:
+            real = await http.request(request.method, request.url.path, content=body, headers=headers)
+        except httpx.TransportError as error:
+            return Response(type(error).__name__, 503)
         content = real.content
         if request.url.path == "/generate" and real.is_success:
             asked = GenerateRequest.model_validate_json(body)

@@ -14,11 +14,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
+from ratchet.events import Events
 from ratchet.stack import ports
 from ratchet.stack.postgres import Postgres, drop_database, ensure_database, running_postgres
 from ratchet.stack.valkey import running_valkey
 from ratchet.store.engine import make_engine
 from ratchet.store.migrate import migrate
+from ratchet.store.searches import SearchStore
 from tests.http_double import serving
 from tests.models import make_memorised_checkpoint
 from tests.running_stack import Running, running_stack
@@ -87,6 +89,20 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """URL of a running Valkey, password included. Database 0 is shared: use key names of your own."""
     with running_valkey(tmp_path_factory.mktemp("valkey"), durable=False) as server:
         yield server.url()
+
+
+@pytest.fixture(scope="module")
+def store(engine: AsyncEngine) -> SearchStore:
+    """The searches in the module's database."""
+    return SearchStore(engine)
+
+
+@pytest.fixture(scope="module")
+async def events(redis_url: str) -> AsyncIterator[Events]:
+    """The events of searches."""
+    events = Events(redis_url)
+    yield events
+    await events.aclose()
 
 
 @pytest.fixture

@@ -2,7 +2,17 @@
 
 from collections.abc import Mapping
 
-from benchmarks.tables import deployment, gate, models, rounds, sandbox, search, search_speed, trust
+from benchmarks.tables import (
+    deployment,
+    gate,
+    models,
+    robustness,
+    rounds,
+    sandbox,
+    search,
+    search_speed,
+    trust,
+)
 from benchmarks.tables.documents import Table
 
 TABLES: Mapping[str, Table] = {
@@ -14,4 +24,5 @@ TABLES: Mapping[str, Table] = {
     **gate.TABLES,
     **sandbox.TABLES,
     **deployment.TABLES,
+    **robustness.TABLES,
 }

@@ -47,18 +47,6 @@ def search_settings(database_url: str, redis_url: str) -> SearchSettings:
 
 
 @pytest.fixture(scope="module")
-def store(engine: AsyncEngine) -> SearchStore:
-    return SearchStore(engine)
-
-
-@pytest.fixture(scope="module")
-async def events(redis_url: str) -> AsyncIterator[Events]:
-    events = Events(redis_url)
-    yield events
-    await events.aclose()
-
-
-@pytest.fixture(scope="module")
 def base_url(search_settings: SearchSettings, engine: AsyncEngine) -> Iterator[str]:
     with pytest.MonkeyPatch.context() as patch:
         # Often, so that a test sees some.

@@ -10,7 +10,6 @@ import httpx
 import pytest
 from redis.asyncio import Redis
 from redis.exceptions import OutOfMemoryError
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ratchet.contracts.sandbox import StepStatus
 from ratchet.contracts.search import EventKind, NodeView, Priority, SearchRequest
@@ -73,11 +72,6 @@ def settings(database_url: str, small_redis_url: str) -> SearchSettings:
         concurrency=64,
         lease_seconds=2,
     )
-
-
-@pytest.fixture(scope="module")
-def store(engine: AsyncEngine) -> SearchStore:
-    return SearchStore(engine)
 
 
 def node_events(count: int, visits: int = 1) -> list[Event]:

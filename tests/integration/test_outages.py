@@ -131,11 +131,6 @@ ANSWER = Candidate(
 
 
 @pytest.fixture(scope="module")
-def store(engine: AsyncEngine) -> SearchStore:
-    return SearchStore(engine)
-
-
-@pytest.fixture(scope="module")
 def sandbox_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with running_sandbox(tmp_path_factory.mktemp("sandbox") / "log") as running:
         yield str(running.http.base_url)

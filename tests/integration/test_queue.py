@@ -14,7 +14,6 @@ from uuid import UUID
 
 import pytest
 from redis.asyncio import Redis
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ratchet.contracts.search import Priority, SearchRequest, SearchResult
 from ratchet.queue import SearchQueue, sweep
@@ -42,11 +41,6 @@ async def redis(own_redis_url: str) -> AsyncIterator[Redis]:
     client = make_redis(own_redis_url)
     yield client
     await client.aclose()
-
-
-@pytest.fixture(scope="module")
-def store(engine: AsyncEngine) -> SearchStore:
-    return SearchStore(engine)
 
 
 @dataclass

@@ -44,11 +44,6 @@ VERIFIED = Verification(
 )
 
 
-@pytest.fixture(scope="module")
-def store(engine: AsyncEngine) -> SearchStore:
-    return SearchStore(engine)
-
-
 def a_request(**changes: object) -> SearchRequest:
     return SearchRequest.model_validate({"problem": "What is 17 + 5 * 4?", **changes})
 
