@@ -124,7 +124,9 @@ def test_it_is_shared_by_threads(double: tuple[str, Searches]) -> None:
 
 
 INTERRUPTED = """
-import sys, ratchet
+import signal, sys, ratchet
+# Whoever runs tests in the background has SIGINT ignored, here too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 with ratchet.Client(sys.argv[1]) as client:
     print("asked", flush=True)
     client.solve("endless")
@@ -139,7 +141,10 @@ def test_ctrl_c_in_a_call_cancels_its_search(double: tuple[str, Searches]) -> No
             assert time.monotonic() < deadline, "it has asked nothing"
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=SECONDS)
+        try:
+            _, said = process.communicate(timeout=SECONDS)
+        finally:
+            process.kill()
     assert b"KeyboardInterrupt" in said
     assert double[1].cancelled == [0]
 

@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import shutil
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -59,6 +60,8 @@ def served_greedily(folder: Path) -> list[str]:
     """What the service writes to the problems, without its stop string."""
     engine = TransformersEngine(folder, "nano@1", dtype=torch.float32, device="cpu")
     with served(build_app(PolicySettings(), engine, Markers()), PolicySettings()) as url:
+        while httpx.get(f"{url}/readyz", timeout=60).status_code != 200:
+            time.sleep(0.05)
         asked = {"prefixes": [{"problem": text} for text in PROBLEMS], "until": "end", "temperature": 0}
         response = httpx.post(f"{url}/generate", json=asked, timeout=60)
         found = GenerateResponse.model_validate(response.raise_for_status().json())
