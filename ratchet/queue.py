@@ -27,7 +27,7 @@ from streaq.utils import now_ms
 from ratchet import background
 from ratchet.contracts.search import Priority
 from ratchet.redis import make_redis
-from ratchet.store.engine import StoreUnavailableError
+from ratchet.store.errors import StoreUnavailableError
 from ratchet.store.searches import SearchStore, Waiting
 
 log = structlog.get_logger()

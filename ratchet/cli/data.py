@@ -23,7 +23,8 @@ from ratchet.stack.config import StackConfig, default_data
 from ratchet.stack.data_folder import running_stack
 from ratchet.stack.errors import StackError
 from ratchet.stack.local import local_stack
-from ratchet.store.engine import StoreUnavailableError, make_engine
+from ratchet.store.engine import make_engine
+from ratchet.store.errors import StoreUnavailableError
 from ratchet.store.retention import Amount, Retention, Waste, WasteStore
 from ratchet.store.usage import table_sizes
 

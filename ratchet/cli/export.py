@@ -74,7 +74,7 @@ def export(
         from ratchet.exports.export import Order, write_export
         from ratchet.exports.gathering import Asked, ExportError
         from ratchet.stack.database import stored
-        from ratchet.store.engine import StoreUnavailableError
+        from ratchet.store.errors import StoreUnavailableError
 
         asked = Asked(frozenset(kinds or Kind), style, excluded)
         order = Order(asked, source, format_, run_name, number, level, min_confidence, proofs)

@@ -121,7 +121,7 @@ def export(
         from ratchet.exports.gathering import ExportError
         from ratchet.exports.model_folder import export_model
         from ratchet.stack.database import stored
-        from ratchet.store.engine import StoreUnavailableError
+        from ratchet.store.errors import StoreUnavailableError
         from ratchet.store.registry import Registry
 
         try:

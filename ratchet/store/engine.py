@@ -15,6 +15,8 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
+from ratchet.store.errors import StoreUnavailableError
+
 CONNECT_SECONDS = 5.0
 STATEMENT_SECONDS = 30.0
 
@@ -24,10 +26,6 @@ T = TypeVar("T")
 # Connection, login, deadlock, resources, a lock that is not to be had, shutdown, time-out, and a database or table that is not
 # there yet: the server's condition, not the statement's fault.
 _UNAVAILABLE_SQLSTATES = ("08", "28", "3D", "40", "42P01", "53", "55P03", "57")
-
-
-class StoreUnavailableError(Exception):
-    """Postgres cannot be reached, or cannot serve now. Trying again later may help."""
 
 
 def _dumps(value: Any) -> str:

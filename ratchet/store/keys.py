@@ -1,8 +1,8 @@
 """API keys and the audit in Postgres. A key's secret is nowhere: what is kept is its SHA-256 (`ratchet.web.door.secrets`)."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
+from dataclasses import asdict
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -11,40 +11,14 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from ratchet.contracts.keys import AuditEntry, AuditPage, KeyLimits, KeyRequest, KeyScope, KeyView
+from ratchet.contracts.keys import AuditEntry, AuditPage, KeyLimits, KeyRequest, KeyView
 from ratchet.store import tables as t
 from ratchet.store.engine import retried, transaction
-from ratchet.store.ids import new_id
+from ratchet.store.key_records import AuditedCall, StoredKey
 
 
 class KeyNameTakenError(Exception):
     """A key that is in force has this name."""
-
-
-@dataclass(frozen=True, slots=True)
-class StoredKey:
-    """A key that is in force."""
-
-    id: UUID
-    name: str
-    scope: KeyScope
-    limits: KeyLimits
-    sha256: str
-
-
-@dataclass(frozen=True, slots=True)
-class AuditedCall:
-    """One call that was meant to change something."""
-
-    key: str
-    key_id: UUID | None
-    service: str
-    method: str
-    route: str
-    target: str
-    status: int
-    at: datetime = field(default_factory=lambda: datetime.now(UTC))
-    id: UUID = field(default_factory=new_id)
 
 
 class KeyStore:

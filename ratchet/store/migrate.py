@@ -18,7 +18,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
 from ratchet.settings import StoreSettings, load
-from ratchet.store.engine import StoreUnavailableError, make_engine, ping, transaction
+from ratchet.store.engine import make_engine, ping, transaction
+from ratchet.store.errors import StoreUnavailableError
 
 _LOCK = 0x7261746368657431  # "ratchet1": any number that nobody else locks.
 

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import structlog
 import uvicorn
@@ -27,7 +27,6 @@ from starlette.requests import ClientDisconnect
 from ratchet import __version__
 from ratchet.contracts.base import FieldError, ProblemDocument
 from ratchet.settings import Settings, StoreSettings
-from ratchet.store.keys import KeyStore
 from ratchet.telemetry import configure_logging
 from ratchet.web import probes
 from ratchet.web.bodies import BodyLimit
@@ -40,6 +39,10 @@ from ratchet.web.door.origins import allowed_hosts, is_loopback
 from ratchet.web.measured import Measured
 from ratchet.web.on_behalf import OnBehalf
 from ratchet.web.problems import PROBLEM_JSON, problem_response
+
+if TYPE_CHECKING:
+    # Services without a store have no database driver.
+    from ratchet.store.keys import KeyStore
 
 log = structlog.get_logger()
 
@@ -126,7 +129,7 @@ def create_app(
     settings: Settings,
     lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]],
     health: probes.HealthSource,
-    keys: KeyStore | None = None,
+    keys: "KeyStore | None" = None,
     solve: SolveAccess | None = None,
 ) -> FastAPI:
     """The app of one service, with what all have in common. `health` is called on every `GET /health`.

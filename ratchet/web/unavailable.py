@@ -7,7 +7,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import Response
 from redis.exceptions import RedisError
 
-from ratchet.store.engine import StoreUnavailableError
+from ratchet.store.errors import StoreUnavailableError
 from ratchet.web.problems import PROBLEM_JSON, problem_response
 
 log = structlog.get_logger()

@@ -18,7 +18,7 @@ from prometheus_client import Gauge
 
 from ratchet.clients import ServiceError
 from ratchet.service_client import ServiceClient
-from ratchet.store.engine import StoreUnavailableError
+from ratchet.store.errors import StoreUnavailableError
 
 log = structlog.get_logger()
 

@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 from ratchet.contracts.search import EventKind
 from ratchet.events import PAGE, START, Events
 from ratchet.states import SEARCH_TRANSITIONS, is_end
-from ratchet.store.engine import StoreUnavailableError
+from ratchet.store.errors import StoreUnavailableError
 from ratchet.store.searches import SearchStore
 from ratchet.web.event_data import on_one_line
 from services.search.news import Newsroom

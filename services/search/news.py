@@ -23,7 +23,7 @@ from redis.exceptions import RedisError
 from ratchet import background
 from ratchet.events import WATCHED_SECONDS, Events
 from ratchet.states import SEARCH_TRANSITIONS, SearchState, is_end
-from ratchet.store.engine import StoreUnavailableError
+from ratchet.store.errors import StoreUnavailableError
 
 log = structlog.get_logger()
 

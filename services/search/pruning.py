@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ratchet import background
 from ratchet.settings import SearchSettings
-from ratchet.store.engine import StoreUnavailableError
+from ratchet.store.errors import StoreUnavailableError
 from ratchet.store.retention import Retention, WasteStore
 
 log = structlog.get_logger()

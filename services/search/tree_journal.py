@@ -10,7 +10,7 @@ from redis.exceptions import RedisError
 
 from ratchet.contracts.search import Priority
 from ratchet.events import Event, Events, answer_event, node_event
-from ratchet.store.engine import StoreUnavailableError
+from ratchet.store.errors import StoreUnavailableError
 from ratchet.store.nodes import NodeRecord
 from ratchet.store.search_progress import Progress
 from ratchet.store.search_tasks import TaskRecord

@@ -39,7 +39,8 @@ from ratchet.events import Event, Events, end_event
 from ratchet.settings import SearchSettings, load
 from ratchet.states import SEARCH_TRANSITIONS, SearchState, is_end
 from ratchet.store.calibrations import CalibrationStore
-from ratchet.store.engine import StoreUnavailableError, make_engine, ready
+from ratchet.store.engine import make_engine, ready
+from ratchet.store.errors import StoreUnavailableError
 from ratchet.store.search_results import SearchOutcome
 from ratchet.store.searches import Claim, LeaseLostError, SearchStore
 from ratchet.telemetry import configure_logging

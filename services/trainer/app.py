@@ -14,7 +14,8 @@ from ratchet.contracts.trainer import ModelKind
 from ratchet.queue import SearchQueue
 from ratchet.settings import TrainerSettings
 from ratchet.store.calibrations import CalibrationStore
-from ratchet.store.engine import StoreUnavailableError, make_engine, ready
+from ratchet.store.engine import make_engine, ready
+from ratchet.store.errors import StoreUnavailableError
 from ratchet.store.keys import KeyStore
 from ratchet.store.pairs import PairStore
 from ratchet.store.registry import Registry

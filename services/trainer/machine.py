@@ -26,7 +26,7 @@ from ratchet.queue import SearchQueue
 from ratchet.settings import TrainerSettings
 from ratchet.states import RoundState
 from ratchet.store.calibrations import CalibrationStore
-from ratchet.store.engine import StoreUnavailableError
+from ratchet.store.errors import StoreUnavailableError
 from ratchet.store.round_searches import RoundSearchStore
 from ratchet.store.rounds import RoundClaim, RoundLostError, RoundStore
 from services.trainer.gate import why_rejected

@@ -17,7 +17,7 @@ from ratchet.clients import ModelServiceClient, ServiceError
 from ratchet.contracts.serving import PRM1, HeldModel, LoadModel
 from ratchet.contracts.trainer import ModelKind, ModelRegistration, ServedBy, ServingPair
 from ratchet.states import ROUND_ENDS, IllegalTransitionError
-from ratchet.store.engine import StoreUnavailableError
+from ratchet.store.errors import StoreUnavailableError
 from ratchet.store.pairs import PairStore, UnknownVersionError
 from ratchet.store.registry import Registry, VersionConflictError
 from ratchet.store.rounds import RoundClaim, RoundStore

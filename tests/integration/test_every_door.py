@@ -19,8 +19,10 @@ from ratchet.contracts.search import Priority
 from ratchet.settings import PolicySettings, PrmSettings, SandboxSettings, SearchSettings, TrainerSettings
 from ratchet.solutions.step_formats import few_shot
 from ratchet.stack.config import SERVICES
-from ratchet.store.engine import StoreUnavailableError, transaction
-from ratchet.store.keys import AuditedCall, KeyStore, StoredKey
+from ratchet.store.engine import transaction
+from ratchet.store.errors import StoreUnavailableError
+from ratchet.store.key_records import AuditedCall, StoredKey
+from ratchet.store.keys import KeyStore
 from ratchet.web.door import OPEN, secrets
 from ratchet.web.door.audit import Audit
 from ratchet.web.door.callers import Callers

@@ -341,7 +341,7 @@ async def test_a_newsroom_goes_on_when_the_store_was_away(events: Events) -> Non
 
         async def states(self, search_ids: Any) -> dict[UUID, SearchState]:
             if self.away:
-                from ratchet.store.engine import StoreUnavailableError
+                from ratchet.store.errors import StoreUnavailableError
 
                 self.away = False
                 raise StoreUnavailableError("away")

@@ -18,7 +18,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ratchet.stack.postgres import Postgres, drop_database, ensure_database
 from ratchet.store import tables
-from ratchet.store.engine import StoreUnavailableError, make_engine, transaction
+from ratchet.store.engine import make_engine, transaction
+from ratchet.store.errors import StoreUnavailableError
 from ratchet.store.ids import new_id
 from ratchet.store.migrate import downgrade_connection, migrate
 from ratchet.store.searches import SearchStore

@@ -7,11 +7,16 @@ kept in memory.
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
 
 import structlog
 
-from ratchet.store.engine import StoreUnavailableError
-from ratchet.store.keys import AuditedCall, KeyStore
+from ratchet.store.errors import StoreUnavailableError
+from ratchet.store.key_records import AuditedCall
+
+if TYPE_CHECKING:
+    # Services without a store have no database driver.
+    from ratchet.store.keys import KeyStore
 
 log = structlog.get_logger()
 
@@ -22,7 +27,7 @@ MOST_KEPT = 10_000
 class Audit:
     """Collects calls; `writing` writes them while its block runs, and what is left at its end."""
 
-    def __init__(self, store: KeyStore) -> None:
+    def __init__(self, store: "KeyStore") -> None:
         self._store = store
         self._calls: list[AuditedCall] = []
 

@@ -5,11 +5,16 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 from ratchet.contracts.keys import KeyLimits, KeyScope
-from ratchet.store.keys import KeyStore, StoredKey
+from ratchet.store.key_records import StoredKey
 from ratchet.web.door.secrets import digest, key_id_of, matches
+
+if TYPE_CHECKING:
+    # Services without a store have no database driver.
+    from ratchet.store.keys import KeyStore
 
 BELIEVED_SECONDS = 2.0
 """So long the keys that were read from Postgres are believed: one that is revoked is refused after this time."""
@@ -41,7 +46,7 @@ class Callers:
     Without a key in the configuration nobody needs one. Where keys are stored, one that is sent has to be right all the same.
     """
 
-    def __init__(self, secret: str | None, holder: str, store: KeyStore | None = None) -> None:
+    def __init__(self, secret: str | None, holder: str, store: "KeyStore | None" = None) -> None:
         self._secret = None if secret is None else digest(secret)
         self._holder = Caller(holder)
         self.store = store
@@ -76,7 +81,7 @@ class Callers:
         """Read the keys again at the next request: they have changed."""
         self._read_at = -math.inf
 
-    async def _all(self, store: KeyStore, seconds: float) -> Mapping[UUID, StoredKey]:
+    async def _all(self, store: "KeyStore", seconds: float) -> Mapping[UUID, StoredKey]:
         """All keys that are in force, as they were at most so long ago. They are few, and are read together, so that wrong
         keys cost no query each."""
         if time.monotonic() - self._read_at > seconds:

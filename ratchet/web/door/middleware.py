@@ -11,8 +11,8 @@ from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ratchet.contracts.keys import KeyScope
-from ratchet.store.engine import StoreUnavailableError
-from ratchet.store.keys import AuditedCall
+from ratchet.store.errors import StoreUnavailableError
+from ratchet.store.key_records import AuditedCall
 from ratchet.store.text import replace_unstorable
 from ratchet.web.door import OPEN
 from ratchet.web.door.audit import Audit

@@ -19,7 +19,7 @@ from starlette.types import Receive, Scope, Send
 from ratchet.contracts.search import EventKind, NodeView, SearchEvent, SearchRequest, SearchResult
 from ratchet.events import START
 from ratchet.states import SEARCH_TRANSITIONS, SearchState, is_end
-from ratchet.store.engine import StoreUnavailableError
+from ratchet.store.errors import StoreUnavailableError
 from ratchet.web.app import ProblemError
 from ratchet.web.event_data import on_one_line
 from ratchet.web.openai_errors import OpenAIError, openai_error
