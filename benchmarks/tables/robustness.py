@@ -1,0 +1,31 @@
+"""What do kills, outages, hostile callers and many readers do to the system?"""
+
+from collections.abc import Mapping
+
+from benchmarks.tables.documents import Results, Rows, Table
+
+CHAOS = ("chaos-seed0",)
+
+
+def chaos(results: Results) -> Rows:
+    """What happened to searches, and what it cost."""
+    runs = [results[name].figures for name in CHAOS]
+    rows = [["seed", *(str(each["seed"]) for each in runs)]]
+    for title, name in (
+        ("searches", "searches"),
+        ("kills of random parts", "kills"),
+        ("searches completed", "completed"),
+        ("lost", "lost"),
+        ("failed by an outage", "failed_by_outage"),
+        ("failed by what a neighbour did", "neighbours_failed"),
+        ("found twice under one key", "duplicate_results"),
+        ("given back in an outage", "given_back"),
+        ("workers refused by the fence", "fenced_writes"),
+        ("taken up in mid-tree by another worker", "resumed_mid_tree"),
+    ):
+        rows.append([title, *(str(each[name]) for each in runs)])
+    shares = (f"{100 * each['tokens_redone_share']:.1f} %" for each in runs)
+    return [*rows, ["generated tokens that were paid for twice", *shares]]
+
+
+TABLES: Mapping[str, Table] = {"robust-chaos": Table(CHAOS, chaos)}
