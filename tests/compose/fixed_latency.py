@@ -18,6 +18,8 @@ app = FastAPI()
 numbers = itertools.count()
 
 
+@app.get("/livez")
+@app.get("/readyz")
 @app.get("/health")
 def health() -> Health:
     return Health(service="double", ready=True, version="0", detail={})
