@@ -45,7 +45,8 @@ def app(url: str, rewrite: Rewrite) -> Starlette:
         headers = {name: value for name in PASSED_ON if (value := request.headers.get(name))}
         try:
             real = await http.request(request.method, request.url.path, content=body, headers=headers)
-        except httpx.TransportError as error:
+        # AttributeError: httpcore's, when the other side is killed at the moment at which it connects.
+        except (httpx.TransportError, AttributeError) as error:
             return Response(type(error).__name__, 503)
         content = real.content
         if request.url.path == "/generate" and real.is_success:

@@ -150,7 +150,8 @@ class ServiceClient:
         """State of the service now. Not ready is an answer; ServiceError if there is none. Never retried."""
         try:
             response = await self._http.get("/health", timeout=CONNECT_SECONDS)
-        except httpx.HTTPError as error:
+        # AttributeError: httpcore's, when the service is killed at the moment at which it connects.
+        except (httpx.HTTPError, AttributeError) as error:
             raise self._unreachable_error(error) from error
         health = self._parse(response, Health)
         if health.ready:

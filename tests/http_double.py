@@ -33,7 +33,9 @@ def serving() -> Iterator[Serve]:
     def start(app: FastAPI, sock: socket.socket | None = None) -> str:
         sock = sock or listening()
         server = uvicorn.Server(
-            uvicorn.Config(app, log_level="error", lifespan="off", timeout_graceful_shutdown=1)
+            uvicorn.Config(
+                app, log_level="error", lifespan="off", timeout_graceful_shutdown=1, timeout_keep_alive=75
+            )
         )
         thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]}, daemon=True)
         thread.start()

@@ -55,7 +55,8 @@ def recorder(service: str, target: str, heard: list[Heard]) -> FastAPI:
         kept = {name: value for name, value in request.headers.items() if name in PASSED_ON}
         try:
             answer = await client.request(request.method, f"/{path}", content=body, headers=kept)
-        except httpx.TransportError as error:
+        # AttributeError: httpcore's, when the other side is killed at the moment at which it connects.
+        except (httpx.TransportError, AttributeError) as error:
             return Response(f"{type(error).__name__}", status_code=502)
         passed = {n: v for n, v in answer.headers.items() if n in ("content-type", "retry-after")}
         return Response(answer.content, status_code=answer.status_code, headers=passed)

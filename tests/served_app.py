@@ -31,7 +31,9 @@ CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance,
 def served(app: FastAPI, app_settings: Settings) -> Iterator[str]:
     """The app on a real uvicorn, in a thread of its own. Gives its base URL."""
     sock = bind(app_settings)
-    server = uvicorn.Server(uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=2))
+    server = uvicorn.Server(
+        uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=2, timeout_keep_alive=75)
+    )
     thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[sock])))
     thread.start()
     try:

@@ -60,7 +60,11 @@ async def serving(engine: Any, **settings: Any) -> AsyncIterator[httpx.AsyncClie
     app = build_app(
         PolicySettings(**settings), engine, few_shot(), on_failure=lambda message: pytest.fail(message)
     )
-    server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="on", timeout_graceful_shutdown=2))
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app, log_config=None, lifespan="on", timeout_graceful_shutdown=2, timeout_keep_alive=75
+        )
+    )
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         running = asyncio.create_task(server.serve(sockets=[sock]))

@@ -73,7 +73,9 @@ class Service:
 
 @contextlib.asynccontextmanager
 async def running(service: Service) -> AsyncIterator[PolicyClient]:
-    server = uvicorn.Server(uvicorn.Config(service.app, log_config=None, timeout_graceful_shutdown=2))
+    server = uvicorn.Server(
+        uvicorn.Config(service.app, log_config=None, timeout_graceful_shutdown=2, timeout_keep_alive=75)
+    )
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         task = asyncio.create_task(server.serve(sockets=[sock]))
