@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from benchmarks.tables.documents import Results, Rows, Table
 
 CHAOS = ("chaos-seed0",)
+FUZZ = "fuzz"
 
 
 def chaos(results: Results) -> Rows:
@@ -28,4 +29,19 @@ def chaos(results: Results) -> Rows:
     return [*rows, ["generated tokens that were paid for twice", *shares]]
 
 
-TABLES: Mapping[str, Table] = {"robust-chaos": Table(CHAOS, chaos)}
+def fuzz(results: Results) -> Rows:
+    """Hostile callers and hostile text."""
+    found = results[FUZZ].figures
+    return [
+        ["what", "figure"],
+        ["operations asked; requests", f"{found['operations']}; {found['cases']:,}"],
+        ["server errors, tracebacks in logs included", str(found["server_errors"])],
+        ["searches; hostile candidates in them", f"{found['searches']}; {found['hostile_candidates']:,}"],
+        ["searches and rounds that failed, or took more than one attempt", str(found["poisoned"])],
+    ]
+
+
+TABLES: Mapping[str, Table] = {
+    "robust-chaos": Table(CHAOS, chaos),
+    "robust-fuzz": Table((FUZZ,), fuzz),
+}
