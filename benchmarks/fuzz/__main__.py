@@ -8,7 +8,7 @@ On a stack of its own, with nano and through the real door:
    without reference; of each search everything that can be asked is asked: result, events, tree, replay, proof.
 
 A server error is a status of 500 or more but 503, or an error with its traceback in a service's log. A search is poisoned that
-fails or needs more than one attempt; a round, that fails. The last line is a JSON object. Status 0 if both are none.
+fails or is taken up more than once; a round, that fails. The last line is a JSON object. Status 0 if both are none.
 """
 
 import argparse
@@ -59,6 +59,7 @@ class Poisoned:
     """What hostile text did."""
 
     searches: int = 0
+    ids: list[str] = field(default_factory=list)
     ends: dict[str, int] = field(default_factory=dict)
     rounds: int = 0
     poisoned: list[str] = field(default_factory=list)
@@ -115,19 +116,17 @@ async def poison_searches(urls: StackUrls, count: int, seed: int, found: Poisone
     found.searches += count
     # Of the callers' searches before, some were cancelled or pinned models that nobody holds: they may fail.
     engine = make_engine(urls.database)
-    asked = text("select id, attempts, state from searches where attempts > 1 and id = any(:ids)")
+    # The fence grows with each worker that takes a search up; attempts are counted anew wherever there was progress.
+    asked = text("select id, fence, state from searches where fence > 1 and id = any(:ids)")
     async with engine.connect() as connection:
-        for row in await connection.execute(asked, {"ids": list(_IDS)}):
-            found.poisoned.append(f"search {row.id}: {row.attempts} attempts, {row.state}")
+        for row in await connection.execute(asked, {"ids": found.ids}):
+            found.poisoned.append(f"search {row.id}: taken up {row.fence} times, {row.state}")
     await engine.dispose()
-
-
-_IDS: list[str] = []
 
 
 async def _one_search(search: SearchClient, request: SearchRequest, found: Poisoned) -> str:
     result = await search.create(request)
-    _IDS.append(result.id)
+    found.ids.append(result.id)
     try:
         async with asyncio.timeout(SEARCH_SECONDS):
             async for _ in search.events(result.id):

@@ -37,7 +37,7 @@ def fuzz(results: Results) -> Rows:
         ["operations asked; requests", f"{found['operations']}; {found['cases']:,}"],
         ["server errors, tracebacks in logs included", str(found["server_errors"])],
         ["searches; hostile candidates in them", f"{found['searches']}; {found['hostile_candidates']:,}"],
-        ["searches and rounds that failed, or took more than one attempt", str(found["poisoned"])],
+        ["searches and rounds that failed or were begun again", str(found["poisoned"])],
     ]
 
 
