@@ -1,7 +1,7 @@
 """Ratchet: a math solver that searches over executed steps, verifies its answers, and improves itself.
 
-`ratchet.Client` and `ratchet.AsyncClient` ask a running service (docs/python-client.md); they are imported when they are first
-used, so that `import ratchet` is light.
+`ratchet.Client` and `ratchet.AsyncClient` ask a running service (docs/how-to/python-client.md); they are imported when they are
+first used, so that `import ratchet` is light.
 """
 
 from typing import TYPE_CHECKING, Any

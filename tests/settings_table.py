@@ -1,4 +1,4 @@
-"""`python -m tests.settings_table`: the table of docs/configuration.md, from the settings themselves."""
+"""`python -m tests.settings_table`: the table of docs/reference/configuration.md, from the settings themselves."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The Python client: `solve`, `stream`, `batch`, and proofs that are checked on this machine (docs/python-client.md).
+"""The Python client: `solve`, `stream`, `batch`, and proofs that are checked on this machine (docs/how-to/python-client.md).
 
     with ratchet.Client("http://127.0.0.1:8000", key="rk_…") as client:
         print(client.solve("6 rows of 7 seats. How many seats are there?").answer)

@@ -3,8 +3,8 @@
 The database is dumped first, as of one moment. Files of rounds are written before the database names them, and never change
 afterwards, so what is copied after the dump has all that the dump names; the copy is checked for it, by their SHA-256.
 
-Limits: Postgres as `ratchet up` runs it; docs/operations.md has the commands for compose. Weights that were downloaded, the
-queue and logs are not copied: they are made again. Nor are passwords and keys of the stack.
+Limits: Postgres as `ratchet up` runs it; docs/how-to/operations.md has the commands for compose. Weights that were downloaded,
+the queue and logs are not copied: they are made again. Nor are passwords and keys of the stack.
 """
 
 import asyncio

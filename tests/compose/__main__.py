@@ -88,7 +88,7 @@ class Stack:
         self.trainer = httpx.Client(base_url=f"http://127.0.0.1:{env['TRAINER_PORT']}", timeout=60)
 
     def take_key(self) -> None:
-        """Send the operator's key, as docs/deploy.md says, from now on."""
+        """Send the operator's key, as docs/how-to/deploy.md says, from now on."""
         line = self.compose("exec", "-T", "search", "cat", "/run/ratchet-secrets/admin_header")
         name, _, value = line.strip().partition(": ")
         for client in (self.search, self.trainer):

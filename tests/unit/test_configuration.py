@@ -34,7 +34,7 @@ READ_BY: dict[str, type[Settings]] = {
 
 
 def test_documentation_has_every_setting_with_its_default() -> None:
-    documented = (ROOT / "docs/configuration.md").read_text().splitlines()
+    documented = (ROOT / "docs/reference/configuration.md").read_text().splitlines()
     assert [row for row in rows() if row not in documented] == []
 
 

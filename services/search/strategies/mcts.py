@@ -8,7 +8,7 @@ way count as visits (WU-UCT, arXiv 1810.11755), so that several descents at once
 its node's value with the weight of one visit. Steps that do not run are never selected.
 
 The paper instead generates all candidates of a node as single steps. At small budgets that spends most tokens on
-candidates that are never completed: docs/strategies.md.
+candidates that are never completed: docs/explanation/strategies.md.
 """
 
 import math
