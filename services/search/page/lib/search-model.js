@@ -14,8 +14,8 @@
 /**
  * @typedef {object} NodeView One executed step; the API's NodeView.
  * @property {string} id
- * @property {string|null} parent null: it stands under the root.
- * @property {number} depth The first steps have 1.
+ * @property {string|null} parent null: it is the root.
+ * @property {number} depth The root has 0, the first steps 1.
  * @property {NodeState} state
  * @property {string} text
  * @property {string|null} status How the sandbox ran it.
@@ -77,7 +77,7 @@
  * @property {boolean} [added] Whether it is a new one.
  */
 
-/** What stands in `children` for nodes without a parent. */
+/** Id of the node that holds the problem; it has no step. */
 export const ROOT = "root";
 /** Events cut longer texts of a node to so many characters; the tree has them whole. */
 export const SHOWN_CHARS = 1000;
@@ -96,7 +96,7 @@ export class SearchModel {
     this.result = null;
     /** Every node, in the order in which it became known. @type {Map<string, NodeView>} */
     this.nodes = new Map();
-    /** Ids of children by their parent's, ROOT for the first steps. @type {Map<string, string[]>} */
+    /** Ids of children by their parent's. @type {Map<string, string[]>} */
     this.children = new Map();
     /** The leading one first. @type {Answer[]} */
     this.answers = [];
@@ -176,19 +176,17 @@ export class SearchModel {
     this._tell({ kind: "tree" });
   }
 
-  /** The node's children in order. @param {string} id A node's, or ROOT. @returns {readonly NodeView[]} */
+  /** The node's children in order. @param {string} id @returns {readonly NodeView[]} */
   childrenOf(id) {
     const ids = this.children.get(id) ?? [];
     return ids.flatMap((each) => this.nodes.get(each) ?? []);
   }
 
-  /** From the first step to the node. @param {string} id @returns {NodeView[]} */
+  /** From the first step to the node, without the root. @param {string} id @returns {NodeView[]} */
   pathTo(id) {
     /** @type {NodeView[]} */
     const path = [];
-    for (let node = this.nodes.get(id); node; node = node.parent == null ? undefined : this.nodes.get(node.parent)) {
-      path.unshift(node);
-    }
+    for (let node = this.nodes.get(id); node?.parent != null; node = this.nodes.get(node.parent)) path.unshift(node);
     return path;
   }
 
@@ -200,11 +198,10 @@ export class SearchModel {
     const known = this.nodes.get(node.id);
     const kept = known && cut ? { ...node, ...longerTexts(known, node) } : node;
     this.nodes.set(node.id, kept);
-    if (!known) {
-      const parent = node.parent ?? ROOT;
-      const siblings = this.children.get(parent);
+    if (!known && node.parent != null) {
+      const siblings = this.children.get(node.parent);
       if (siblings) siblings.push(node.id);
-      else this.children.set(parent, [node.id]);
+      else this.children.set(node.parent, [node.id]);
     }
     if (kept.answer != null && kept.state !== "failed") {
       this._ends.set(kept.id, { answer: kept.answer, votes: kept.visits, prm: kept.prm_score });
@@ -263,7 +260,7 @@ function longerTexts(known, told) {
   const longer = {};
   for (const name of /** @type {const} */ (["text", "stdout", "stderr", "answer"])) {
     const [old, now] = [known[name], told[name]];
-    if (old != null && now != null && now.length === SHOWN_CHARS && old.startsWith(now)) longer[name] = old;
+    if (old != null && now != null && now.length >= SHOWN_CHARS && old.startsWith(now)) longer[name] = old;
   }
   return longer;
 }
