@@ -41,7 +41,7 @@ from ratchet.store.searches import SearchStore
 from ratchet.web.app import ProblemError, create_app
 from ratchet.web.door.middleware import SolveAccess
 from ratchet.web.unavailable import UNAVAILABLE, answer_unavailable, problems
-from services.search import follow_routes, key_routes, retry_routes
+from services.search import follow_routes, key_routes, page_routes, retry_routes
 from services.search.access import SOLVE_ROUTES, Access, Calling
 from services.search.facade import routes as facade
 from services.search.following import wait_for_end
@@ -116,7 +116,8 @@ def build_app(settings: SearchSettings) -> FastAPI:
     app.add_exception_handler(TooManyFollowersError, follow_routes.on_too_many_followers)
     app.state.keys = keys
     app.state.intake = Intake(settings, store, queue, events, newsroom, backlog, access)
-    for routes in (router, follow_routes.router, key_routes.router, facade.router, retry_routes.router):
+    routers = (follow_routes, key_routes, facade, retry_routes, page_routes)
+    for routes in (router, *(each.router for each in routers)):
         app.include_router(routes)
     return app
 

@@ -43,6 +43,8 @@ async def of_search(http: httpx.AsyncClient, stack: Running) -> dict[str, httpx.
         "GET /keys": await http.get("/keys"),
         "DELETE /keys/{name}": await http.delete("/keys/good"),
         "GET /audit": await http.get("/audit"),
+        "GET /": await http.get("/"),
+        "GET /page/{path}": await http.get("/page/app.js"),
     }
 
 

@@ -103,7 +103,7 @@ def routes(app: FastAPI) -> Iterator[tuple[str, str]]:
     """Method and path of all that the app has, whatever it is."""
     for route in app.router.routes:
         for method in sorted(route.methods):  # type: ignore[attr-defined]  # a mount would have none, and end the test
-            yield method, route.path  # type: ignore[attr-defined]
+            yield method, route.path_format  # type: ignore[attr-defined]
 
 
 def filled(path: str) -> str:

@@ -15,6 +15,17 @@ Limits: a service without a key in its settings asks for none; it then listens o
 Unix socket is closed by its file's mode.
 """
 
-OPEN = frozenset({"GET /health", "GET /livez", "GET /readyz", "GET /openapi.json", "HEAD /openapi.json"})
-"""Asked for without a key: probes have none, and the document holds what the source code says. `/metrics` is not among
-them: it tells models and load, and Prometheus can send a key (`authorization: {credentials_file: …}`)."""
+OPEN = frozenset(
+    {
+        "GET /health",
+        "GET /livez",
+        "GET /readyz",
+        "GET /openapi.json",
+        "HEAD /openapi.json",
+        "GET /",
+        "GET /page/{path}",
+    }
+)
+"""Asked for without a key: probes have none, the document holds what the source code says, and so do the files of the page,
+which asks the API with a key. `/metrics` is not among them: it tells models and load, and Prometheus can send a key
+(`authorization: {credentials_file: …}`)."""

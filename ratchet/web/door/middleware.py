@@ -188,5 +188,5 @@ def _route_of(scope: Scope) -> tuple[str, Mapping[str, Any]]:
     for route in scope["app"].router.routes:
         match, child = route.matches(scope)
         if match is Match.FULL:
-            return getattr(route, "path", UNMATCHED), child.get("path_params", {})
+            return getattr(route, "path_format", UNMATCHED), child.get("path_params", {})
     return UNMATCHED, {}
