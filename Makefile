@@ -130,11 +130,12 @@ lint: $(READY_DEV) ## Format, lint, types, and which module may import which
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@scripts/check-page
 
 format: $(READY_DEV) ## Put the code into its one format
 	@$(BIN)/ruff check --fix --quiet . || true
 	@$(BIN)/ruff format .
 
 clean: ## Remove the environment, caches and builds; data (.ratchet) and results stay
-	@rm -rf $(VENV) $(EXPORT_VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	@rm -rf $(VENV) $(EXPORT_VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache node_modules
 	@find ratchet services tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
