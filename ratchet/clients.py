@@ -12,7 +12,7 @@ import uuid
 from collections.abc import AsyncIterator
 from http import HTTPStatus
 from typing import Final, Literal
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import httpx
 import orjson
@@ -56,17 +56,16 @@ from ratchet.contracts.search import (
     EventKind,
     Proof,
     SearchEvent,
-    SearchPage,
     SearchRequest,
     SearchResult,
     TreeView,
 )
+from ratchet.contracts.search_list import SearchFilter, SearchPage
 from ratchet.contracts.serving import HeldModel, HeldModels, LoadModel, ServeModel
 from ratchet.contracts.strategies import StrategyChoice, StrategyChoices
 from ratchet.contracts.trainer import Lineage, ModelList, ModelView, PairList, Rollback, ServingPair
 from ratchet.event_lines import event_lines
 from ratchet.service_client import UNIX_SCHEME, ServiceClient, ServiceError
-from ratchet.states import SearchState
 
 __all__ = [
     "UNIX_SCHEME",
@@ -266,10 +265,13 @@ class SearchClient(ServiceClient):
         """Have a failed search taken up again, with its tree. Raises ServiceError (409 if it is over and has not failed)."""
         return await self._call(SearchResult, "POST", f"{_search_path(search)}/retry")
 
-    async def recent(self, limit: int = 50, state: SearchState | None = None) -> SearchPage:
-        """The newest searches. Raises ServiceError."""
-        only = "" if state is None else f"&state={state.value}"
-        return await self._call(SearchPage, "GET", f"/searches?limit={limit}{only}")
+    async def recent(
+        self, limit: int = 50, narrowed: SearchFilter | None = None, cursor: str | None = None
+    ) -> SearchPage:
+        """The newest searches; `cursor` is the `next` of the page before. Raises ServiceError."""
+        asked = {"limit": limit, "cursor": cursor, **(narrowed or SearchFilter()).model_dump(mode="json")}
+        query = urlencode({name: value for name, value in asked.items() if value is not None})
+        return await self._call(SearchPage, "GET", f"/searches?{query}")
 
     async def events(self, search: str, *, last_event_id: str | None = None) -> AsyncIterator[SearchEvent]:
         """Events in order, the last one ends the search; a lost connection is taken up where it broke.

@@ -8,18 +8,22 @@ from typing import Annotated
 
 import orjson
 import typer
+from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
 from ratchet.cli.display import clean
 from ratchet.cli.session import Interrupts, complain, connected, run, table_console
 from ratchet.clients import SearchClient, ServiceError
-from ratchet.contracts.search import SearchPage, SearchResult
+from ratchet.contracts.search import SearchResult, StrategyName, VerificationLevel
+from ratchet.contracts.search_list import SearchFilter, SearchPage
 from ratchet.states import SearchState
 
 EXIT_REFUSED = 1
 SHOWN_CHARS = 60
 """Of a problem or an answer in a table."""
+SHOWN_ID_CHARS = 8
+"""Of a parent's id in a table: its last ones, as ids of one day begin alike."""
 
 app = typer.Typer(help="Searches.", no_args_is_help=True)
 
@@ -36,17 +40,32 @@ def searches() -> None:
 
 @app.command("list")
 def list_searches(
+    text: Annotated[
+        str | None, typer.Option(help="Only those with this in the problem or the answer.")
+    ] = None,
     state: Annotated[SearchState | None, typer.Option(help="Only those in this state.")] = None,
+    level: Annotated[
+        VerificationLevel | None, typer.Option(help="Only those whose answer has this level.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Only those that this policy or PRM version worked on.")
+    ] = None,
+    strategy: Annotated[StrategyName | None, typer.Option(help="Only those of this strategy.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=200, help="At most so many.")] = 50,
     as_json: Json = False,
     url: Url = None,
     data: Data = None,
 ) -> None:
     """Searches, the newest first."""
+    try:
+        narrowed = SearchFilter(text=text, state=state, level=level, model=model, strategy=strategy)
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        raise typer.BadParameter(wrong["msg"], param_hint=f"--{wrong['loc'][0]}") from error
 
     async def command(_: Interrupts) -> int:
         async with _client(url, data) as client:
-            page = await client.recent(limit, state)
+            page = await _find(client, limit, narrowed)
         if as_json:
             _print_json(page)
         else:
@@ -93,6 +112,16 @@ def cancel(search: Search, as_json: Json = False, url: Url = None, data: Data = 
         return refused.code
 
     run(command)
+
+
+async def _find(client: SearchClient, limit: int, narrowed: SearchFilter) -> SearchPage:
+    """So many searches, however many pages have none of them."""
+    page = await client.recent(limit, narrowed)
+    found = page.searches
+    while page.next is not None and len(found) < limit:
+        page = await client.recent(limit - len(found), narrowed, page.next)
+        found += page.searches
+    return SearchPage(searches=found, next=page.next)
 
 
 class _Refused:
@@ -144,6 +173,7 @@ def _tell(result: SearchResult, as_json: bool) -> None:
         ("answer", result.answer),
         ("level", result.verification.level.value if result.verification else None),
         ("strategy", result.strategy.value),
+        ("parent", f"{result.parent.search} at node {result.parent.node}" if result.parent else None),
         ("worked", f"{result.usage.wall_seconds:.1f} s, {result.usage.policy.tokens} tokens"),
         ("created", result.created_at.isoformat(timespec="seconds")),
         ("ended", result.ended_at.isoformat(timespec="seconds") if result.ended_at else None),
@@ -154,7 +184,7 @@ def _tell(result: SearchResult, as_json: bool) -> None:
 
 
 def _table(page: SearchPage) -> Table:
-    table = Table("search", "state", "strategy", "answer", "level", "created", "problem")
+    table = Table("search", "state", "strategy", "answer", "level", "created", "parent", "problem")
     for each in page.searches:
         table.add_row(
             each.id,
@@ -163,6 +193,7 @@ def _table(page: SearchPage) -> Table:
             _cell((each.answer or "")[:SHOWN_CHARS]),
             each.level.value if each.level else "",
             each.created_at.isoformat(timespec="seconds"),
+            each.parent.search[-SHOWN_ID_CHARS:] if each.parent else "",
             _cell(" ".join(each.problem.split())[:SHOWN_CHARS]),
         )
     return table

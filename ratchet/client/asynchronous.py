@@ -11,9 +11,16 @@ from typing import Any, Final, Self, Unpack, cast
 
 from ratchet.client.batch import BatchReport, OnProgress, read_lines, run_batch
 from ratchet.client.events import Ended, StreamEvent, read_event
-from ratchet.client.options import SolveOptions, find_service, search_request
+from ratchet.client.options import (
+    ListOptions,
+    SolveOptions,
+    find_service,
+    search_filter,
+    search_request,
+)
 from ratchet.clients import SearchClient
 from ratchet.contracts.search import Proof, SearchEvent, SearchRequest, SearchResult, TreeView
+from ratchet.contracts.search_list import SearchPage
 from ratchet.service_client import ServiceError
 from ratchet.solutions.proof import Check
 
@@ -102,6 +109,12 @@ class AsyncClient:
     async def get(self, search: str) -> SearchResult:
         """A search as it is now."""
         return await self._search.get(search)
+
+    async def searches(
+        self, limit: int = 50, *, cursor: str | None = None, **only: Unpack[ListOptions]
+    ) -> SearchPage:
+        """The newest searches, of those for which `only` holds; `cursor` is the `next` of the page before."""
+        return await self._search.recent(limit, search_filter(only), cursor)
 
     async def cancel(self, search: str) -> SearchResult:
         """End a search with the best answer so far."""

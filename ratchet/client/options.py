@@ -14,8 +14,10 @@ from ratchet.contracts.search import (
     StrategyParameters,
     VerificationLevel,
 )
+from ratchet.contracts.search_list import SearchFilter
 from ratchet.stack.config import default_data
 from ratchet.stack.data_folder import running_stack
+from ratchet.states import SearchState
 
 
 class SolveOptions(TypedDict, total=False):
@@ -35,6 +37,21 @@ class SolveOptions(TypedDict, total=False):
 def search_request(problem: str, options: Mapping[str, Any]) -> SearchRequest:
     """The request. Raises pydantic's ValidationError, a ValueError, that names the field."""
     return SearchRequest.model_validate({**options, "problem": problem})
+
+
+class ListOptions(TypedDict, total=False):
+    """What searches are found by: fields of SearchFilter."""
+
+    text: str
+    state: SearchState | str
+    level: VerificationLevel | str
+    model: str
+    strategy: StrategyName | str
+
+
+def search_filter(only: Mapping[str, Any]) -> SearchFilter:
+    """What the list is narrowed down to. Raises pydantic's ValidationError, a ValueError, that names the field."""
+    return SearchFilter.model_validate(only)
 
 
 def find_service(url: str | None, key: str | None, data: Path | str | None) -> tuple[str, str | None]:

@@ -10,8 +10,9 @@ from typing import Any, Final, Self, TypeVar, Unpack
 from ratchet.client.asynchronous import AsyncClient, ProofFindings
 from ratchet.client.batch import BatchReport, OnProgress
 from ratchet.client.events import StreamEvent
-from ratchet.client.options import SolveOptions
+from ratchet.client.options import ListOptions, SolveOptions
 from ratchet.contracts.search import Proof, SearchResult, TreeView
+from ratchet.contracts.search_list import SearchPage
 
 T = TypeVar("T")
 
@@ -86,6 +87,12 @@ class Client:
     def get(self, search: str) -> SearchResult:
         """A search as it is now."""
         return self._run(self._client.get(search))
+
+    def searches(
+        self, limit: int = 50, *, cursor: str | None = None, **only: Unpack[ListOptions]
+    ) -> SearchPage:
+        """The newest searches, of those for which `only` holds; `cursor` is the `next` of the page before."""
+        return self._run(self._client.searches(limit, cursor=cursor, **only))
 
     def cancel(self, search: str) -> SearchResult:
         """End a search with the best answer so far."""

@@ -281,6 +281,13 @@ class Usage(Contract):
     rollouts: int = 0
 
 
+class Parent(Contract):
+    """Where a search was branched from."""
+
+    search: str
+    node: str = Field(description="The node of that search; `root` is the bare problem.")
+
+
 class SearchResult(Contract):
     """State of a search and, once there is one, its best answer."""
 
@@ -296,29 +303,10 @@ class SearchResult(Contract):
     usage: Usage = Field(default_factory=Usage)
     models: dict[str, str] = Field(default_factory=dict, description="Versions, by part: policy, prm.")
     reason: str | None = Field(default=None, description="Why the search ended as it did.")
+    parent: Parent | None = Field(default=None, description="The search that it was branched from.")
     created_at: datetime
     started_at: datetime | None = None
     ended_at: datetime | None = None
-
-
-class SearchSummary(Contract):
-    """One line of the list of searches."""
-
-    id: str
-    state: SearchState
-    problem: str = Field(description="Its first 200 characters.")
-    strategy: StrategyName
-    answer: str | None
-    level: VerificationLevel | None
-    created_at: datetime
-    ended_at: datetime | None
-
-
-class SearchPage(Contract):
-    """Searches, the newest first."""
-
-    searches: list[SearchSummary]
-    next: str | None = Field(description="`cursor` of the next page; none on the last.")
 
 
 class NodeView(Contract):

@@ -6,16 +6,12 @@ from typing import Any
 from uuid import UUID
 
 from pydantic import TypeAdapter
-from sqlalchemy import Join, RowMapping, func, select
+from sqlalchemy import Join, RowMapping, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from ratchet.contracts.search import SearchPage, SearchResult, SearchSummary, StepView, Usage, Verification
-from ratchet.states import SearchState
+from ratchet.contracts.search import Parent, SearchResult, StepView, Usage, Verification
 from ratchet.store import tables as t
 from ratchet.store.text import replace_unstorable, replace_unstorable_in_json
-
-PROBLEM_LETTERS = 200
-"""A page of searches shows this much of each problem."""
 
 _VERIFIED = "verified_"
 """Before the columns of a verification: a search has some of the same name."""
@@ -66,53 +62,25 @@ async def read_result(connection: AsyncConnection, search_id: UUID) -> SearchRes
             t.solutions.c.steps,
             *(t.verifications.c[name].label(_VERIFIED + name) for name in Verification.model_fields),
         )
-        .select_from(_searches_with_results())
+        .select_from(searches_with_results())
         .where(t.searches.c.id == search_id)
     )
     row = (await connection.execute(query)).mappings().one_or_none()
     return None if row is None else _result(row)
 
 
-async def read_page(
-    connection: AsyncConnection,
-    limit: int,
-    state: SearchState | None,
-    cursor: UUID | None,
-    key_id: UUID | None,
-) -> SearchPage:
-    """The newest searches first; `cursor` is the `next` of the page before, `key_id` the only key by which they were begun."""
-    query = (
-        select(
-            t.searches.c.id,
-            t.searches.c.state,
-            func.left(t.problems.c.text, PROBLEM_LETTERS).label("problem"),
-            t.searches.c.strategy,
-            t.searches.c.created_at,
-            t.searches.c.ended_at,
-            t.solutions.c.answer,
-            t.verifications.c.level,
-        )
-        .select_from(_searches_with_results())
-        .order_by(t.searches.c.id.desc())
-        .limit(limit + 1)
-    )
-    if state is not None:
-        query = query.where(t.searches.c.state == state)
-    if cursor is not None:
-        query = query.where(t.searches.c.id < cursor)
-    if key_id is not None:
-        query = query.where(t.searches.c.key_id == key_id)
-    rows = (await connection.execute(query)).mappings().all()
-    shown = [SearchSummary(**{**row, "id": str(row["id"])}) for row in rows[:limit]]
-    return SearchPage(searches=shown, next=shown[-1].id if len(rows) > limit else None)
-
-
-def _searches_with_results() -> Join:
+def searches_with_results() -> Join:
+    """Each search with its problem and, where it has them, its solution and verification."""
     return (
         t.searches.join(t.problems, t.problems.c.id == t.searches.c.problem_id)
         .outerjoin(t.solutions, t.solutions.c.search_id == t.searches.c.id)
         .outerjoin(t.verifications, t.verifications.c.search_id == t.searches.c.id)
     )
+
+
+def parent_of(beginning: Mapping[str, Any] | None) -> Parent | None:
+    """Where a search was branched from, of its column `beginning`."""
+    return None if beginning is None else Parent.model_validate(beginning["parent"])
 
 
 def _result(row: RowMapping) -> SearchResult:
@@ -132,6 +100,7 @@ def _result(row: RowMapping) -> SearchResult:
         usage=Usage.model_validate(row["usage"]),
         models=row["models"],
         reason=row["reason"],
+        parent=parent_of(row["beginning"]),
         created_at=row["created_at"],
         started_at=row["started_at"],
         ended_at=row["ended_at"],

@@ -17,15 +17,17 @@ from uuid import UUID
 from sqlalchemy import and_, exists, func, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from ratchet.contracts.search import Priority, SearchPage, SearchRequest, SearchResult, StrategyName, Usage
+from ratchet.contracts.search import Priority, SearchRequest, SearchResult, StrategyName, Usage
+from ratchet.contracts.search_list import SearchFilter, SearchPage
 from ratchet.states import SEARCH_TRANSITIONS, IllegalTransitionError, SearchState, check_transition, is_end
 from ratchet.store import tables as t
 from ratchet.store.engine import from_now, retried, transaction
 from ratchet.store.ids import new_id
 from ratchet.store.nodes import NodeRecord, read_trees, write_nodes
+from ratchet.store.search_list import read_page
 from ratchet.store.search_progress import Progress, read_progress, write_progress
 from ratchet.store.search_requests import insert_searches, read_request, request_sha256
-from ratchet.store.search_results import SearchOutcome, insert_solution, read_page, read_result
+from ratchet.store.search_results import SearchOutcome, insert_solution, read_result
 from ratchet.store.search_states import (
     count_waiting,
     end,
@@ -381,13 +383,13 @@ class SearchStore:
     async def list_recent(
         self,
         limit: int = 50,
-        state: SearchState | None = None,
+        narrowed: SearchFilter = SearchFilter(),
         cursor: UUID | None = None,
         key_id: UUID | None = None,
     ) -> SearchPage:
         """The newest searches first; `cursor` is the `next` of the page before. `key_id`: only those begun by this key."""
         async with transaction(self._engine) as connection:
-            return await read_page(connection, limit, state, cursor, key_id)
+            return await read_page(connection, limit, narrowed, cursor, key_id)
 
     @retried
     async def find_lapsed(self, queued_seconds: float = 5.0, limit: int = 1000) -> list[Waiting]:

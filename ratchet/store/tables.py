@@ -158,6 +158,11 @@ searches = Table(
         comment="How often in a row, for what was away.",
     ),
     Column("key_id", ForeignKey("api_keys.id"), comment="None: begun by the operator, or by a round."),
+    Column(
+        "beginning",
+        JSONB(none_as_null=True),
+        comment="Where it was branched from, and the steps that it was given.",
+    ),
     Index("ix_searches_state_id", "state", "id"),
     # What a key has used today. Most searches are a round's, and have none.
     Index(
@@ -266,6 +271,11 @@ search_tasks = Table(
         "taken_over",
         JSONB(none_as_null=True),
         comment="Numbers of the tasks that this worker found under way.",
+    ),
+    Column(
+        "why",
+        JSONB(none_as_null=True),
+        comment="The terms of the strategy's rule when it asked; none where nobody watched.",
     ),
 )
 

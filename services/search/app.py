@@ -11,28 +11,21 @@ import contextlib
 from collections.abc import AsyncIterator
 from http import HTTPStatus
 from typing import Annotated
-from uuid import UUID
 
 import orjson
 import structlog
-from fastapi import APIRouter, Depends, FastAPI, Header, Query, Request
+from fastapi import APIRouter, Depends, FastAPI, Header, Request
 from fastapi.responses import Response
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ratchet import __version__, background
 from ratchet.contracts.base import Health
-from ratchet.contracts.keys import KeyScope
 from ratchet.contracts.replay import Replay
-from ratchet.contracts.search import (
-    Proof,
-    SearchPage,
-    SearchRequest,
-    SearchResult,
-)
+from ratchet.contracts.search import Proof, SearchRequest, SearchResult
 from ratchet.events import Events
 from ratchet.queue import SearchQueue, keep_sweeping
 from ratchet.settings import SearchSettings
-from ratchet.states import SEARCH_TRANSITIONS, SearchState, is_end
+from ratchet.states import SEARCH_TRANSITIONS, is_end
 from ratchet.store.backlog import Backlog
 from ratchet.store.engine import make_engine, ready
 from ratchet.store.followed import FollowedSearches
@@ -41,7 +34,7 @@ from ratchet.store.searches import SearchStore
 from ratchet.web.app import ProblemError, create_app
 from ratchet.web.door.middleware import SolveAccess
 from ratchet.web.unavailable import UNAVAILABLE, answer_unavailable, problems
-from services.search import follow_routes, key_routes, page_routes, retry_routes
+from services.search import follow_routes, key_routes, list_routes, page_routes, retry_routes
 from services.search.access import SOLVE_ROUTES, Access, Calling
 from services.search.facade import routes as facade
 from services.search.following import wait_for_end
@@ -116,7 +109,7 @@ def build_app(settings: SearchSettings) -> FastAPI:
     app.add_exception_handler(TooManyFollowersError, follow_routes.on_too_many_followers)
     app.state.keys = keys
     app.state.intake = Intake(settings, store, queue, events, newsroom, backlog, access)
-    routers = (follow_routes, key_routes, facade, retry_routes, page_routes)
+    routers = (follow_routes, list_routes, key_routes, facade, retry_routes, page_routes)
     for routes in (router, *(each.router for each in routers)):
         app.include_router(routes)
     return app
@@ -190,24 +183,6 @@ async def begin(
 async def read(search_id: SearchId, store: Store) -> Response:
     """Anything from `queued` to the verified answer with its steps, votes and cost."""
     return json_response(await read_result(store, search_id))
-
-
-@router.get(
-    "/searches",
-    summary="Recent searches",
-    response_model=SearchPage,
-    responses={**_INVALID, **UNAVAILABLE},
-)
-async def recent(
-    store: Store,
-    caller: Calling,
-    limit: Annotated[int, Query(ge=1, le=200)] = 50,
-    state: Annotated[SearchState | None, Query(description="Only those in this state.")] = None,
-    cursor: Annotated[UUID | None, Query(description="`next` of the page before.")] = None,
-) -> Response:
-    """The newest first, a page at a time. A key of the scope `solve` is shown those that it began."""
-    only = caller.key_id if caller.scope is KeyScope.SOLVE else None
-    return json_response(await store.list_recent(limit, state, cursor, only))
 
 
 @router.get(

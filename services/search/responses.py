@@ -8,7 +8,8 @@ from fastapi import Depends, Path, Request
 from fastapi.responses import Response
 
 from ratchet.contracts.replay import Replay
-from ratchet.contracts.search import SearchPage, SearchResult, TreeView
+from ratchet.contracts.search import SearchResult, TreeView
+from ratchet.contracts.search_list import SearchPage
 from ratchet.states import SEARCH_TRANSITIONS, is_end
 from ratchet.store.searches import SearchStore
 from ratchet.web.app import ProblemError

@@ -123,11 +123,19 @@ def search_double() -> tuple[FastAPI, Searches]:
         return searches.results[number]
 
     @app.get("/searches")
-    async def recent(limit: int, state: SearchState | None = None) -> dict[str, Any]:
-        found = [each for each in searches.results if state in (None, each.state)]
-        names = ("id", "state", "problem", "strategy", "answer", "created_at", "ended_at")
+    async def recent(
+        limit: int, state: SearchState | None = None, text: str = "", cursor: int = 0
+    ) -> dict[str, Any]:
+        """Looks at one search a page, as the service looks at so many."""
+        found = [
+            each
+            for each in searches.results[cursor : cursor + 1]
+            if state in (None, each.state) and text.lower() in each.problem.lower()
+        ]
+        names = ("id", "state", "problem", "strategy", "answer", "created_at", "ended_at", "parent")
         lines = [{name: getattr(each, name) for name in names} | {"level": None} for each in found[:limit]]
-        return {"searches": lines, "next": None}
+        following = cursor + 1
+        return {"searches": lines, "next": str(following) if following < len(searches.results) else None}
 
     @app.post("/search/{search}/retry")
     async def retry(search: str) -> Response:

@@ -352,6 +352,11 @@ def test_a_failed_search_is_listed_shown_and_taken_up_again(double: Double) -> N
     assert "say [red]42" in listed.stdout
     failed = json.loads(ratchet("searches", "list", "--state", "failed", "--json", "--url", url).stdout)
     assert [each["id"] for each in failed["searches"]] == ["s0"]
+    # The double looks at one search a page: what is found on the second is listed all the same.
+    found = json.loads(ratchet("searches", "list", "--text", "RED", "--json", "--url", url).stdout)
+    assert ([each["id"] for each in found["searches"]], found["next"]) == (["s1"], None)
+    wrong = ratchet("searches", "list", "--model", "no version", "--url", url)
+    assert (wrong.returncode, "--model" in wrong.stderr) == (2, True)
     assert "out of luck" in ratchet("searches", "show", "s0", "--url", url).stdout
     again = ratchet("searches", "retry", "s0", "--json", "--url", url)
     assert (again.returncode, json.loads(again.stdout)["state"]) == (0, "queued")

@@ -70,13 +70,13 @@ class Asked:
 
     async def look(self) -> None:
         """What is there now is not ours."""
-        self._known = {each.id for each in (await self._store.list_recent(200, None, None)).searches}
+        self._known = {each.id for each in (await self._store.list_recent(200)).searches}
 
     async def next(self) -> UUID:
         """A search that was begun since, and that nobody was told of."""
         async with asyncio.timeout(SECONDS):
             while True:
-                page = await self._store.list_recent(200, None, None)
+                page = await self._store.list_recent(200)
                 for each in reversed(page.searches):
                     if each.id not in self._known:
                         self._known.add(each.id)

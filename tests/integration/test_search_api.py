@@ -131,6 +131,12 @@ async def test_a_posted_search_is_stored_queued_and_shown(
         assert shown.status_code == 200
         assert "secret-42" not in shown.text
     assert (await api.get("/searches")).json()["searches"][0]["id"] == result.id
+    asked = {"text": "6 * 7", "state": "queued", "strategy": "mcts", "limit": 1}
+    assert (await api.get("/searches", params=asked)).json()["searches"][0]["id"] == result.id
+    assert (await api.get("/searches", params=asked | {"level": "execution"})).json()["searches"] == []
+    for field, value in (("text", "a\0b"), ("text", " "), ("model", "no version"), ("level", "best")):
+        document = is_problem(await api.get("/searches", params={field: value}), 422)
+        assert [each["field"] for each in document["errors"]] == [field]
 
 
 async def test_waiting_gives_the_result_when_it_comes_in_time(

@@ -22,6 +22,7 @@ from ratchet.contracts.search import (
     Verification,
     VerificationLevel,
 )
+from ratchet.contracts.search_list import SearchFilter
 from ratchet.states import IllegalTransitionError, NodeState, SearchState
 from ratchet.store.engine import transaction
 from ratchet.store.followed import FollowedSearches
@@ -347,7 +348,7 @@ async def test_pages_show_every_search_once_the_newest_first(store: SearchStore)
     shown: list[str] = []
     cursor: UUID | None = None
     while len(shown) < 5:
-        page = await store.list_recent(2, SearchState.CANCELLED, cursor)
+        page = await store.list_recent(2, SearchFilter(state=SearchState.CANCELLED), cursor)
         assert len(page.searches) == 2
         assert all(len(one.problem) <= 200 for one in page.searches)
         shown += [one.id for one in page.searches]
