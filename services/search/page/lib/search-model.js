@@ -49,6 +49,16 @@
 /** @typedef {{text: string, stdout: string, prm_score: number|null}} StepView */
 
 /**
+ * @typedef {object} Asked
+ * @property {Record<string, any>} parameters
+ * @property {{tokens: number, seconds: number, nodes: number}} budget
+ * @property {{policy: string|null, prm: string|null}} models
+ * @property {string} priority
+ * @property {string} require
+ * @property {number|null} min_confidence
+ */
+
+/**
  * @typedef {object} SearchResult The API's SearchResult.
  * @property {string} id
  * @property {SearchState} state
@@ -63,6 +73,7 @@
  * @property {Record<string, string>} models
  * @property {string|null} reason
  * @property {{search: string, node: string}|null} [parent] Where it was branched from.
+ * @property {Asked|null} [asked] What the request asked for.
  * @property {string} created_at
  * @property {string|null} started_at
  * @property {string|null} ended_at

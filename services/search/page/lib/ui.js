@@ -10,9 +10,9 @@ import { SEARCH_STATES, percent } from "./format.js";
 /**
  * @param {{kind?: "plain"|"primary"|"danger"|"quiet", small?: boolean, busy?: boolean, type?: "button"|"submit", disabled?: boolean, onClick?: (event: Event) => void, children?: Children, [name: string]: any}} props
  */
-export function Button({ kind = "plain", small = false, busy = false, type = "button", disabled = false, onClick, children, ...rest }) {
+export function Button({ class: more = "", kind = "plain", small = false, busy = false, type = "button", disabled = false, onClick, children, ...rest }) {
   // A busy button stays where the keyboard's focus is, and takes no second press.
-  return html`<button ...${rest} type=${type} class=${`button ${kind} ${small ? "small" : ""}`} disabled=${disabled} aria-disabled=${busy ? "true" : undefined} onClick=${busy ? swallow : onClick}>${busy && html`<${Spinner} />`}${children}</button>`;
+  return html`<button ...${rest} type=${type} class=${`button ${kind} ${small ? "small" : ""} ${more}`} disabled=${disabled} aria-disabled=${busy ? "true" : undefined} onClick=${busy ? swallow : onClick}>${busy && html`<${Spinner} />`}${children}</button>`;
 }
 
 /** @param {{tone?: Tone, dot?: boolean, live?: boolean, children?: Children, [name: string]: any}} props */
