@@ -288,6 +288,17 @@ class Parent(Contract):
     node: str = Field(description="The node of that search; `root` is the bare problem.")
 
 
+class Asked(Contract):
+    """What a request asked for besides its problem, strategy and seed, with the defaults of what it left out."""
+
+    parameters: StrategyParameters
+    budget: Budget
+    models: PinnedModels
+    priority: Priority
+    require: VerificationLevel
+    min_confidence: float | None
+
+
 class SearchResult(Contract):
     """State of a search and, once there is one, its best answer."""
 
@@ -304,6 +315,10 @@ class SearchResult(Contract):
     models: dict[str, str] = Field(default_factory=dict, description="Versions, by part: policy, prm.")
     reason: str | None = Field(default=None, description="Why the search ended as it did.")
     parent: Parent | None = Field(default=None, description="The search that it was branched from.")
+    asked: Asked | None = Field(
+        default=None,
+        description="What was asked for. Null: another version asked in words that this one does not know.",
+    )
     created_at: datetime
     started_at: datetime | None = None
     ended_at: datetime | None = None

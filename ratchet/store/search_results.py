@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 from sqlalchemy import Join, RowMapping, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from ratchet.contracts.search import Parent, SearchResult, StepView, Usage, Verification
+from ratchet.contracts.search import Asked, Parent, SearchResult, StepView, Usage, Verification
 from ratchet.store import tables as t
 from ratchet.store.text import replace_unstorable, replace_unstorable_in_json
 
@@ -83,6 +83,14 @@ def parent_of(beginning: Mapping[str, Any] | None) -> Parent | None:
     return None if beginning is None else Parent.model_validate(beginning["parent"])
 
 
+def _asked(row: RowMapping) -> Asked | None:
+    try:
+        return Asked(models=row["pinned"], **{n: row[n] for n in Asked.model_fields if n != "models"})
+    except ValidationError:
+        # A search that an older version asked for is shown all the same.
+        return None
+
+
 def _result(row: RowMapping) -> SearchResult:
     verification = None
     if row[_VERIFIED + "level"] is not None:
@@ -101,6 +109,7 @@ def _result(row: RowMapping) -> SearchResult:
         models=row["models"],
         reason=row["reason"],
         parent=parent_of(row["beginning"]),
+        asked=_asked(row),
         created_at=row["created_at"],
         started_at=row["started_at"],
         ended_at=row["ended_at"],
