@@ -37,7 +37,7 @@ def calibrate(
         str,
         typer.Argument(
             metavar="DATA",
-            help="Problems with answers, like those that will be asked: a JSON Lines or Parquet file, nano:development, "
+            help="Problems with answers, like those that will be asked: a problem file, nano:development, "
             "hub:org/name, or reasoning-gym:task.",
         ),
     ],

@@ -46,7 +46,7 @@ def evaluate(
         str,
         typer.Argument(
             metavar="DATA",
-            help="A JSON Lines or Parquet file, nano:held_out, hub:org/name, or reasoning-gym:task.",
+            help="A problem file (JSON Lines, JSON, CSV, Parquet), nano:held_out, hub:org/name, or reasoning-gym:task.",
         ),
     ],
     model: Annotated[

@@ -11,7 +11,7 @@ import typer
 from ratchet.cli.display import clean
 from ratchet.contracts.rounds import ProblemSource, RoundConfig
 from ratchet.problems import ProblemFileError, names_file
-from ratchet.problems.files import opened
+from ratchet.problems.files import opened, split_options
 from ratchet.stack.config import default_data
 from ratchet.stack.data_folder import problems_folder
 
@@ -25,17 +25,18 @@ def with_copied_files(config: RoundConfig, data: Path | None) -> RoundConfig:
     copied: dict[str, ProblemSource] = {}
     for split in SPLITS:
         source: ProblemSource = getattr(config, split)
-        if names_file(source.spec) and not Path(source.spec).is_relative_to(folder):
+        path, options = split_options(source.spec)
+        if names_file(source.spec) and not Path(path).is_relative_to(folder):
             try:
-                copy = _copy(Path(source.spec), folder)
+                copy = _copy(Path(path), folder)
             except ProblemFileError as error:
                 raise typer.BadParameter(clean(str(error)), param_hint=f"{split}.spec") from None
             except OSError as error:
                 raise typer.BadParameter(
-                    f"{source.spec} cannot be copied into {folder}: {error.strerror}.",
+                    f"{path} cannot be copied into {folder}: {error.strerror}.",
                     param_hint=f"{split}.spec",
                 ) from None
-            copied[split] = source.model_copy(update={"spec": str(copy)})
+            copied[split] = source.model_copy(update={"spec": f"{copy}?{options}" if options else str(copy)})
     return config.model_copy(update=copied)
 
 

@@ -29,8 +29,9 @@ def inspect(
         str,
         typer.Argument(
             metavar="SPEC",
-            help="A JSON Lines or Parquet file, nano:train?count=1500, hub:gsm8k?split=train, "
-            "hub:org/name?config=…, or reasoning-gym:chain_sum?size=500.",
+            help="A problem file (JSON Lines, JSON, CSV, Parquet), nano:train?count=1500, hub:gsm8k?split=train, "
+            "hub:org/name?config=…, or reasoning-gym:chain_sum?size=500. Where fields have other names: "
+            "'mine.jsonl?problem=input&answer=target'.",
         ),
     ],
     against: Annotated[

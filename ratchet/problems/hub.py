@@ -1,9 +1,9 @@
-"""Data sets of the Hugging Face hub: the Parquet or JSON Lines files of one split are fetched, and read as files.
+"""Data sets of the Hugging Face hub: the Parquet, JSON or CSV files of one split are fetched, and read as files.
 
 Split and config are found by the names of the files, as the hub's own convention has them: `main/train-00000-of-00001.parquet`,
 `data/train-….parquet`, `test.jsonl`, `default/train/0000.parquet`. Nothing of a data set is ever run or unpickled.
 
-Limits: other layouts are not guessed; a data set with only CSV or a script has its Parquet files at the revision
+Limits: other layouts are not guessed; a data set of another kind has its Parquet files at the revision
 `refs/convert/parquet`. Without the hub, what its cache holds is taken.
 """
 
@@ -13,8 +13,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from ratchet.problems.files import SUFFIXES, read_file
+from ratchet.problems.files import KINDS, is_problem_file, read_file, without_suffix
 from ratchet.problems.problem import Problem, ProblemFileError, Refused
+from ratchet.problems.records import USUAL, Naming
 
 HUB_SECONDS = 10.0
 MAX_BYTES = 2 * 2**30
@@ -42,7 +43,11 @@ class HubSplit:
 
 
 def read_hub(
-    wanted: HubSplit, cache_dir: Path | None = None, hub: str | None = None
+    wanted: HubSplit,
+    cache_dir: Path | None = None,
+    hub: str | None = None,
+    naming: Naming = USUAL,
+    records: str | None = None,
 ) -> Iterator[Problem | Refused]:
     """The problems of a split. Raises ProblemFileError.
 
@@ -50,22 +55,22 @@ def read_hub(
     """
     folder, names = _fetch(wanted, cache_dir, hub)
     for name in names:
-        yield from read_file(folder / name, f"{wanted.dataset}/{name}")
+        yield from read_file(folder / name, f"{wanted.dataset}/{name}", naming, records)
 
 
 def choose(names: Iterable[str], wanted: HubSplit) -> list[str]:
     """The files of a data set that hold the split. Raises ProblemFileError that names what there is."""
-    files = sorted(PurePosixPath(name) for name in names if name.endswith(SUFFIXES))
+    files = sorted(PurePosixPath(name) for name in names if is_problem_file(name))
     what = f"The data set {wanted.dataset}"
     if not files:
         raise ProblemFileError(
-            f"{what} has no Parquet or JSON Lines files. Try revision=refs/convert/parquet, where the hub keeps "
+            f"{what} has no Parquet, JSON or CSV files. Try revision=refs/convert/parquet, where the hub keeps "
             "Parquet copies of most data sets."
         )
     by_config: dict[str, list[PurePosixPath]] = {}
     for file in files:
         in_folder = wanted.split in file.parts[:-1]
-        if in_folder or re.fullmatch(rf"{re.escape(wanted.split)}([-_.]\d.*)?", file.stem):
+        if in_folder or re.fullmatch(rf"{re.escape(wanted.split)}([-_.]\d.*)?", without_suffix(file.name)):
             folders = [part for part in file.parts[:-1] if part not in (wanted.split, "data")]
             by_config.setdefault("/".join(folders) or "default", []).append(file)
     if not by_config:
@@ -82,8 +87,9 @@ def choose(names: Iterable[str], wanted: HubSplit) -> list[str]:
             )
         by_config = {config: by_config[config]}
     found = [file for group in by_config.values() for file in group]
-    # A data set may hold the same rows in both formats.
-    return [str(file) for file in found if file.suffix == ".parquet"] or [str(file) for file in found]
+    # A data set may hold the same rows in several formats.
+    of_kind = ([str(file) for file in found if kind in file.suffixes] for kind in KINDS)
+    return next(filter(None, of_kind))
 
 
 def _fetch(wanted: HubSplit, cache_dir: Path | None, hub: str | None) -> tuple[Path, list[str]]:

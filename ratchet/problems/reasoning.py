@@ -7,7 +7,8 @@ answers refuses those. Some have more than one right answer, of which the packag
 import difflib
 from collections.abc import Iterator
 
-from ratchet.problems.problem import Problem, ProblemFileError, Refused, level_of, problem_of
+from ratchet.problems.problem import Problem, ProblemFileError, Refused, level_of
+from ratchet.problems.records import problem_of
 
 
 def read_task(task: str, size: int, seed: int) -> Iterator[Problem | Refused]:

@@ -1,9 +1,10 @@
 """A problem set: what a spec names, with every problem that cannot be used set aside and its reason kept.
 
-Specs: `nano:train?count=1500&seed=1`, `path/file.jsonl`, `path/file.parquet`, `hub:openai/gsm8k?config=main&split=train`
-(shorthands `hub:gsm8k`, `hub:math`, `hub:math500`), `reasoning-gym:chain_sum?size=500&seed=1`. Whatever the source, the same
-three things happen: answers that no machine can check are refused, later copies of a problem are dropped, and so is every
-copy of a problem whose copies disagree about the answer.
+Specs: `nano:train?count=1500&seed=1`, `path/file.jsonl` (or JSON, CSV, Parquet), `hub:openai/gsm8k?config=main&split=train`
+(shorthands `hub:gsm8k`, `hub:math`, `hub:math500`), `reasoning-gym:chain_sum?size=500&seed=1`. Files and the hub take the
+options `problem`, `answer` and `records`, which say where their problems are. Whatever the source, the same three things
+happen: answers that no machine can check are refused, later copies of a problem are dropped, and so is every copy of a problem
+whose copies disagree about the answer.
 
 Limits: a set is held in memory, and is checked whole before `limit` takes its sample.
 """
@@ -11,7 +12,7 @@ Limits: a set is held in memory, and is checked whole before `limit` takes its s
 import hashlib
 import random
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -19,16 +20,19 @@ from urllib.parse import parse_qsl
 
 from ratchet.notation.keys import key_of
 from ratchet.notation.reading import read, read_number
-from ratchet.problems.files import SUFFIXES, read_file
+from ratchet.problems.files import is_problem_file, read_file, split_options, unit_of
 from ratchet.problems.hub import SHORTHANDS, HubSplit, read_hub
 from ratchet.problems.nano import Split, generate
 from ratchet.problems.problem import Problem, ProblemFileError, Refused, excerpt, normal_form
 from ratchet.problems.reasoning import read_task
+from ratchet.problems.records import Naming
 from ratchet.problems.verifiable import refusals
 
 DEFAULT_COUNT = 500
 MAX_COUNT = 1_000_000
 _SOURCES = ("nano", "reasoning-gym", "hub")
+_WHERE: dict[str, str | None] = {"problem": None, "answer": None, "records": None}
+"""Options that say where in records the problems are."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,8 @@ class ProblemSet:
     @property
     def name(self) -> str:
         """The spec; of a file, its name alone."""
-        return Path(self.spec).name if self.spec.endswith(SUFFIXES) else self.spec
+        path, _ = split_options(self.spec)
+        return Path(path).name if names_file(self.spec) and is_problem_file(path) else self.spec
 
     def require_any(self) -> Self:
         """The set itself. Raises ProblemFileError if nothing in it can be used."""
@@ -93,8 +98,9 @@ def read_problems(path: Path) -> ProblemSet:
     """A problem file, strictly: the first record that `load` would refuse is an error. Raises ProblemFileError."""
     held = load(str(path))
     for refused in held.refused:
-        kind = "row" if path.suffix == ".parquet" else "line"
-        raise ProblemFileError(f"{path}, {kind} {refused.source.rpartition(':')[2]}: {refused.reason}")
+        raise ProblemFileError(
+            f"{path}, {unit_of(path)} {refused.source.rpartition(':')[2]}: {refused.reason}"
+        )
     return held
 
 
@@ -146,23 +152,28 @@ def _entries(spec: str, cache_dir: Path | None, hub: str | None) -> Iterator[Pro
         case "hub":
             dataset, config = SHORTHANDS.get(name, (name, None))
             usual = {"split": "test" if name == "math500" else "train", "config": config, "revision": None}
-            options = _options(spec, query, usual)
+            options = _options(spec, query, usual | _WHERE)
             if not re.fullmatch(r"[\w.-]+/[\w.-]+", dataset):
                 raise ProblemFileError(
                     f"{spec}: give a data set id like hub:org/name, or one of {', '.join(SHORTHANDS)}."
                 )
             split = options["split"] or "train"
-            yield from read_hub(
-                HubSplit(dataset, split, options["config"], options["revision"]), cache_dir, hub
-            )
+            wanted = HubSplit(dataset, split, options["config"], options["revision"])
+            yield from read_hub(wanted, cache_dir, hub, _naming(query, options), options["records"])
         case _:
-            path = Path(spec)
-            if path.suffix not in SUFFIXES and not _is_there(path):
+            file, query = split_options(spec)
+            path, options = Path(file), _options(spec, query, _WHERE)
+            if not is_problem_file(file) and not _is_there(path):
                 raise ProblemFileError(
-                    f"There is no problem source {spec!r}: give a JSON Lines or Parquet file (*.jsonl, *.parquet), "
+                    f"There is no problem source {spec!r}: give a problem file (*.jsonl, *.json, *.csv, *.parquet), "
                     "nano:train, hub:org/name, or reasoning-gym:task."
                 )
-            yield from read_file(path)
+            yield from read_file(path, None, _naming(query, options), options["records"])
+
+
+def _naming(query: str, options: Mapping[str, str | None]) -> Naming:
+    problem = (value for name, value in parse_qsl(query) if name == "problem")
+    return Naming(tuple(problem), options["answer"])
 
 
 def _is_there(path: Path) -> bool:
@@ -172,13 +183,13 @@ def _is_there(path: Path) -> bool:
         return False
 
 
-def _options(spec: str, query: str, usual: dict[str, str | None]) -> dict[str, str | None]:
+def _options(spec: str, query: str, usual: Mapping[str, str | None]) -> dict[str, str | None]:
     given = parse_qsl(query, keep_blank_values=True)
     for name, value in given:
         if name not in usual or not value:
             wrong = f"there is no option {name!r}" if name not in usual else f"the option {name} has no value"
             raise ProblemFileError(f"{spec}: {wrong}; the options are {', '.join(usual)}.")
-    return usual | dict(given)
+    return {**usual, **dict(given)}
 
 
 def _whole_number(spec: str, options: dict[str, str | None], name: str) -> int:

@@ -182,7 +182,7 @@ def test_math_is_all_its_subjects_with_the_boxed_answers(hub: str, tmp_path: Pat
         ("hub:gsm8k?config=man", "no config 'man': add config="),
         ("hub:gsm8k?split=dev", "no files of the split 'dev'; its files: main/test-"),
         ("hub:org/broken", "not a Parquet file that can be read"),
-        ("hub:org/pickled", "no Parquet or JSON Lines files"),
+        ("hub:org/pickled", "no Parquet, JSON or CSV files"),
         ("hub:gsm9k", "give a data set id like hub:org/name, or one of gsm8k, math"),
         ("hub:gsm8k?size=3", "no option 'size'; the options are split, config, revision"),
         ("hub:gsm8k?split=", "the option split has no value"),

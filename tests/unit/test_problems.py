@@ -2,13 +2,15 @@
 
 import gzip
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ratchet.problems import ProblemFileError, load, read_problems, sample, split
-from ratchet.problems.problem import boxed, normal_form
+from ratchet.problems.problem import normal_form
+from ratchet.problems.references import boxed
 from ratchet.problems.verifiable import refusals
 
 
@@ -47,7 +49,7 @@ def test_every_kind_of_line_is_read(tmp_path: Path, line: dict[str, Any], text: 
         ("{", "line 2: not valid JSON"),
         ("[1]", "line 2: expected a JSON object"),
         ({"foo": 1}, "line 2: expected the fields problem and answer, .* The fields are foo"),
-        ({"problem": "x"}, "line 2: the field answer must be a number or a text"),
+        ({"problem": "x"}, "line 2: there is no field answer, which must be a number or a text"),
         ({"problem": "x", "answer": True}, "line 2: the field answer must be a number or a text"),
         ({"problem": " ", "answer": 1}, "line 2: the field problem must be a text that is not blank"),
         (
@@ -56,7 +58,11 @@ def test_every_kind_of_line_is_read(tmp_path: Path, line: dict[str, Any], text: 
         ),
         ({"problem": "a\x00b", "answer": 1}, "line 2: the problem is not usable: .*NUL"),
         ({"problem": "x", "answer": "1" * 2000}, "line 2: the answer has 2000 characters"),
-        ({"question": "x", "answer": "20"}, "line 2: no answer after '####'"),
+        ({"question": "x", "answer": "20\n####"}, "line 2: no answer after '####'"),
+        (
+            {"question": "x", "answer": "It is\n20."},
+            "line 2: the answer has more than one line, .* after '####'",
+        ),
         ({"problem": "x", "solution": "so 3"}, r"line 2: no answer in .boxed"),
         (
             {"problem": "x", "choices": ["9", "4"], "answer": 1},
@@ -75,7 +81,7 @@ def test_every_kind_of_line_is_read(tmp_path: Path, line: dict[str, Any], text: 
         ("[" * 100_000, "line 2: not valid JSON"),
         (
             {"question": "x", "final": "2"},
-            "line 2: the field answer must be .* The fields are final, question",
+            "line 2: there is no field answer, .* The fields are final, question",
         ),
         ({"problem": "x", "answer": "see proof"}, "line 2: the answer is free text"),
     ],
@@ -97,9 +103,14 @@ def test_bytes_that_are_no_utf8_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b'[\n {"problem": "x", "answer": 1}\n]', r"a JSON array: .* jq -c '\.\[\]'"),
+        (
+            b'[\n {"problem": "x", "answer": 1}\n]',
+            r"a JSON array .*: data\.jsonl\?records=\. The fields of its 1 records are answer",
+        ),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 7\n", "Git LFS pointer"),
-        (gzip.compress(b'{"problem": "x", "answer": 1}', mtime=0), "compressed"),
+        (gzip.compress(b'{"problem": "x", "answer": 1}', mtime=0)[:-9], "compressed, and cannot be unpacked"),
+        (b"PK\x03\x04 and so on", "a ZIP archive or an Excel workbook"),
+        (b"404: Not Found", "the message of a server"),
         ('{"problem": "x", "answer": 1}'.encode("utf-16"), "UTF-16: save it as UTF-8"),
         (b"\n<!DOCTYPE html>\n<html>", "a web page"),
     ],
@@ -111,7 +122,7 @@ def test_what_is_often_taken_for_json_lines_is_named(tmp_path: Path, content: by
         with pytest.raises(ProblemFileError, match=words if path.suffix == ".jsonl" else None) as caught:
             read_problems(path)
         assert str(caught.value).startswith(str(path))
-        assert "line 1: " in str(caught.value) or "not a Parquet file" in str(caught.value)
+        assert re.search(r"line 1: |not a Parquet file|: compressed", str(caught.value))
 
 
 def test_a_file_that_cannot_be_used_is_refused(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import orjson
 from ratchet import __version__
 from ratchet.contracts.search import SearchRequest, StrategyName
 from ratchet.problems import Problem, ProblemSet
+from ratchet.problems.files import without_suffix
 
 
 @dataclass(frozen=True)
@@ -92,5 +93,5 @@ def comparison_stem(plan: Plan, comparison: Comparison, model: str) -> str:
 def file_stem(held: ProblemSet, what: str, model: str, detail: str, settings: object) -> str:
     """A file name without suffix that a person can read, with a digest of all settings."""
     digest = hashlib.sha256(orjson.dumps(settings, option=orjson.OPT_SORT_KEYS)).hexdigest()[:8]
-    stem = held.name.removesuffix(".jsonl").removesuffix(".parquet")
+    stem = without_suffix(held.name)
     return "-".join(re.sub(r"[^\w.@]+", "_", part)[-60:] for part in (stem, what, model, detail, digest))
