@@ -122,6 +122,27 @@ export function requestOfResult(result) {
   });
 }
 
+/** A search's request in the form's controls. @param {import("./search-model.js").SearchResult} result @returns {Typed} */
+export function typedOf(result) {
+  const { budget = {}, models = {}, parameters = {}, ...request } = requestOfResult(result);
+  const text = (/** @type {unknown} */ value) => (value == null ? "" : String(value));
+  return {
+    ...BLANK,
+    problem: result.problem,
+    strategy: result.strategy,
+    require: text(request.require) || BLANK.require,
+    tokens: text(budget.tokens),
+    seconds: text(budget.seconds),
+    nodes: text(budget.nodes),
+    minConfidence: request.min_confidence == null ? "" : text(Math.round(request.min_confidence * 1e4) / 100),
+    policy: text(models.policy),
+    prm: text(models.prm),
+    rollouts: text(parameters.rollouts),
+    temperature: text(parameters.temperature),
+    seed: text(request.seed),
+  };
+}
+
 /** What is not as the service has it anyway. @param {Record<string, any>} fields @param {Record<string, any>} usual */
 function beyond(fields, usual) {
   return given(Object.fromEntries(Object.entries(fields).map(([name, value]) => [name, unlessDefault(value, usual[name])])));

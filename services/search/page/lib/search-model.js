@@ -242,8 +242,6 @@ export class SearchModel {
    * @param {string|null} reason
    */
   _setState(state, reason) {
-    // What is replayed from the stream's beginning does not bring a search back that is known to be over.
-    if (this.over && this.result && isOver(this.result.state) && !isOver(state)) return;
     this.state = state;
     this.reason = reason;
     if (this.result) this.result = { ...this.result, state, reason };

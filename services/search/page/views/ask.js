@@ -2,7 +2,7 @@
 /** Begin a search: the problem, and how it is to be searched. */
 import { html, useEffect, useRef, useState } from "../vendor/preact-htm.js";
 import { ApiError, api } from "../lib/api.js";
-import { BLANK, DEFAULTS, byControl, complaintsOf, requestOf } from "../lib/ask-form.js";
+import { BLANK, DEFAULTS, byControl, complaintsOf, requestOf, typedOf } from "../lib/ask-form.js";
 import { LEVELS, STRATEGIES, number } from "../lib/format.js";
 import { navigate } from "../lib/router.js";
 import { curlOf, pythonOf } from "../lib/snippets.js";
@@ -20,7 +20,8 @@ const EXAMPLES = [
 /** Controls behind "Advanced": it opens when one of them is complained about. @type {(keyof Typed)[]} */
 const ADVANCED = ["tokens", "seconds", "nodes", "minConfidence", "reference", "policy", "prm", "rollouts", "temperature", "seed"];
 
-export function Ask() {
+/** @param {{query: URLSearchParams}} props `from`: a search whose request is shown, to be asked again. */
+export function Ask({ query }) {
   useTitle("Ask");
   useStyle("ask");
   const [typed, setTyped] = useState(BLANK);
@@ -35,6 +36,14 @@ export function Ask() {
     // After it is drawn: the first control that is wrong takes the focus.
     setTimeout(() => /** @type {HTMLElement|null|undefined} */ (form.current?.querySelector("[aria-invalid=true]"))?.focus());
   };
+  const from = query.get("from");
+  useEffect(() => {
+    if (!from) return;
+    const left = new AbortController();
+    const show = async () => setTyped(typedOf(await api.get(`search/${encodeURIComponent(from)}`, { signal: left.signal })));
+    show().catch((failure) => left.signal.aborted || setError(failure));
+    return () => left.abort();
+  }, [from]);
   const set = (/** @type {keyof Typed} */ name, /** @type {string} */ value) => {
     setTyped((before) => ({ ...before, [name]: value }));
     setComplaints((before) => ({ ...before, [name]: undefined }));
@@ -76,7 +85,7 @@ export function Ask() {
           <${Choice} form=${state} name="require" label="Counts as solved" options=${levelOptions(typed)} hint=${levelHint(typed)} disabled=${typed.reference.trim() !== ""} />
         </div>
         <${Details} summary="Advanced: budget, confidence, reference answer, models" open=${open} onToggle=${setOpen}><${Advanced} form=${state} /><//>
-        ${error && html`<${ErrorBox} error=${error} title="The search could not be begun" />`}
+        ${error && html`<${ErrorBox} error=${error} title=${from && !typed.problem ? "The search could not be loaded" : "The search could not be begun"} />`}
         <div class="row"><${Button} kind="primary" type="submit" busy=${busy}>${busy ? "Beginning" : "Begin the search"}<//></div>
       </form>
       <${Same} typed=${typed} />
