@@ -8,7 +8,8 @@ Pure.
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 Z_95 = 1.959963984540054
 """Standard deviations of a normal distribution on either side that hold 95 % of it."""
@@ -79,7 +80,7 @@ def sign_flip(differences: Sequence[int]) -> float:
     # chances[k]: that the differences with a positive sign sum to k.
     chances = [1.0]
     for size, n in sizes.items():
-        of_size = [math.comb(n, k) / (1 << n) for k in range(n + 1)]
+        of_size = [ways / (1 << n) for ways in _binomials(n)]
         sums = [0.0] * (len(chances) + size * n)
         for place, chance in enumerate(chances):
             for k, share in enumerate(of_size):
@@ -87,3 +88,44 @@ def sign_flip(differences: Sequence[int]) -> float:
         chances = sums
     # With k positive, the sum of all is 2 k - total.
     return min(1.0, sum(chance for k, chance in enumerate(chances) if abs(2 * k - total) >= observed))
+
+
+@dataclass(frozen=True, slots=True)
+class PairedTest:
+    """Two solvers on the same problems."""
+
+    difference: float
+    """Share of solved tries: of the one less that of the other."""
+    ci95: tuple[float, float]
+    """Of the difference: Bonett and Price's (2012), clustered by problem."""
+    better: int
+    """Problems of which the one solves the larger share of its tries."""
+    worse: int
+    p: float
+    """Exact two-sided sign-flip test; with one try of each it is McNemar's."""
+
+
+def paired_test(ours: Sequence[int], our_tries: int, theirs: Sequence[int], their_tries: int) -> PairedTest:
+    """Counted successes of two solvers on the same problems, one at the least; they may have different numbers of tries."""
+    # Whole numbers: successes of both, had each been tried so often.
+    tries = math.lcm(our_tries, their_tries)
+    differences = [
+        one * (tries // our_tries) - other * (tries // their_tries)
+        for one, other in zip(ours, theirs, strict=True)
+    ]
+    shares = [each / tries for each in differences]
+    return PairedTest(
+        difference=sum(shares) / len(shares),
+        ci95=paired_interval(shares),
+        better=sum(each > 0 for each in differences),
+        worse=sum(each < 0 for each in differences),
+        p=sign_flip(differences),
+    )
+
+
+def _binomials(n: int) -> Iterator[int]:
+    """C(n, 0) to C(n, n), each from the one before: anew, those of thousands of problems would take seconds."""
+    ways = 1
+    for k in range(n + 1):
+        yield ways
+        ways = ways * (n - k) // (k + 1)

@@ -250,6 +250,10 @@ class RoundProgress(Contract):
     done: int = 0
     total: int = 0
     note: str = ""
+    seconds_left: float | None = Field(
+        default=None,
+        description="About, of this part of the stage: at the rate so far. None: not known yet.",
+    )
 
 
 class RoundView(Contract):
@@ -297,6 +301,10 @@ class Quarantined(Disagreement):
     created_at: datetime
     overruled_at: datetime | None = Field(
         description="Since when the run trains on it again; it is not set aside a second time."
+    )
+    searches: list[str] = Field(
+        default_factory=list,
+        description="Ids of the searches of it that are kept, the last one last: their trees hold the programs.",
     )
 
 

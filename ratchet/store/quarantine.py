@@ -8,12 +8,15 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Select, func, literal, select
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.dialects.postgresql import aggregate_order_by, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ratchet.contracts.rounds import Disagreement, Quarantined
 from ratchet.problems import problem_id
 from ratchet.store import tables as t
+
+LABEL = "label"
+"""The purpose of the searches of training problems: a round's second stage plans them, the third reads their trees."""
 
 
 async def set_aside(
@@ -51,6 +54,7 @@ async def read_quarantine(
     return [
         Quarantined(
             id=problem_id(row.text, row.reference),
+            searches=[str(each) for each in row.searches or ()],
             problem=row.text,
             reference=row.reference,
             source=row.source,
@@ -81,8 +85,22 @@ async def overrule(connection: AsyncConnection, run: str, problem: str) -> Quara
 
 
 def _entries() -> Select[Any]:
+    problem, search = t.round_problems, t.round_searches
+    searches = (
+        select(func.array_agg(aggregate_order_by(search.c.search_id, search.c.attempt)))
+        .select_from(problem.join(search, search.c.round_id == problem.c.round_id))
+        .where(
+            problem.c.round_id == t.quarantine.c.round_id,
+            problem.c.problem_id == t.quarantine.c.problem_id,
+            problem.c.split == "train",
+            search.c.purpose == LABEL,
+            search.c.place == problem.c.place,
+        )
+        .correlate(t.quarantine)
+        .scalar_subquery()
+    )
     return (
-        select(t.quarantine, t.problems.c.text, t.rounds.c.number)
+        select(t.quarantine, t.problems.c.text, t.rounds.c.number, searches.label("searches"))
         .join(t.problems, t.problems.c.id == t.quarantine.c.problem_id)
         .join(t.rounds, t.rounds.c.id == t.quarantine.c.round_id)
         .order_by(t.rounds.c.number, t.quarantine.c.created_at, t.quarantine.c.problem_id)

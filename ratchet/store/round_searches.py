@@ -175,7 +175,7 @@ class RoundSearchStore:
     ) -> AsyncIterator[SearchedTree]:
         """The round's trees for a purpose, by place and attempt; with `places` only those of these problems."""
         planned = [
-            each for each in await self._planned(round_id, purpose) if places is None or each[0] in places
+            each for each in await self.planned(round_id, purpose) if places is None or each[0] in places
         ]
         for start in range(0, len(planned), TREES_AT_ONCE):
             some = planned[start : start + TREES_AT_ONCE]
@@ -184,8 +184,8 @@ class RoundSearchStore:
                 yield SearchedTree(place, attempt, search_id, trees[search_id])
 
     @retried
-    async def _planned(self, round_id: UUID, purpose: str) -> list[tuple[int, int, UUID]]:
-        """Place, attempt and id of each search."""
+    async def planned(self, round_id: UUID, purpose: str) -> list[tuple[int, int, UUID]]:
+        """Place, attempt and id of each search for a purpose, by place and attempt."""
         async with transaction(self._engine) as connection:
             rows = await connection.execute(
                 select(t.round_searches.c.place, t.round_searches.c.attempt, t.round_searches.c.search_id)

@@ -25,7 +25,14 @@ from ratchet.store.rounds import RoundStore
 from ratchet.store.strategy_choices import StrategyChoiceStore
 from ratchet.web.app import create_app
 from ratchet.web.unavailable import answer_unavailable
-from services.trainer import calibration_routes, model_routes, pair_routes, round_routes, strategy_routes
+from services.trainer import (
+    calibration_routes,
+    evaluation_routes,
+    model_routes,
+    pair_routes,
+    round_routes,
+    strategy_routes,
+)
 from services.trainer.machine import Machine
 from services.trainer.promotion import Serving, keep_serving
 
@@ -36,7 +43,7 @@ def build_app(settings: TrainerSettings) -> FastAPI:
     """The app; it holds itself not ready while Postgres is away."""
     engine = make_engine(settings.database_url)
     registry, rounds = Registry(engine), RoundStore(engine)
-    calibrations = CalibrationStore(engine)
+    round_searches, calibrations = RoundSearchStore(engine), CalibrationStore(engine)
     services: dict[ModelKind, ModelServiceClient] = {}
     serving = Serving(registry, PairStore(engine), services)
 
@@ -53,7 +60,7 @@ def build_app(settings: TrainerSettings) -> FastAPI:
             machine = Machine(
                 settings,
                 rounds,
-                RoundSearchStore(engine),
+                round_searches,
                 serving,
                 calibrations,
                 queue,
@@ -77,7 +84,7 @@ def build_app(settings: TrainerSettings) -> FastAPI:
     answer_unavailable(app)
     app.add_exception_handler(UnreadableRoundError, round_routes.on_unreadable)
     app.state.registry, app.state.rounds, app.state.serving = registry, rounds, serving
-    app.state.calibrations = calibrations
+    app.state.round_searches, app.state.calibrations = round_searches, calibrations
     app.state.settings = settings
     app.state.strategy_choices = StrategyChoiceStore(engine)
     # Before the models, whose versions may have slashes in them.
@@ -86,6 +93,7 @@ def build_app(settings: TrainerSettings) -> FastAPI:
     app.include_router(calibration_routes.router)
     app.include_router(strategy_routes.router)
     app.include_router(round_routes.router)
+    app.include_router(evaluation_routes.router)
     return app
 
 

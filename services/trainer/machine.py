@@ -30,6 +30,7 @@ from ratchet.store.errors import StoreUnavailableError
 from ratchet.store.round_searches import RoundSearchStore
 from ratchet.store.rounds import RoundClaim, RoundLostError, RoundStore
 from services.trainer.gate import why_rejected
+from services.trainer.pace import Pace
 from services.trainer.promotion import Serving, let_go, serve, versions_in_rounds
 from services.trainer.report.write import write_report
 from services.trainer.stages.context import Context, RoundFailedError, require_part
@@ -222,13 +223,14 @@ class Machine:
     async def _run_stage(self, claim: RoundClaim, stage: Stage) -> RoundMetrics:
         """What the stage hands on, with the seconds of this attempt."""
         began = time.monotonic()
-        told = 0.0
+        pace, told = Pace(), 0.0
 
         async def report(progress: RoundProgress) -> None:
             nonlocal told
             if time.monotonic() - told >= PROGRESS_SECONDS or progress.done == progress.total:
                 told = time.monotonic()
-                await self._rounds.note_progress(claim, progress)
+                left = pace.seconds_left(progress.done, progress.total, told)
+                await self._rounds.note_progress(claim, progress.model_copy(update={"seconds_left": left}))
 
         context = Context(
             settings=self._settings,

@@ -21,6 +21,10 @@ COMPLETION = {
     "seed": 1,
 }
 STEPS = {"steps": ["x = 6 * 7", "print(x)"]}
+COMPARED = {
+    side: {"file": {"name": side, "problems": [{"id": "0" * 16, "right": right}]}}
+    for side, right in (("first", 0), ("second", 1))
+}
 NANO = {"uri": str(Path(__file__).parents[2] / "models" / "nano" / "policy")}
 
 
@@ -33,6 +37,7 @@ async def of_search(http: httpx.AsyncClient, stack: Running) -> dict[str, httpx.
         "GET /search/{search_id}": await http.get(path),
         "GET /search/{search_id}/events": await http.get(f"{path}/events"),
         "GET /search/{search_id}/tree": await http.get(f"{path}/tree"),
+        "GET /search/{search_id}/journal": await http.get(f"{path}/journal"),
         "GET /search/{search_id}/replay": await http.get(f"{path}/replay"),
         "GET /search/{search_id}/proof": await http.get(f"{path}/proof"),
         "DELETE /search/{search_id}": await http.delete(path),
@@ -129,6 +134,7 @@ async def of_trainer(http: httpx.AsyncClient, stack: Running) -> dict[str, httpx
         "GET /calibrations": await http.get("/calibrations"),
         "PUT /strategies": await http.put("/strategies", json=choice),
         "GET /strategies": await http.get("/strategies"),
+        "POST /evaluations/compare": await http.post("/evaluations/compare", json=COMPARED),
         "GET /rounds": await http.get("/rounds"),
         "GET /rounds/{round_id}": await http.get(path),
         "GET /rounds/{round_id}/quarantine": await http.get(f"{path}/quarantine"),

@@ -18,9 +18,10 @@ from ratchet.store import tables as t
 from ratchet.store.engine import make_engine, transaction
 from ratchet.store.ids import new_id
 from ratchet.store.migrate import alembic_config, migrate
+from ratchet.store.round_searches import RoundSearchStore
 from ratchet.store.rounds import RoundClaim, RoundStore
 from services.trainer.app import build_app
-from tests.integration.round_claims import a_run, begin, claim_round, problems
+from tests.integration.round_claims import a_run, begin, claim_round, problems, requests
 
 WHY = Disagreement(answer="41", programs=3, prm_score=0.9)
 
@@ -39,6 +40,20 @@ async def next_round(store: RoundStore, run: str, *texts: str) -> RoundClaim:
     claim = await claim_round(store)
     await store.add_problems(claim, "train", problems(*texts))
     return claim
+
+
+async def test_the_searches_of_what_is_set_aside_are_named_with_it(
+    store: RoundStore, engine: AsyncEngine
+) -> None:
+    texts = ["One?", "Two?"]
+    claim = await next_round(store, a_run(), *texts)
+    searches = RoundSearchStore(engine)
+    first = await searches.plan(claim, "label", 0, requests(texts))
+    again = await searches.plan(claim, "label", 1, {1: requests(texts)[1]})
+    await searches.plan(claim, "candidate.held_out.mcts", 0, requests(texts))
+    await store.quarantine(claim, {1: WHY})
+    [aside] = await store.quarantined(round_id=claim.id)
+    assert aside.searches == [str(first[1].id), str(again[0].id)]
 
 
 async def end(store: RoundStore, claim: RoundClaim) -> None:

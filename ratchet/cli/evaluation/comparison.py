@@ -5,7 +5,7 @@ Pure. A problem that is searched with several seeds counts once: intervals and t
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from pydantic import Field
 
@@ -13,7 +13,7 @@ from ratchet.cli.outcomes import GradedProblem
 from ratchet.contracts.base import Contract
 from ratchet.contracts.search import StrategyName
 from ratchet.states import SearchState
-from ratchet.statistics import clustered_wilson, paired_interval, sign_flip
+from ratchet.statistics import clustered_wilson, paired_test
 
 
 @dataclass(frozen=True)
@@ -96,22 +96,14 @@ def measured(arm: ArmOutcomes) -> Measured:
 
 def paired(arm: ArmOutcomes, baseline: ArmOutcomes) -> Paired:
     """Both arms on the same problems; they may have different numbers of seeds."""
-    tries, others = len(arm.by_seed), len(baseline.by_seed)
-    # Whole numbers: successes of both, had each been tried `tries * others` times.
-    differences = [
-        ours * others - theirs * tries for ours, theirs in zip(arm.right(), baseline.right(), strict=True)
-    ]
-    shares = [each / (tries * others) for each in differences]
+    ours, theirs = arm.right(), baseline.right()
+    test = paired_test(ours, len(arm.by_seed), theirs, len(baseline.by_seed))
     return Paired(
         strategy=arm.strategy,
         baseline=baseline.strategy,
         tokens=arm.tokens if baseline.strategy is StrategyName.GREEDY else baseline.tokens,
-        n=len(differences),
-        difference=sum(shares) / len(shares),
-        ci95=paired_interval(shares),
-        better=sum(each > 0 for each in differences),
-        worse=sum(each < 0 for each in differences),
-        p=sign_flip(differences),
+        n=len(ours),
+        **asdict(test),
     )
 
 

@@ -22,8 +22,6 @@ from services.trainer.stages.context import Context, RoundFailedError
 
 log = structlog.get_logger()
 
-LABEL = "label"
-"""The purpose of the searches of training problems: the second stage plans them, the third reads their trees."""
 POLL_SECONDS = 0.5
 HOLD_SECONDS = 5.0
 FAILED_SHARE = 0.2

@@ -18,11 +18,11 @@ from ratchet.contracts.search import (
 )
 from ratchet.contracts.serving import PRM1
 from ratchet.states import SearchState
+from ratchet.store.quarantine import LABEL
 from ratchet.store.round_searches import RoundSearch
 from ratchet.store.rounds import RoundProblem
 from services.trainer.stages.context import Context, require_part
 from services.trainer.stages.planned_searches import (
-    LABEL,
     Pair,
     plan,
     queue_failed_again,

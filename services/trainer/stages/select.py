@@ -23,6 +23,7 @@ from ratchet.problems import problem_id
 from ratchet.round_files import CARD_FILE, KEPT_APART_FILE, SFT_FILE, TREES_FILE, VALIDATION_FILE
 from ratchet.solutions.counterfactual import Variant, make_variants, telling_variants
 from ratchet.store.nodes import NodeRecord
+from ratchet.store.quarantine import LABEL
 from ratchet.store.rounds import RoundProblem
 from services.trainer.files import run_folder, write_file_atomically
 from services.trainer.kept_apart import AT_LEAST, held_out_problems
@@ -30,7 +31,6 @@ from services.trainer.quarantine import disagreement, suspects
 from services.trainer.reexecution import Claim, reexecute
 from services.trainer.selection import Card, Choice, Found, Trajectory, find, tree_line, verdict, weighted
 from services.trainer.stages.context import Context, RoundFailedError, require_part
-from services.trainer.stages.planned_searches import LABEL
 
 Line = dict[str, Any]
 """A line of a file of JSON Lines."""
