@@ -54,6 +54,9 @@ def up(
         Literal["process", "docker"],
         typer.Option(help="Sandbox: a process here, or a container of the Docker engine that is here."),
     ] = "process",
+    open_: Annotated[
+        bool, typer.Option("--open", help="Open the page in the browser, with its key, once it is up.")
+    ] = False,
 ) -> None:
     """Start everything on this machine: databases, the five services, search workers. Ctrl-C stops it."""
     from ratchet.stack.config import SERVICES, StackConfig, default_data
@@ -75,15 +78,15 @@ def up(
         services=SERVICES if services is None else tuple(name for name in services.split(",") if name),
     )
     try:
-        asyncio.run(_until_signal(config))
+        asyncio.run(_until_signal(config, open_))
     except StackError as error:
         print(f"ratchet: {error}", file=sys.stderr, flush=True)
         raise typer.Exit(1) from None
 
 
-async def _until_signal(config: "StackConfig") -> None:
+async def _until_signal(config: "StackConfig", opened: bool) -> None:
     """Run the stack until SIGINT, SIGTERM or SIGHUP; a second signal ends it at once."""
-    work = asyncio.create_task(_run(config))
+    work = asyncio.create_task(_run(config, opened))
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, work.cancel)
@@ -92,17 +95,21 @@ async def _until_signal(config: "StackConfig") -> None:
     print("Stopped.", flush=True)
 
 
-async def _run(config: "StackConfig") -> None:
+async def _run(config: "StackConfig", opened: bool) -> None:
+    from ratchet.cli.page import open_page
     from ratchet.stack.local import local_stack
 
     with _shown() as (show, say):
         async with local_stack(config, show) as urls:
             say(_welcome(urls, config))
+            if opened and "search" in config.services:
+                await open_page(urls.search, urls.key, say)
             await asyncio.Event().wait()
 
 
 def _welcome(urls: "StackUrls", config: "StackConfig") -> str:
-    from ratchet.secret_files import ADMIN_HEADER
+    from ratchet.cli.page import page_url
+    from ratchet.secret_files import ADMIN_HEADER, ADMIN_KEY
     from ratchet.stack.data_folder import SECRETS
 
     body = json.dumps({"problem": EXAMPLE, "wait": 300})
@@ -111,8 +118,8 @@ def _welcome(urls: "StackUrls", config: "StackConfig") -> str:
     if "search" not in config.services:
         return f"Ratchet is up, without a search API. Logs: {data / 'logs'}\n\nCtrl-C stops it."
     return (
-        f"Ratchet is up. Search API: {urls.search} (described at {urls.search}/openapi.json). "
-        f"Logs: {data / 'logs'}\n\n"
+        f"Ratchet is up. The page: {page_url(urls.search)} (its key: {data / SECRETS / ADMIN_KEY}; `--open` opens it with it)\n"
+        f"Search API: {urls.search} (described at {urls.search}/openapi.json). Logs: {data / 'logs'}\n\n"
         f"  curl -s {urls.search}/search -H {header} -H 'content-type: application/json' -d '{body}'\n\n"
         "Ctrl-C stops it."
     )

@@ -166,6 +166,17 @@ async def test_every_route_is_closed_to_all_but_those_who_may(doors: Doors, serv
                 assert no_body or is_problem(refused, 421)
 
 
+async def test_a_link_of_another_site_leads_to_the_page_and_to_nothing_else(doors: Doors) -> None:
+    link = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate", "sec-fetch-dest": "document"}
+    async with doors.client("search", OPERATORS_KEY) as client:
+        shown = await client.get("/", headers=link)
+        assert (shown.status_code, shown.headers["content-type"]) == (200, "text/html; charset=utf-8")
+        assert is_problem(await client.get("/searches", headers=link), 403)
+        for other in ({"sec-fetch-dest": "iframe"}, {"sec-fetch-mode": "no-cors"}, {"origin": "null"}):
+            assert is_problem(await client.get("/", headers=link | other), 403)
+        assert is_problem(await client.get("/", headers=link | {"host": "evil.example"}), 421)
+
+
 def test_what_is_open_and_what_a_solver_may_ask_for_is_there(doors: Doors) -> None:
     of_search = {f"{method} {path}" for method, path in routes(doors.apps["search"])}
     assert of_search >= OPEN

@@ -3,7 +3,7 @@
 A request passes, in this order (`middleware.py`):
 
 1. Host (`origins.py`): it names this service. A page that has its own name resolve to our address does not (DNS rebinding).
-2. Origin (`origins.py`): a browser sends it from no other site.
+2. Origin (`origins.py`): a browser sends it from no other site, but for a link that leads to what is open to anybody.
 3. Key (`callers.py`): `Authorization: Bearer KEY`. Search and trainer know the operator's key and those in Postgres; policy,
    PRM and sandbox know the token that the services share.
 4. Rate (`rates.py`): the key's requests a minute.

@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from starlette.requests import Request
+from starlette.types import Scope
+
 from ratchet.store.errors import StoreUnavailableError
 from ratchet.store.key_records import AuditedCall
 
@@ -20,8 +23,19 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
+_ELSEWHERE = "audited_elsewhere"
 WRITE_SECONDS = 0.5
 MOST_KEPT = 10_000
+
+
+def leave_audit_to_another(request: Request) -> None:
+    """Another service has audited this call, under the same key: once is enough."""
+    setattr(request.state, _ELSEWHERE, True)
+
+
+def is_audited_elsewhere(scope: Scope) -> bool:
+    """Whether another service has audited this call."""
+    return bool(scope.get("state", {}).get(_ELSEWHERE))
 
 
 class Audit:

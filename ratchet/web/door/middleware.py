@@ -15,9 +15,9 @@ from ratchet.store.errors import StoreUnavailableError
 from ratchet.store.key_records import AuditedCall
 from ratchet.store.text import replace_unstorable
 from ratchet.web.door import OPEN
-from ratchet.web.door.audit import Audit
+from ratchet.web.door.audit import Audit, is_audited_elsewhere
 from ratchet.web.door.callers import Caller, Callers
-from ratchet.web.door.origins import is_own_host, is_own_origin
+from ratchet.web.door.origins import is_navigation, is_own_host, is_own_origin
 from ratchet.web.door.rates import Rates
 from ratchet.web.problems import problem_response
 
@@ -106,7 +106,7 @@ class Door:
         path, parameters = _route_of(scope)
         route = f"{scope['method']} {path}"
         caller: Caller | None = None
-        refusal = self._check_site(headers)
+        refusal = self._check_site(headers, route)
         if refusal is None and route not in OPEN:
             try:
                 caller = await self._callers.find(_bearer(headers))
@@ -120,10 +120,13 @@ class Door:
         else:
             await refusal.response(scope["path"])(scope, receive, send)
 
-    def _check_site(self, headers: Mapping[bytes, bytes]) -> _Refusal | None:
+    def _check_site(self, headers: Mapping[bytes, bytes], route: str) -> _Refusal | None:
         if not is_own_host(headers, self._hosts):
             return _FOREIGN_HOST
-        return None if is_own_origin(headers) else _FOREIGN_ORIGIN
+        # A link in somebody's message may lead to the page: the browser then shows it, and the other site reads nothing.
+        if is_own_origin(headers) or (route in OPEN and is_navigation(headers)):
+            return None
+        return _FOREIGN_ORIGIN
 
     async def _check_rights(
         self, caller: Caller, route: str, parameters: Mapping[str, Any]
@@ -157,7 +160,7 @@ class Door:
             return send
 
         async def noting(message: Message) -> None:
-            if message["type"] == "http.response.start":
+            if message["type"] == "http.response.start" and not is_audited_elsewhere(scope):
                 audit.note(
                     AuditedCall(
                         caller.name,

@@ -40,6 +40,15 @@ def is_own_host(headers: Mapping[bytes, bytes], allowed: frozenset[str]) -> bool
     return named is not None and named[0] in allowed
 
 
+def is_navigation(headers: Mapping[bytes, bytes]) -> bool:
+    """Whether a browser sends this to show the answer in a window of its own, in nobody's frame (Fetch Metadata)."""
+    return (
+        headers.get(b"sec-fetch-mode") == b"navigate"
+        and headers.get(b"sec-fetch-dest") == b"document"
+        and b"origin" not in headers
+    )
+
+
 def is_own_origin(headers: Mapping[bytes, bytes]) -> bool:
     """Whether no browser sends this from another site: Fetch standard, headers Origin and Sec-Fetch-Site."""
     if headers.get(b"sec-fetch-site", b"none").decode("latin-1") not in OWN_SITES:
