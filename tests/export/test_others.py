@@ -28,10 +28,14 @@ from ratchet.evaluators import lm_eval as _registers  # noqa: F401
 from ratchet.evaluators.inspect_ai import same_answer, search
 from ratchet.problems import Problem, load
 from tests.cli_process import ratchet
-from tests.small_rounds import Rounds, running_rounds, trained_versions
+from tests.small_rounds import Rounds, is_over, running_rounds, trained_versions
 
 PROBLEMS = 40
 STRATEGY, TOKENS = "greedy", 200
+
+# The first test of the module waits for a stack, a whole round and its export.
+pytestmark = pytest.mark.timeout(1200)
+ROUND_SECONDS = 900
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,7 @@ class Ran:
 async def ran(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Ran]:
     data = tmp_path_factory.mktemp("stack")
     async with running_rounds(data) as rounds:
-        over = await rounds.run("exported")
+        over = await rounds.until(await rounds.begin("exported"), is_over, ROUND_SECONDS)
         assert over.metrics.selection is not None, over.reason
         yield Ran(data, rounds, over)
 
