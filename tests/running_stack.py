@@ -10,7 +10,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Generator, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -149,10 +149,14 @@ class Running:
 
 @contextlib.asynccontextmanager
 async def running_stack(
-    data: Path, checkpoint: Path, serve: Callable[[FastAPI], str] | None = None, **settings: str
+    data: Path,
+    checkpoint: Path,
+    serve: Callable[[FastAPI], str] | None = None,
+    ports: Mapping[str, int] | None = None,
+    **settings: str,
 ) -> AsyncIterator[Running]:
     """A stack of its own in the folder `data`; with `serve` (see http_double), recorders stand before the backends."""
-    ports = dict(zip(RECORDED, free_ports(len(RECORDED)), strict=True))
+    ports = dict(zip(RECORDED, free_ports(len(RECORDED)), strict=True)) | dict(ports or {})
     heard: list[Heard] = []
     env = {
         "RATCHET_CACHE_DIR": str(data / "cache"),
