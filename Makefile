@@ -19,7 +19,7 @@ JOBS     ?= 2
 PARALLEL  = --numprocesses $(JOBS) --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help env dev demo up eval rounds nano attack chaos bench-sandbox bench-search bench-strategies bench-prompts bench-votes bench-verified fuzz bench-api kill-trainer soak compose-test test-facade test test-all test-export tables lint format clean
+.PHONY: help env dev demo up eval rounds nano attack chaos bench-sandbox bench-search bench-strategies bench-prompts bench-votes bench-verified bench-evaluators fuzz bench-api kill-trainer soak compose-test test-facade test test-all test-export tables lint format clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -104,6 +104,10 @@ compose-test: $(READY) ## Bring docker-compose.yml up for real and treat it badl
 test-facade: $(READY) ## Ask the OpenAI façade with the real clients, in an environment of their own: [ARGS=LiteLLM]
 	@PYTHON=$(abspath $(BIN))/python scripts/facade-clients build/facade
 	@$(BIN)/python -m tests.facade build/facade/bin/python $(ARGS)
+
+bench-evaluators: $(READY) ## Does lm-eval measure what we measure, does Inspect AI? [ARGS="--strategy greedy --limit 10"]
+	@PYTHON=$(abspath $(BIN))/python scripts/facade-clients build/facade
+	@$(BIN)/python -m benchmarks.evaluators build/facade/bin/python $(ARGS)
 
 # Two processes: most of these tests wait for a service that they have asked.
 test: $(READY_DEV) ## Run the tests, the slow ones apart: [ARGS=tests/unit] [JOBS=2]
