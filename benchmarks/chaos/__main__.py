@@ -46,8 +46,8 @@ from ratchet.store.engine import make_engine, transaction
 LEASE_SECONDS, OUTAGE_SECONDS = 3.0, 2.0
 COMPRESSED = 15
 """How many times shorter they are than by default."""
-OVER_SECONDS = 1200.0
-"""All searches are over so soon after the last trouble, or they count as lost."""
+STILL_SECONDS = 600.0
+"""Where no search has grown or ended for so long, those that are not over count as lost. A slow machine loses none."""
 PATIENCE_SECONDS = 600.0
 ENDS_WELL = ("solved_verified", "answered_unverified", "budget_exhausted")
 
@@ -138,6 +138,26 @@ async def states(stack: Stack) -> Counter[str]:
     return Counter({str(state): int(number) for state, number in rows})
 
 
+async def all_over(stack: Stack) -> Counter[str]:
+    """The states of the searches as soon as all are over, or nothing moves any more."""
+    engine = make_engine(stack.urls.database)
+    moved, seen = time.monotonic(), -1
+    while True:
+        found = await states(stack)
+        if not found["queued"] + found["running"]:
+            break
+        async with transaction(engine) as connection:
+            tasks = int((await connection.execute(text("SELECT count(*) FROM search_tasks"))).scalar_one())
+        done = tasks + sum(found[state] for state in (*ENDS_WELL, "failed"))
+        if done != seen:
+            moved, seen = time.monotonic(), done
+        elif time.monotonic() > moved + STILL_SECONDS:
+            break
+        await asyncio.sleep(1.0)
+    await engine.dispose()
+    return found
+
+
 async def count(stack: Stack, searches: Searches, counted: Counted, logs: Path) -> dict[str, Any]:
     """What the stores and the workers' logs say of it all."""
     engine = make_engine(stack.urls.database)
@@ -224,13 +244,7 @@ async def run(
             await stack.all_ready()
             begun = Searches(client, seed, rollouts)
             done = await trouble(stack, begun, searches, kills, every, outage)
-            deadline = time.monotonic() + OVER_SECONDS
-            while time.monotonic() < deadline:
-                found = await states(stack)
-                if not found["queued"] + found["running"]:
-                    break
-                await asyncio.sleep(1.0)
-            say(f"states: {dict(found)}")
+            say(f"states: {dict(await all_over(stack))}")
             result = await count(stack, begun, counted, data / "logs")
     return {
         **result,
