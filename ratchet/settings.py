@@ -205,6 +205,10 @@ class SearchSettings(StoreSettings):
         default="http://127.0.0.1:8003",
         description="The sandbox service; `unix:///path` where it listens on a socket.",
     )
+    trainer_url: str = Field(
+        default="http://127.0.0.1:8004",
+        description="The trainer service: rounds and models are shown and steered through the search API, too.",
+    )
     concurrency: int = Field(default=32, ge=1, description="Searches that one worker runs at once.")
     lease_seconds: float = Field(
         default=15.0, ge=1.0, description="A worker that is silent for this long has lost its searches."

@@ -129,7 +129,17 @@ def _services(plan: Plan) -> list[ChildSpec]:
         _sandbox_container(plan) if plan.config.sandbox == "docker" else _service(plan, "sandbox"),
         replace(policy, ready_timeout=POLICY_READY_SECONDS),
         _service(plan, "prm", "policy", env={"RATCHET_POLICY_URL": plan.urls.policy}),
-        _service(plan, "search", "migrate", "valkey", env={**_store(plan), "RATCHET_HOST": plan.config.host}),
+        _service(
+            plan,
+            "search",
+            "migrate",
+            "valkey",
+            env={
+                **_store(plan),
+                "RATCHET_HOST": plan.config.host,
+                "RATCHET_TRAINER_URL": plan.urls.trainer,
+            },
+        ),
         _service(
             plan,
             "trainer",

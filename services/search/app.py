@@ -34,7 +34,14 @@ from ratchet.store.searches import SearchStore
 from ratchet.web.app import ProblemError, create_app
 from ratchet.web.door.middleware import SolveAccess
 from ratchet.web.unavailable import UNAVAILABLE, answer_unavailable, problems
-from services.search import follow_routes, key_routes, list_routes, page_routes, retry_routes
+from services.search import (
+    follow_routes,
+    key_routes,
+    list_routes,
+    page_routes,
+    retry_routes,
+    trainer_routes,
+)
 from services.search.access import SOLVE_ROUTES, Access, Calling
 from services.search.facade import routes as facade
 from services.search.following import wait_for_end
@@ -51,6 +58,7 @@ from services.search.responses import (
     read_result,
     result_response,
 )
+from services.search.trainer import Trainer
 
 log = structlog.get_logger()
 
@@ -82,6 +90,7 @@ def build_app(settings: SearchSettings) -> FastAPI:
     keys = KeyStore(engine)
     backlog = Backlog(engine)
     access = Access(keys, backlog)
+    to_trainer = Trainer(settings.trainer_url)
 
     @contextlib.asynccontextmanager
     async def sweeping(_: FastAPI) -> AsyncIterator[None]:
@@ -92,6 +101,7 @@ def build_app(settings: SearchSettings) -> FastAPI:
         finally:
             await queue.aclose()
             await events.aclose()
+            await to_trainer.aclose()
             await engine.dispose()
 
     app = create_app(
@@ -109,7 +119,8 @@ def build_app(settings: SearchSettings) -> FastAPI:
     app.add_exception_handler(TooManyFollowersError, follow_routes.on_too_many_followers)
     app.state.keys = keys
     app.state.intake = Intake(settings, store, queue, events, newsroom, backlog, access)
-    routers = (follow_routes, list_routes, key_routes, facade, retry_routes, page_routes)
+    app.state.trainer = to_trainer
+    routers = (follow_routes, list_routes, key_routes, facade, retry_routes, trainer_routes, page_routes)
     for routes in (router, *(each.router for each in routers)):
         app.include_router(routes)
     return app

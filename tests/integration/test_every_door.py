@@ -19,6 +19,7 @@ from ratchet.contracts.search import Priority
 from ratchet.settings import PolicySettings, PrmSettings, SandboxSettings, SearchSettings, TrainerSettings
 from ratchet.solutions.step_formats import few_shot
 from ratchet.stack.config import SERVICES
+from ratchet.stack.ports import free_port
 from ratchet.store.engine import transaction
 from ratchet.store.errors import StoreUnavailableError
 from ratchet.store.key_records import AuditedCall, StoredKey
@@ -82,7 +83,8 @@ async def doors(
     }  # fmt: skip
     sandbox = SandboxSettings(service_token_file=folder / "token")
     apps = {
-        "search": search_app(SearchSettings(**of_store)),
+        # No trainer is there: what is passed on to it is as closed as all else, and then not answered.
+        "search": search_app(SearchSettings(**of_store, trainer_url=f"http://127.0.0.1:{free_port()}")),
         "trainer": trainer_app(TrainerSettings(**of_store, rounds_dir=folder / "rounds")),
         "policy": policy_app(
             PolicySettings(service_token_file=folder / "token"),

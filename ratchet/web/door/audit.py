@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
 import structlog
-
 from starlette.requests import Request
 from starlette.types import Scope
 
