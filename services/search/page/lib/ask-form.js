@@ -80,6 +80,8 @@ export function complaintsOf(typed) {
   /** @type {Partial<Record<keyof Typed, string>>} */
   const complaints = {};
   if (!typed.problem.trim()) complaints.problem = "Write down a problem.";
+  const confidence = numeric(typed.minConfidence);
+  if (confidence !== null && !(typeof confidence === "number" && confidence >= 0 && confidence <= 100)) complaints.minConfidence = "A number from 0 to 100.";
   if (typed.require === "reference" && !typed.reference.trim()) complaints.reference = "This level needs the reference answer.";
   return complaints;
 }

@@ -38,7 +38,7 @@ export function KeyDialog({ onClose }) {
   return html`<${Dialog} title="API key" onClose=${onClose}>
     <form class="stack" onSubmit=${keep}>
       <p class="muted">The page asks the API in your name. The key is kept in this browser only, and sent to this address only.</p>
-      <${Field} label="Key" error=${error} hint=${html`<code>ratchet up</code> prints an address that brings the key. An operator makes more with <code>ratchet keys create NAME</code>.`}>
+      <${Field} label="Key" error=${error} hint=${html`<code>ratchet up --open</code> brings it along. <code>ratchet keys create NAME</code> makes one.`}>
         ${(/** @type {Record<string, any>} */ control) => html`<input ...${control} type="password" autocomplete="off" spellcheck=${false} autofocus value=${text} onInput=${(/** @type {any} */ e) => setText(e.target.value)} />`}
       <//>
       <div class="row">

@@ -20,15 +20,21 @@ const EXAMPLES = [
 /** Controls behind "Advanced": it opens when one of them is complained about. @type {(keyof Typed)[]} */
 const ADVANCED = ["tokens", "seconds", "nodes", "minConfidence", "reference", "policy", "prm", "rollouts", "temperature", "seed"];
 
+/** What is being written, while this page lives: it outlasts a look elsewhere, and the question for a key. @type {Typed} */
+let draft = BLANK;
+
 /** @param {{query: URLSearchParams}} props `from`: a search whose request is shown, to be asked again. */
 export function Ask({ query }) {
   useTitle("Ask");
   useStyle("ask");
-  const [typed, setTyped] = useState(BLANK);
+  const [typed, setTyped] = useState(draft);
   const [complaints, setComplaints] = useState(/** @type {Partial<Record<keyof Typed, string>>} */ ({}));
   const [error, setError] = useState(/** @type {unknown} */ (null));
   const [busy, setBusy] = useState(false);
   const [open, setOpen] = useState(false);
+  useEffect(() => {
+    draft = typed;
+  }, [typed]);
   const form = useRef(/** @type {HTMLFormElement|null} */ (null));
   const complain = (/** @type {Partial<Record<keyof Typed, string>>} */ found) => {
     setComplaints(found);
@@ -56,6 +62,7 @@ export function Ask({ query }) {
     setBusy(true);
     try {
       const search = await api.post("search", requestOf(typed));
+      draft = BLANK;
       navigate(`/search/${search.id}`);
     } catch (failure) {
       setBusy(false);
