@@ -39,6 +39,8 @@ export class TreeCanvas {
     /** The view follows the tree as it grows. */
     this._follows = true;
     this._hovered = -1;
+    /** A step has been drawn. */
+    this._isBegun = false;
     this._frame = 0;
     this._drawn = 0;
     this._selected = explorer.selected;
@@ -134,6 +136,10 @@ export class TreeCanvas {
     const ratio = Math.min(3, devicePixelRatio || 1);
     const [width, height] = [Math.round(this._size.width * ratio), Math.round(this._size.height * ratio)];
     if (this._canvas.width !== width || this._canvas.height !== height) Object.assign(this._canvas, { width, height });
+    if (!this._isBegun && this._scene.count > 1) {
+      this._isBegun = true;
+      performance.mark("tree-first-node");
+    }
     draw({ context: this._context, explorer: this._explorer, scene: this._scene, view: this._view, size: this._size, ratio, palette: this._palette, hovered: this._hovered });
   }
 

@@ -154,7 +154,7 @@ function drawMark(frame, number) {
 function drawLabels(frame, inSight) {
   const { context, explorer, palette, view } = frame;
   const all = rowPx(view) >= LABEL_ROW;
-  const numbers = all ? inSight : apart(frame, [...new Set([frame.hovered, explorer.selected, ...explorer.answerPath])]);
+  const numbers = all ? inSight : apart(frame, [...new Set([frame.hovered, explorer.selected, ...[...explorer.answerPath].reverse()])]);
   context.textBaseline = "middle";
   context.font = `${FONT}px ${palette.mono}`;
   const room = columnPx(view);

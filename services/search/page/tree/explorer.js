@@ -6,11 +6,12 @@
  * look at the tree.
  */
 
+import { ROOT } from "../lib/search-model.js";
 import { NO_FILTER, findMatches } from "./filters.js";
 import { Journal } from "./journal.js";
 import { Replay } from "./replay.js";
 import { closedAbove } from "./rows.js";
-import { ROOT_ID, ShownTree } from "./shown-tree.js";
+import { ShownTree } from "./shown-tree.js";
 
 /** @typedef {import("../lib/search-model.js").SearchModel} SearchModel */
 /** @typedef {import("./filters.js").Filter} Filter */
@@ -26,7 +27,7 @@ export class Explorer {
     /** @type {{numbers: number[], lit: Uint8Array}|null} */
     this.matches = null;
     /** Id of the node that is selected, whether it is there yet or not. */
-    this.selectedId = ROOT_ID;
+    this.selectedId = ROOT;
     /** Nodes whose children the outline does not show. @type {Set<number>} */
     this.closed = new Set();
     this.paused = false;

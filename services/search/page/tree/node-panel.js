@@ -103,7 +103,7 @@ function Facts({ explorer, node }) {
   const { visits, q } = explorer.countsOf(number);
   const then = explorer.replay === null ? "" : " (at this moment)";
   return html`<dl class="terms tree-facts">
-    <dt>PRM score</dt><dd>${score(node.prm_score)}</dd>
+    ${number > 0 && html`<dt>PRM score</dt><dd>${score(node.prm_score)}</dd>`}
     <dt title="How often the search went through it">Visits${then}</dt><dd>${count(visits)}</dd>
     <dt title="Mean value of what came of it, from −1 (no answer) to 1">Q${then}</dt><dd>${visits > 0 ? score(q) : "–"}</dd>
     ${number > 0 && html`

@@ -6,13 +6,13 @@
  * told, so whoever pauses simply tells it nothing.
  */
 
-/** @typedef {import("../lib/search-model.js").NodeView} NodeView */
+import { ROOT, SHOWN_CHARS } from "../lib/search-model.js";
 
-export const ROOT_ID = "root";
+/** @typedef {import("../lib/search-model.js").NodeView} NodeView */
 
 /** @type {NodeView} */
 const BARE_ROOT = {
-  id: ROOT_ID,
+  id: ROOT,
   parent: null,
   depth: 0,
   state: "open",
@@ -41,7 +41,7 @@ export class ShownTree {
     /** In the order in which they became known. @type {number[][]} */
     this.children = [[]];
     /** @type {Map<string, number>} */
-    this.numbers = new Map([[ROOT_ID, 0]]);
+    this.numbers = new Map([[ROOT, 0]]);
     /** Nodes whose parent is not known yet, by its id. @type {Map<string, NodeView[]>} */
     this._waiting = new Map();
   }
@@ -77,7 +77,7 @@ export class ShownTree {
   find(texts) {
     let at = 0;
     for (const text of texts) {
-      const next = this.children[at].find((child) => this.nodes[child].text === text.slice(0, this.nodes[child].text.length));
+      const next = this.children[at].find((child) => isSame(this.nodes[child].text, text));
       if (next === undefined) return -1;
       at = next;
     }
@@ -91,9 +91,9 @@ export class ShownTree {
       this.nodes[number] = node;
       return;
     }
-    const parent = this.numbers.get(node.parent ?? ROOT_ID);
+    const parent = this.numbers.get(node.parent ?? ROOT);
     if (parent === undefined) {
-      const id = node.parent ?? ROOT_ID;
+      const id = node.parent ?? ROOT;
       const others = (this._waiting.get(id) ?? []).filter((each) => each.id !== node.id);
       this._waiting.set(id, [...others, node]);
       return;
@@ -116,6 +116,11 @@ export class ShownTree {
       for (const each of waiting) this._takeOne(each);
     }
   }
+}
+
+/** Whether a node's text, which an event may have cut, is this one. @param {string} shown @param {string} whole */
+function isSame(shown, whole) {
+  return shown === whole || (shown.length >= SHOWN_CHARS && whole.startsWith(shown));
 }
 
 /** The first line of a step that says something: its code rather than a comment, where it has code. @param {string} text */

@@ -2,6 +2,7 @@
 /** The tree of a search, live: outline, map and node side by side; below a phone's width one at a time. */
 
 import { html, useEffect, useRef, useState } from "../vendor/preact-htm.js";
+import { ApiError } from "../lib/api.js";
 import { number as count } from "../lib/format.js";
 import { navigate } from "../lib/router.js";
 import { Button, Spinner, toast, useStyle, wordsOf } from "../lib/ui.js";
@@ -27,17 +28,22 @@ const PANES = [
   { name: "node", label: "Node" },
 ];
 
+/** @param {{model: SearchModel, searchId: string, nodeId: string|null}} props */
+export function TreeTab(props) {
+  const styled = useStyle("tree");
+  if (!styled) return html`<${Spinner} label="Loading the tree" />`;
+  return html`<${Tree} ...${props} />`;
+}
+
 /**
  * @param {{model: SearchModel, searchId: string, nodeId: string|null, journal?: Journal, offline?: boolean}} props
  *   journal: all of it, for a page that asks nobody (offline).
  */
-export function TreeTab({ model, searchId, nodeId, journal, offline = false }) {
-  const styled = useStyle("tree");
+export function Tree({ model, searchId, nodeId, journal, offline = false }) {
   const explorer = useExplorer(model, journal);
   const [pane, setPane] = useState("map");
   const select = useSelection(explorer, searchId, nodeId, offline);
   const reading = useJournal(explorer, searchId, offline);
-  if (!styled && !offline) return html`<${Spinner} label="Loading the tree" />`;
   return html`<section class="tree" data-pane=${pane} aria-label="Tree of the search">
     <div class="tree-bar">
       <${FilterBar} explorer=${explorer} />
@@ -132,7 +138,8 @@ function useJournal(explorer, searchId, offline) {
         setState({ loading: false, error: null });
         if (explorer.journal.tasks.length > known) explorer.journalRead();
       } catch (error) {
-        if (!gone) setState({ loading: false, error });
+        // A search of an older version has none.
+        if (!gone) setState({ loading: false, error: error instanceof ApiError && error.status === 404 ? null : error });
       }
       if (!gone && !over) timer = setTimeout(read, JOURNAL_MS);
     };

@@ -35,7 +35,7 @@ export const columnPx = (view) => COLUMN * Math.max(view.least, Math.min(view.zo
 
 /** The view that shows all. @param {Extent} extent @param {Size} size @returns {View} */
 export function fit(extent, size) {
-  const right = Math.min(PAD.right, size.width * 0.25);
+  const right = Math.min(PAD.right, size.width * 0.3);
   const across = Math.max(1, size.width - PAD.left - right);
   const down = Math.max(1, size.height - PAD.top - PAD.bottom);
   const zoom = Math.min(MAX_FITTED, down / (ROW * Math.max(extent.rows, 0.001)));
