@@ -6,7 +6,7 @@
  */
 
 import { html, useEffect, useRef } from "../vendor/preact-htm.js";
-import { Button } from "../lib/ui.js";
+import { Button, useId } from "../lib/ui.js";
 import { draw } from "./draw.js";
 import { listen } from "./gestures.js";
 import { LayoutClient } from "./layout-client.js";
@@ -232,6 +232,7 @@ export class TreeCanvas {
 export function Canvas({ explorer, onSelect }) {
   const element = useRef(/** @type {HTMLCanvasElement|null} */ (null));
   const drawing = useRef(/** @type {TreeCanvas|null} */ (null));
+  const keys = useId("tree-canvas-keys");
   const select = useRef(onSelect);
   select.current = onSelect;
   useEffect(() => {
@@ -241,8 +242,8 @@ export function Canvas({ explorer, onSelect }) {
     return () => made.close();
   }, [explorer]);
   return html`<div class="tree-canvas">
-    <canvas ref=${element} tabindex="0" role="img" aria-label="Map of the tree. The outline tells the same as a list." aria-describedby="tree-canvas-keys"></canvas>
-    <p id="tree-canvas-keys" class="visually-hidden">Arrow keys go to the neighbours of the selected node, with Shift they move the map. Plus and minus zoom, 0 shows all.</p>
+    <canvas ref=${element} tabindex="0" role="img" aria-label="Map of the tree. The outline tells the same as a list." aria-describedby=${keys}></canvas>
+    <p id=${keys} class="visually-hidden">Arrow keys go to the neighbours of the selected node, with Shift they move the map. Plus and minus zoom, 0 shows all.</p>
     <div class="tree-canvas-tools" role="group" aria-label="Zoom">
       <${Button} small aria-label="Zoom in" title="Zoom in (+)" onClick=${() => drawing.current?.zoom(1.5)}>+<//>
       <${Button} small aria-label="Zoom out" title="Zoom out (−)" onClick=${() => drawing.current?.zoom(1 / 1.5)}>−<//>
