@@ -19,7 +19,7 @@ JOBS     ?= 2
 PARALLEL  = --numprocesses $(JOBS) --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help env dev demo up eval rounds nano attack chaos bench-sandbox bench-search bench-strategies bench-prompts bench-votes bench-verified bench-evaluators fuzz bench-api kill-trainer soak compose-test test-facade test test-all test-export tables lint format clean
+.PHONY: help env dev demo up eval rounds nano attack chaos bench-sandbox bench-search bench-strategies bench-prompts bench-votes bench-verified bench-evaluators fuzz bench-api kill-trainer soak compose-test test-facade test test-all test-export test-page screenshots tables lint format clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -122,6 +122,12 @@ $(EXPORT_VENV)/.ready: pyproject.toml scripts/install
 
 test-export: $(EXPORT_VENV)/.ready ## What leaves, in the hands of datasets, TRL, Inspect AI and lm-eval: [ARGS="-k inspect"]
 	@$(EXPORT_VENV)/bin/python -m pytest tests/export -p no:cacheprovider $(ARGS)
+
+test-page: $(READY_DEV) ## The page in a real Chromium on a real stack: [ARGS="-k history"]
+	@$(BIN)/python -m tests.page $(ARGS)
+
+screenshots: $(READY_DEV) ## Take the screenshots of README and docs anew, into docs/images
+	@$(BIN)/python -m tests.page --screenshots $(ARGS)
 
 test-all: $(READY_DEV) ## Run all tests: those of vLLM and of the benchmarks too
 	@$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
