@@ -6,6 +6,7 @@ EXTRA ?= cpu
 BIN    = $(VENV)/bin
 READY  = $(VENV)/.ready-$(EXTRA)
 READY_DEV = $(READY)-dev
+READY_DOCS = $(READY)-docs
 
 PROBLEM ?= A train has 6 cars with 40 seats in each car. 175 seats are taken. How many seats are free?
 MODEL    ?=
@@ -19,7 +20,7 @@ JOBS     ?= 2
 PARALLEL  = --numprocesses $(JOBS) --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help env dev demo up eval rounds nano attack chaos bench-sandbox bench-search bench-strategies bench-prompts bench-votes bench-verified bench-evaluators fuzz bench-api kill-trainer soak compose-test test-facade test test-all test-export test-page screenshots tables lint format clean
+.PHONY: help env dev demo up eval rounds nano attack chaos bench-sandbox bench-search bench-strategies bench-prompts bench-votes bench-verified bench-evaluators fuzz bench-api kill-trainer soak compose-test test-facade test test-all test-export test-page screenshots tables docs lint format clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -36,6 +37,10 @@ $(READY): pyproject.toml scripts/install scripts/requirements.py
 
 $(READY_DEV): pyproject.toml scripts/install scripts/requirements.py
 	@scripts/install $(VENV) local $(EXTRA) dev
+	@touch $(READY) $@
+
+$(READY_DOCS): pyproject.toml scripts/install scripts/requirements.py
+	@scripts/install $(VENV) local $(EXTRA) docs
 	@touch $(READY) $@
 
 # The problem travels in the environment and as it is: neither make nor the shell reads the "$" in it.
@@ -134,6 +139,9 @@ test-all: $(READY_DEV) ## Run all tests: those of vLLM and of the benchmarks too
 
 tables: $(READY) ## Make the tables of README and docs/measurements anew from benchmarks/results: [ARGS=--check]
 	@$(BIN)/python -m benchmarks.tables $(ARGS)
+
+docs: $(READY_DOCS) ## Build the site of docs/ into build/site, warnings are errors; ARGS=--serve shows it
+	@$(BIN)/python -m docs_site $(ARGS)
 
 lint: $(READY_DEV) ## Format, lint, types, and which module may import which
 	@$(BIN)/ruff check .

@@ -2,7 +2,7 @@
 
 `nano` is the demonstration: problems from its own families, four rounds, each with more problems. Its figures are in
 docs/measurements/rounds-on-nano.md. `gsm8k` is for real models on grade-school problems, `gsm8k-2cores` the same for `small` on
-two CPU cores; docs/explanation/rounds.md says why they are as they are. Anything can be overridden (`--set policy.epochs=2`).
+two CPU cores; docs/how-to/train.md says why they are as they are. Anything can be overridden (`--set policy.epochs=2`).
 """
 
 import copy

@@ -19,11 +19,12 @@ from benchmarks.keep import (
 )
 from benchmarks.tables.definitions import TABLES
 from benchmarks.tables.documents import documents, filled, table_names, wrapped
+from docs_site.anchors import anchor
 
-DOCUMENTS = [*documents(), ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
+DOCUMENTS = [*documents(), *map(ROOT.joinpath, ("CONTRIBUTING.md", "CHANGELOG.md", "docs_site/README.md"))]
 LINK = re.compile(r"\]\((?!https?:)(?P<target>[^)#\s]*)(?:#(?P<anchor>[^)\s]+))?\)")
 NAMED = re.compile(
-    r"`(?P<path>(?:ratchet|services|benchmarks|tests|docs|models|deploy|scripts)/[\w./-]*|[\w-]+\.(?:yml|toml|md))`"
+    r"`(?P<path>(?:ratchet|services|benchmarks|tests|docs|docs_site|models|deploy|scripts)/[\w./-]*|[\w-]+\.(?:yml|toml|md))`"
 )
 
 ELSEWHERE = {"ratchet/bundled"}
@@ -134,7 +135,7 @@ def test_links_lead_somewhere(file: Path) -> None:
 def anchors(text: str) -> set[str]:
     """Headings as GitHub names them."""
     headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    return {anchor(heading) for heading in headings}
 
 
 @pytest.mark.parametrize("file", [each for each in DOCUMENTS if each.name != "CHANGELOG.md"], ids=name_of)
