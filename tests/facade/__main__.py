@@ -225,6 +225,7 @@ async def main(python: Path, only: str) -> int:
         "failed": len(failed),
         "incremental": incremental,
         "versions": {name: each["version"] for name, each in found.items()},
+        "ran": {name: "; ".join(each["ran"]) for name, each in found.items()},
         "stream": {
             name: value
             for each in found.values()
