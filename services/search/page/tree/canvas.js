@@ -12,6 +12,7 @@ import { listen } from "./gestures.js";
 import { LayoutClient } from "./layout-client.js";
 import { Legend } from "./legend.js";
 import { readPalette } from "./palette.js";
+import { Raster } from "./raster.js";
 import { Scene } from "./scene.js";
 import { approach, columnPx, fit, isNear, pan, reveal, rowPx, zoomAt } from "./viewport.js";
 
@@ -33,6 +34,7 @@ export class TreeCanvas {
     this._scene = new Scene(explorer.tree);
     this._size = { width: canvas.clientWidth, height: canvas.clientHeight };
     this._palette = readPalette(canvas);
+    this._raster = new Raster();
     /** Shown now, and where it is going. @type {View} */
     this._view = fit(this._scene.extent, this._size);
     this._target = this._view;
@@ -140,7 +142,7 @@ export class TreeCanvas {
       this._isBegun = true;
       performance.mark("tree-first-node");
     }
-    draw({ context: this._context, explorer: this._explorer, scene: this._scene, view: this._view, size: this._size, ratio, palette: this._palette, hovered: this._hovered });
+    draw({ context: this._context, explorer: this._explorer, scene: this._scene, view: this._view, size: this._size, ratio, palette: this._palette, hovered: this._hovered }, this._raster);
   }
 
   /** @returns {import("./gestures.js").Actions} */

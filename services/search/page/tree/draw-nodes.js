@@ -9,8 +9,7 @@ import { columnPx, rowPx } from "./viewport.js";
 
 /** @typedef {import("./frame.js").Frame} Frame */
 
-/** Heights of a row, px, from which on nodes are round, all have a label, and labels have a second line. */
-const ROUND_ROW = 5;
+/** Heights of a row, px, from which on all nodes have a label, and labels have a second line. */
 const LABEL_ROW = 13;
 const SECOND_ROW = 33;
 const FONT = 11;
@@ -23,7 +22,6 @@ const labels = new WeakMap();
 /** @param {Frame} frame */
 export function drawNodes(frame) {
   const numbers = nodesInSight(frame);
-  const round = rowPx(frame.view) >= ROUND_ROW;
   /** @type {Map<string, number[]>} */
   const batches = new Map();
   for (const number of numbers) {
@@ -32,9 +30,15 @@ export function drawNodes(frame) {
     if (batch) batch.push(number);
     else batches.set(key, [number]);
   }
-  for (const [key, batch] of batches) drawBatch(frame, key, batch, round);
+  for (const [key, batch] of batches) drawBatch(frame, key, batch);
   for (const number of marked(frame)) drawMark(frame, number);
-  drawLabels(frame, numbers);
+  drawLabels(frame, rowPx(frame.view) >= LABEL_ROW ? numbers : null);
+}
+
+/** What stands out, over a tree that is seen from afar. @param {Frame} frame */
+export function drawMarks(frame) {
+  for (const number of marked(frame)) drawMark(frame, number);
+  drawLabels(frame, null);
 }
 
 /** What a node has at this zoom for a radius, px. @param {Frame} frame @param {number} number */
@@ -44,10 +48,7 @@ export function radiusOf({ explorer, view }, number) {
   return Math.max(1, size * Math.min(1, 0.25 + (0.75 * rowPx(view)) / 20));
 }
 
-/**
- * The nodes in sight; where several of a depth fall on one line of pixels, the first of them, and any that stands out.
- * @param {Frame} frame
- */
+/** The nodes in sight. @param {Frame} frame */
 function nodesInSight({ explorer, scene, view, size }) {
   const [wide, high] = [columnPx(view), rowPx(view)];
   /** @type {number[]} */
@@ -56,17 +57,7 @@ function nodesInSight({ explorer, scene, view, size }) {
     const x = view.x + depth * wide;
     if (x < -wide || x > size.width + wide) continue;
     const { from, to } = scene.between(depth, (-10 - view.y) / high, (size.height + 10 - view.y) / high);
-    const nodes = scene.byDepth[depth];
-    let line = NaN;
-    for (let place = from; place < to; place++) {
-      const number = nodes[place];
-      if (!explorer.isShown(number)) continue;
-      const y = Math.round(view.y + scene.rows[number] * high);
-      const standsOut = explorer.matches?.lit[number] === 1 || explorer.tree.nodes[number].answer !== null;
-      if (y === line && !standsOut) continue;
-      line = y;
-      numbers.push(number);
-    }
+    for (const number of scene.byDepth[depth].subarray(from, to)) if (explorer.isShown(number)) numbers.push(number);
   }
   return numbers;
 }
@@ -85,23 +76,15 @@ function styleOf({ explorer, palette }, number) {
   return `${dim}${hollow}${colour}`;
 }
 
-/** @param {Frame} frame @param {string} key @param {readonly number[]} numbers @param {boolean} round */
-function drawBatch(frame, key, numbers, round) {
+/** @param {Frame} frame @param {string} key @param {readonly number[]} numbers */
+function drawBatch(frame, key, numbers) {
   const { context, palette } = frame;
   const dim = key.startsWith("d");
   const shape = key[dim ? 1 : 0];
   context.globalAlpha = dim ? DIM : 1;
-  context.fillStyle = shape === "h" && round ? palette.background : key.slice(dim ? 2 : 1);
+  context.fillStyle = shape === "h" ? palette.background : key.slice(dim ? 2 : 1);
   context.strokeStyle = key.slice(dim ? 2 : 1);
   context.lineWidth = 1.5;
-  if (!round) {
-    for (const number of numbers) {
-      const { x, y } = placeOf(frame, number);
-      const side = Math.max(2, Math.round(radiusOf(frame, number) * 2));
-      context.fillRect(Math.round(x - side / 2), Math.round(y - side / 2), side, side);
-    }
-    return;
-  }
   context.beginPath();
   for (const number of numbers) {
     const { x, y } = placeOf(frame, number);
@@ -150,11 +133,10 @@ function drawMark(frame, number) {
   if (number === explorer.selected) ring(palette.accent, 3, 2.5);
 }
 
-/** @param {Frame} frame @param {readonly number[]} inSight */
-function drawLabels(frame, inSight) {
+/** @param {Frame} frame @param {readonly number[]|null} all Nodes with a label; null: those that stand out. */
+function drawLabels(frame, all) {
   const { context, explorer, palette, view } = frame;
-  const all = rowPx(view) >= LABEL_ROW;
-  const numbers = all ? inSight : apart(frame, [...new Set([frame.hovered, explorer.selected, ...[...explorer.answerPath].reverse()])]);
+  const numbers = all ?? apart(frame, [...new Set([frame.hovered, explorer.selected, ...[...explorer.answerPath].reverse()])]);
   context.textBaseline = "middle";
   context.font = `${FONT}px ${palette.mono}`;
   const room = columnPx(view);

@@ -5,29 +5,36 @@
  * Edges are horizontal and vertical: thousands of them cost little, and stay legible where curves would be a grey cloud.
  */
 
-import { drawNodes } from "./draw-nodes.js";
+import { drawMarks, drawNodes } from "./draw-nodes.js";
 import { placeOf } from "./frame.js";
+import { drawOverview } from "./overview.js";
 import { columnPx, rowPx } from "./viewport.js";
 
 /** @typedef {import("./frame.js").Frame} Frame */
 
 /** How far before its child an edge turns, px. */
 const TURN = 14;
-/** From this height of a row on, corners are rounded, px. */
-const ROUND_ROW = 9;
+/** Below this height of a row the tree is drawn as from afar, px. */
+const OVERVIEW_ROW = 7;
 
-/** @param {Frame} frame */
-export function draw(frame) {
-  const { context, size, ratio, palette } = frame;
+/** @param {Frame} frame @param {import("./raster.js").Raster} raster Kept from picture to picture. */
+export function draw(frame, raster) {
+  const { context, explorer, palette, size, ratio } = frame;
   context.setTransform(ratio, 0, 0, ratio, 0, 0);
   context.globalAlpha = 1;
-  context.fillStyle = palette.background;
-  context.fillRect(0, 0, size.width, size.height);
-  drawEdges(frame);
-  drawPath(frame, frame.explorer.answerPath, palette.answer, 2.5);
-  if (frame.explorer.replay) drawPath(frame, frame.explorer.replay.path, palette.told, 2.5);
-  drawPath(frame, frame.explorer.selectedPath, palette.accent, 1.75);
-  drawNodes(frame);
+  const afar = rowPx(frame.view) < OVERVIEW_ROW;
+  if (afar) {
+    drawOverview(frame, raster);
+  } else {
+    context.fillStyle = palette.background;
+    context.fillRect(0, 0, size.width, size.height);
+    drawEdges(frame);
+  }
+  drawPath(frame, explorer.answerPath, palette.answer, 2.5);
+  if (explorer.replay) drawPath(frame, explorer.replay.path, palette.told, 2.5);
+  drawPath(frame, explorer.selectedPath, palette.accent, 1.75);
+  if (afar) drawMarks(frame);
+  else drawNodes(frame);
 }
 
 /** @param {Frame} frame */
@@ -35,23 +42,20 @@ function drawEdges(frame) {
   const { context, explorer, palette, scene, view, size } = frame;
   const { children } = explorer.tree;
   const wide = columnPx(view);
-  const high = rowPx(view);
-  context.fillStyle = context.strokeStyle = palette.edge;
+  context.strokeStyle = palette.edge;
   context.lineWidth = 1;
   context.globalAlpha = explorer.matches === null ? 1 : 0.45;
-  const rounded = high >= ROUND_ROW;
-  if (rounded) context.beginPath();
+  context.beginPath();
   for (let depth = 0; depth < scene.byDepth.length - 1; depth++) {
     const x = view.x + depth * wide;
     if (x > size.width || x + wide < 0) continue;
     for (const parent of scene.byDepth[depth]) {
       const placed = children[parent];
       if (placed.length === 0 || !explorer.isShown(parent)) continue;
-      if (rounded) bracket(frame, parent, placed);
-      else comb(frame, parent, placed);
+      bracket(frame, parent, placed);
     }
   }
-  if (rounded) context.stroke();
+  context.stroke();
 }
 
 /** The children of a node that have a place and may be in sight: those between two rows. @param {Frame} frame
@@ -95,31 +99,6 @@ function elbow(frame, parent, child) {
   context.arcTo(turn, from.y, turn, to.y, corner);
   context.arcTo(turn, to.y, to.x, to.y, corner);
   context.lineTo(to.x, to.y);
-}
-
-/** The edges of a node as plain lines, those that would lie on one another left out. @param {Frame} frame
- * @param {number} parent @param {readonly number[]} children */
-function comb(frame, parent, children) {
-  const last = spanOf(frame, parent, children);
-  if (last === null) return;
-  const { context, explorer, scene, view, size } = frame;
-  const [from, to] = [placeOf(frame, parent).x, placeOf(frame, children[0]).x];
-  const turn = Math.round(Math.max((from + to) / 2, to - TURN));
-  const start = Math.round(view.y + scene.rows[parent] * rowPx(view));
-  let [top, bottom, drawn] = [start, start, NaN];
-  for (let place = 0; place <= last; place++) {
-    if (!explorer.isShown(children[place])) continue;
-    const y = Math.round(view.y + scene.rows[children[place]] * rowPx(view));
-    top = Math.min(top, y);
-    bottom = Math.max(bottom, y);
-    if (y === drawn || y < 0 || y > size.height) continue;
-    context.fillRect(turn, y, to - turn, 1);
-    drawn = y;
-  }
-  if (drawn !== drawn && top === bottom) return;
-  context.fillRect(from, start, turn - from, 1);
-  top = Math.max(top, 0);
-  context.fillRect(turn, top, 1, Math.min(bottom, size.height) - top + 1);
 }
 
 /** @param {Frame} frame @param {Iterable<number>} numbers Those of a path, in any order. @param {string} colour

@@ -6,7 +6,7 @@
  */
 
 import { html, useEffect, useLayoutEffect, useRef, useState } from "../vendor/preact-htm.js";
-import { plural, score } from "../lib/format.js";
+import { score } from "../lib/format.js";
 import { isLit } from "./frame.js";
 import { NODE_STATES } from "./node-states.js";
 import { scoreColour } from "./palette.js";
@@ -50,8 +50,8 @@ function Row({ explorer, number, place, onSelect }) {
   const node = tree.nodes[number];
   const depth = tree.depths[number];
   const open = !explorer.closed.has(number);
-  const children = tree.children[number].some((each) => explorer.isShown(each));
-  const siblings = number === 0 ? [0] : tree.children[tree.parents[number]].filter((each) => explorer.isShown(each));
+  const children = shownOf(explorer, tree.children[number]).length > 0;
+  const siblings = number === 0 ? [0] : shownOf(explorer, tree.children[tree.parents[number]]);
   const toggle = (/** @type {Event} */ event) => {
     event.stopPropagation();
     explorer.fold(open ? { close: [number] } : { open: [number] });
@@ -75,6 +75,9 @@ function Row({ explorer, number, place, onSelect }) {
   </div>`;
 }
 
+/** Those of the nodes that are shown. @param {Explorer} explorer @param {readonly number[]} numbers */
+const shownOf = (explorer, numbers) => (explorer.replay === null ? numbers : numbers.filter((each) => explorer.isShown(each)));
+
 /** @param {number} number */
 const rowId = (number) => `tree-row-${number}`;
 
@@ -94,7 +97,7 @@ function wordsOf(explorer, number) {
     node.answer !== null ? `answer ${node.answer}` : "",
     number === 0 ? "" : NODE_STATES[node.state].label,
     node.prm_score === null ? "" : `PRM ${score(node.prm_score)}`,
-    plural(visits, "visit"),
+    `${visits} ${visits === 1 ? "visit" : "visits"}`,
     explorer.answerPath.has(number) ? "on the way to the answer" : "",
     explorer.matches?.lit[number] === 1 ? "matches the filter" : "",
   ];

@@ -8,7 +8,7 @@ import { Explorer } from "./explorer.js";
 /** @typedef {import("./journal.js").Journal} Journal */
 
 /** While nodes arrive, components are drawn no more often, ms. */
-const PAUSE_MS = 80;
+const PAUSE_MS = 120;
 
 /** @param {SearchModel} model @param {Journal} [journal] */
 export function useExplorer(model, journal) {
