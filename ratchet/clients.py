@@ -20,6 +20,7 @@ import structlog
 from pydantic import ValidationError
 
 from ratchet.contracts.calibration import AnswerCalibration, CalibrationList, CalibrationRequest
+from ratchet.contracts.journal import JournalPage
 from ratchet.contracts.keys import AuditPage, CreatedKey, KeyList, KeyRequest, KeyView
 from ratchet.contracts.policy import (
     GenerateRequest,
@@ -30,6 +31,7 @@ from ratchet.contracts.policy import (
 from ratchet.contracts.prm import ScoreRequest, ScoreResponse
 from ratchet.contracts.replay import Replay
 from ratchet.contracts.rounds import (
+    Overrule,
     Quarantined,
     QuarantineList,
     RoundConfig,
@@ -236,6 +238,12 @@ class SearchClient(ServiceClient):
         """A search that is over, run again from its journal. Raises ServiceError (404 if unknown or without a journal)."""
         return await self._call(Replay, "GET", f"{_search_path(search)}/replay")
 
+    async def journal(self, search: str, after: int = -1, limit: int = 500) -> JournalPage:
+        """Tasks that come after the one of order `after`. Raises ServiceError."""
+        return await self._call(
+            JournalPage, "GET", f"{_search_path(search)}/journal?after={after}&limit={limit}"
+        )
+
     async def proof(self, search: str) -> Proof:
         """The proof bundle of a search that has an answer. Raises ServiceError."""
         return await self._call(Proof, "GET", f"{_search_path(search)}/proof")
@@ -374,10 +382,10 @@ class TrainerClient(ServiceClient):
         """Problems that the run has set aside."""
         return await self._call(QuarantineList, "GET", f"{_run_path(run)}/quarantine")
 
-    async def overrule(self, run: str, problem: str) -> Quarantined:
+    async def overrule(self, run: str, problem: str, reason: str | None = None) -> Quarantined:
         """Have the run train again on a problem that it has set aside."""
         path = f"{_run_path(run)}/quarantine/{quote(problem, safe='')}/overrule"
-        return await self._call(Quarantined, "POST", path)
+        return await self._call(Quarantined, "POST", path, Overrule(reason=reason))
 
     async def ask(self, round_id: str, what: Literal["pause", "resume", "cancel"]) -> RoundView:
         """Pause, resume or cancel a round."""

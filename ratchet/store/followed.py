@@ -12,6 +12,7 @@ from ratchet.states import SearchState
 from ratchet.store import tables as t
 from ratchet.store.engine import retried, transaction
 from ratchet.store.nodes import NodeRecord
+from ratchet.store.search_tasks import NodePlace, ToldTask, read_told
 
 _COLUMNS = tuple(each.name for each in fields(NodeRecord))
 CURSOR_PATTERN = r"^[0-9]{1,9}\.-?[0-9]{1,18}$"
@@ -75,6 +76,18 @@ class FollowedSearches:
         views: list[NodeView] = [record.view() for record in records]
         following = f"{records[-1].depth}.{records[-1].ordinal}" if more > len(shown) else None
         return TreeView(search=str(search_id), nodes=views, next=following)
+
+    @retried
+    async def told(
+        self, search_id: UUID, after: int, limit: int
+    ) -> tuple[dict[str, NodePlace], list[ToldTask]] | None:
+        """Places of all nodes, and all tasks that the strategy was told of; why, of the `limit` ones after `after` alone. None:
+        unknown search."""
+        async with transaction(self._engine) as connection:
+            known = await connection.execute(select(t.searches.c.id).where(t.searches.c.id == search_id))
+            if known.one_or_none() is None:
+                return None
+            return await read_told(connection, search_id, after, limit)
 
     async def tree_pages(
         self, search_id: UUID, limit: int = 500, page: TreeView | None = None

@@ -30,6 +30,8 @@ class TaskUnderWay:
     """The fields of `services.search.strategies.Gate`."""
     prm: str | None
     """The version that scored when it was asked for; None where it was not known yet."""
+    why: Mapping[str, Any] | None = None
+    """The fields of `ratchet.contracts.journal.Why`; None where nobody watches."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,8 @@ With the nodes of the tree this is all that a strategy ever saw, so that a searc
 PRM (`services/search/replay.py`). Rows are only added.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
@@ -13,6 +13,8 @@ from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from ratchet.contracts.journal import Why
+from ratchet.contracts.sandbox import StepStatus
 from ratchet.contracts.search import SearchRequest
 from ratchet.store import tables as t
 from ratchet.store.nodes import NodeRecord, read_trees
@@ -56,6 +58,28 @@ class TaskRecord:
     """Why nothing could follow the last step that stands."""
     taken_over: tuple[int, ...] | None = None
     """Numbers of the tasks that this worker found under way; None where none were written down."""
+    why: Mapping[str, Any] | None = None
+    """The fields of `ratchet.contracts.journal.Why`; None where nobody watched."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodePlace:
+    """Where a node stands, and whether its step ran."""
+
+    parent: str | None
+    status: StepStatus | None
+
+
+@dataclass(frozen=True, slots=True)
+class ToldTask:
+    """A task as those who follow a search are shown it."""
+
+    number: int
+    node: str
+    draw: str
+    ends: tuple[PathEnd, ...]
+    value: float | None
+    why: Why | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +116,35 @@ async def read_journal(connection: AsyncConnection, search_id: UUID) -> SearchJo
     return SearchJournal(read_request(row, row.problem), nodes, await _read_tasks(connection, search_id))
 
 
+async def read_told(
+    connection: AsyncConnection, search_id: UUID, after: int, limit: int
+) -> tuple[dict[str, NodePlace], list[ToldTask]]:
+    """Places of all nodes, and all tasks in the order of telling; why, of the `limit` ones after `after` alone."""
+    tasks = t.search_tasks.c
+    in_order = [tasks.fence, tasks.place]
+    rows = await connection.execute(
+        select(tasks.number, tasks.node, tasks.draw, tasks.ends, tasks.value)
+        .where(tasks.search_id == search_id)
+        .order_by(*in_order)
+    )
+    told = [ToldTask(row.number, row.node, row.draw, _ends(row.ends), row.value) for row in rows]
+    whys = await connection.scalars(
+        select(tasks.why)
+        .where(tasks.search_id == search_id)
+        .order_by(*in_order)
+        .offset(after + 1)
+        .limit(limit)
+    )
+    for place, why in enumerate(whys, after + 1):
+        if why is not None and place < len(told):
+            told[place] = replace(told[place], why=Why.model_validate(why))
+    # Last, so that what the tasks name is there: they are written together.
+    nodes = await connection.execute(
+        select(t.nodes.c.id, t.nodes.c.parent, t.nodes.c.status).where(t.nodes.c.search_id == search_id)
+    )
+    return {row.id: NodePlace(row.parent, row.status) for row in nodes}, told
+
+
 async def _read_tasks(connection: AsyncConnection, search_id: UUID) -> list[TaskRecord]:
     rows = await connection.execute(
         select(t.search_tasks)
@@ -115,6 +168,7 @@ def _columns(task: TaskRecord) -> dict[str, Any]:
         "value": task.value,
         "ended_by": None if task.ended_by is None else replace_unstorable(task.ended_by),
         "taken_over": None if task.taken_over is None else list(task.taken_over),
+        "why": task.why,
     }
 
 
@@ -122,5 +176,9 @@ def _record(row: dict[str, Any]) -> TaskRecord:
     del row["search_id"]
     if row["taken_over"] is not None:
         row["taken_over"] = tuple(row["taken_over"])
-    row["ends"] = tuple(PathEnd(end["node"], end["abandoned"]) for end in row["ends"])
+    row["ends"] = _ends(row["ends"])
     return TaskRecord(**row)
+
+
+def _ends(column: Iterable[Mapping[str, Any]]) -> tuple[PathEnd, ...]:
+    return tuple(PathEnd(end["node"], end["abandoned"]) for end in column)

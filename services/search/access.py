@@ -27,6 +27,7 @@ SOLVE_ROUTES: Final = frozenset(
         "GET /search/{search_id}",
         "GET /search/{search_id}/events",
         "GET /search/{search_id}/tree",
+        "GET /search/{search_id}/journal",
         "GET /search/{search_id}/proof",
         "GET /search/{search_id}/replay",
         "DELETE /search/{search_id}",

@@ -1,5 +1,6 @@
-"""Routes for those who follow a search: its events as they come, and its tree a page at a time."""
+"""Routes for those who follow a search: its events as they come, its tree and its journal a page at a time."""
 
+import asyncio
 from http import HTTPStatus
 from typing import Annotated, Literal
 
@@ -7,6 +8,7 @@ from fastapi import APIRouter, Depends, Header, Query, Request
 from fastapi.responses import Response, StreamingResponse
 from sse_starlette import EventSourceResponse
 
+from ratchet.contracts.journal import JournalPage
 from ratchet.contracts.search import EventKind, TreeView
 from ratchet.events import ID_PATTERN, START, Events
 from ratchet.states import SEARCH_TRANSITIONS, is_end
@@ -15,6 +17,7 @@ from ratchet.web.problems import problem_response
 from services.search.dot import render_dot
 from services.search.following import EventStream, stream_events
 from services.search.intake import FULL_SECONDS
+from services.search.journal_view import journal_page
 from services.search.news import Newsroom
 from services.search.responses import ONE, SearchId, Store, json_response, no_such_search
 
@@ -144,6 +147,31 @@ async def tree(
     if format == "dot":
         return StreamingResponse(render_dot(followed.tree_pages(search_id, limit, page)), media_type=DOT)
     return json_response(page)
+
+
+@router.get(
+    "/search/{search_id}/journal",
+    summary="What the search did, task by task",
+    response_model=JournalPage,
+    responses=ONE,
+)
+async def journal(
+    search_id: SearchId,
+    followed: Followed,
+    after: Annotated[
+        int,
+        Query(
+            ge=-1, lt=2**31, description="`next` of the page before, or the `order` of the last task seen."
+        ),
+    ] = -1,
+    limit: Annotated[int, Query(ge=1, le=1000, description="Most tasks of a page.")] = 500,
+) -> Response:
+    """The tasks that the strategy asked for, in the order in which it was told of them: what each made, and by which terms of
+    the selection rule it was chosen. It can be read while the search runs."""
+    told = await followed.told(search_id, after, limit)
+    if told is None:
+        raise no_such_search(search_id)
+    return json_response(await asyncio.to_thread(journal_page, *told, after, limit))
 
 
 async def on_too_many_followers(request: Request, error: Exception) -> Response:

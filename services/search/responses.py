@@ -7,9 +7,8 @@ from uuid import UUID
 from fastapi import Depends, Path, Request
 from fastapi.responses import Response
 
-from ratchet.contracts.replay import Replay
-from ratchet.contracts.search import SearchResult, TreeView
-from ratchet.contracts.search_list import SearchPage
+from ratchet.contracts.base import Contract
+from ratchet.contracts.search import SearchResult
 from ratchet.states import SEARCH_TRANSITIONS, is_end
 from ratchet.store.searches import SearchStore
 from ratchet.web.app import ProblemError
@@ -42,7 +41,7 @@ async def read_result(store: SearchStore, search_id: UUID) -> SearchResult:
 
 
 def json_response(
-    view: SearchResult | SearchPage | TreeView | Replay,
+    view: Contract,
     status: int = 200,
     headers: dict[str, str] | None = None,
 ) -> Response:

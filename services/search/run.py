@@ -10,12 +10,12 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from ratchet.contracts.search import SearchRequest, StrategyName
+from ratchet.contracts.search import Priority, SearchRequest, StrategyName
 from services.search.early_stop import EarlyStop
 from services.search.rollouts import roll_out
 from services.search.saved_tree import task_of
 from services.search.search import Backends, Search
-from services.search.strategies import Node, Rollout, Strategy, Task, Tree
+from services.search.strategies import Node, Rollout, Strategy, Task, Tree, Why
 
 WIDEST = 64
 """Independent trajectories of one search at once."""
@@ -31,8 +31,8 @@ class Journal(Protocol):
     def note(self, nodes: Sequence[Node]) -> None:
         """These nodes are new or changed. Must not block."""
 
-    def ask(self, task: Task, prm: str | None) -> None:
-        """The strategy has asked for this task while that version scored."""
+    def ask(self, task: Task, prm: str | None, why: Why | None) -> None:
+        """The strategy has asked for this task while that version scored; `why`, where somebody may watch."""
 
     def tell(self, tree: Tree, rollout: Rollout) -> None:
         """The strategy is told this now."""
@@ -55,6 +55,8 @@ async def grow(
     stopped = asyncio.create_task(search.stop.wait())
     reserve = _Reserve()
     early_stop, width = EarlyStop(search), most_in_flight(request)
+    # Nobody watches a search of low priority, and there are many of them.
+    watched = request.priority is not Priority.LOW
     try:
         while True:
             # The PRM that scores may have changed.
@@ -67,7 +69,8 @@ async def grow(
                 and search.usage.policy.tokens + reserve.expected(len(running)) < request.budget.tokens
                 and (task := strategy.ask(search.tree)) is not None
             ):
-                journal.ask(task, search.models.get("prm") or request.models.prm)
+                why = strategy.explain(search.tree, task) if watched else None
+                journal.ask(task, search.models.get("prm") or request.models.prm, why)
                 running.add(asyncio.create_task(roll_out(search, backends, task)))
             if reason is not None or not running:
                 return reason or _why_nothing_is_left(search)

@@ -8,7 +8,7 @@ from dataclasses import asdict
 
 from ratchet.store.nodes import NodeRecord
 from ratchet.store.search_progress import Progress, TaskUnderWay
-from services.search.strategies import Draw, Gate, Node, Task, Tree
+from services.search.strategies import Draw, Gate, Node, Task, Tree, Why
 from services.search.strategies.recording import put_under_way
 
 ORDINALS_PER_TASK = 10_000
@@ -87,10 +87,11 @@ def tree_of(records: Sequence[NodeRecord], progress: Progress | None = None, *, 
     return tree
 
 
-def saved_task(task: Task, prm: str | None) -> TaskUnderWay:
+def saved_task(task: Task, prm: str | None, why: Why | None = None) -> TaskUnderWay:
     """A task under way as the store keeps it; `prm` is the version that scored when it was asked for."""
     gate = None if task.gate is None else asdict(task.gate)
-    return TaskUnderWay(task.number, task.node, task.draw.name, task.retries, gate, prm)
+    terms = None if why is None else why.terms()
+    return TaskUnderWay(task.number, task.node, task.draw.name, task.retries, gate, prm, terms)
 
 
 def task_of(saved: TaskUnderWay) -> Task:

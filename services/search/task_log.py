@@ -4,7 +4,7 @@ again (`replay.py`)."""
 from ratchet.store.search_progress import Progress, TaskUnderWay
 from ratchet.store.search_tasks import PathEnd, TaskRecord
 from services.search.saved_tree import saved_task
-from services.search.strategies import ExecutedStep, Rollout, Task, Tree
+from services.search.strategies import ExecutedStep, Rollout, Task, Tree, Why
 from services.search.strategies.tree import node_id
 
 
@@ -24,9 +24,9 @@ class TaskLog:
         """What was asked for and not told yet."""
         return tuple(self._under_way.values())
 
-    def ask(self, task: Task, prm: str | None) -> None:
-        """A task was asked for while this version scored."""
-        self._under_way[task.number] = saved_task(task, prm)
+    def ask(self, task: Task, prm: str | None, why: Why | None = None) -> None:
+        """A task was asked for while this version scored; `why`, where somebody may watch."""
+        self._under_way[task.number] = saved_task(task, prm, why)
 
     def tell(self, tree: Tree, rollout: Rollout) -> TaskRecord:
         """The record of a task that the strategy is told of."""
@@ -46,6 +46,7 @@ class TaskLog:
             value=None if last is None else last.value,
             ended_by=rollout.ended_by,
             taken_over=self._taken_over,
+            why=None if asked is None else asked.why,
         )
         self._told += 1
         return record

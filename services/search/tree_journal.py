@@ -17,7 +17,7 @@ from ratchet.store.search_tasks import TaskRecord
 from ratchet.store.searches import Claim, SearchStore
 from services.search.saved_tree import record_of
 from services.search.search import Search
-from services.search.strategies import Node, Rollout, Task, Tree
+from services.search.strategies import Node, Rollout, Task, Tree, Why
 from services.search.task_log import TaskLog
 
 log = structlog.get_logger()
@@ -54,9 +54,9 @@ class TreeJournal:
         for node in nodes:
             self._changed[node.id] = node
 
-    def ask(self, task: Task, prm: str | None) -> None:
+    def ask(self, task: Task, prm: str | None, why: Why | None) -> None:
         """The strategy has asked for this task while that version scored."""
-        self._log.ask(task, prm)
+        self._log.ask(task, prm, why)
 
     def tell(self, tree: Tree, rollout: Rollout) -> None:
         """The strategy is told this now; the next flush writes it."""

@@ -50,6 +50,7 @@ async def of_search(http: httpx.AsyncClient, stack: Running) -> dict[str, httpx.
         "GET /audit": await http.get("/audit"),
         "GET /": await http.get("/"),
         "GET /page/{path}": await http.get("/page/app.js"),
+        **await steering(http, stack, "through"),
     }
 
 
@@ -109,42 +110,54 @@ async def of_prm(http: httpx.AsyncClient, stack: Running) -> dict[str, httpx.Res
     }
 
 
-async def of_trainer(http: httpx.AsyncClient, stack: Running) -> dict[str, httpx.Response]:
+async def steering(http: httpx.AsyncClient, stack: Running, run: str) -> dict[str, httpx.Response]:
+    """What the trainer answers, asked for itself or through the search API."""
     model = {"version": "good", "kind": "policy", "sha256": "0" * 64, **NANO}
-    registered = await http.post("/models", json=model)
+    await http.post(f"{stack.urls.trainer}/models", json=model)
     # Another one serves, so that there is something to go back from.
     held = (await http.put(f"{stack.urls.policy}/models/another", json=NANO)).json()
-    await http.post("/models", json=model | {"version": "another", "sha256": held["sha256"]})
+    another = model | {"version": "another", "sha256": held["sha256"]}
+    await http.post(f"{stack.urls.trainer}/models", json=another)
     promoted = await http.post("/models/another/serve")
-    one = {"spec": "nano:train", "count": 1}
-    begun = await http.post("/rounds", json={"run": "good", "config": {"train": one}})
+    config = {"train": {"spec": "nano:train", "count": 1}}
+    begun = await http.post(f"{stack.urls.trainer}/rounds", json={"run": run, "config": config})
     path = f"/rounds/{begun.json()['id']}"
-    # Of a policy that nobody has: no search takes it.
-    best = {"policy": "good", "prm": PRM1, "strategy": "mcts", "accuracy": 0.5, "n": 10, "tokens": [300]}
-    choice = {**best, "compared": ["mcts"], "source": "nano:development"}
     answers = {
-        "POST /models": registered,
         "GET /models": await http.get("/models"),
         "GET /models/{version}": await http.get("/models/good"),
         "GET /models/{version}/lineage": await http.get("/models/good/lineage"),
         "POST /models/{version}/serve": promoted,
         "POST /pairs/rollback": await http.post("/pairs/rollback", json={"pair": promoted.json()["id"]}),
         "GET /pairs": await http.get("/pairs"),
-        "POST /rounds": begun,
         "GET /calibrations": await http.get("/calibrations"),
-        "PUT /strategies": await http.put("/strategies", json=choice),
         "GET /strategies": await http.get("/strategies"),
         "POST /evaluations/compare": await http.post("/evaluations/compare", json=COMPARED),
         "GET /rounds": await http.get("/rounds"),
         "GET /rounds/{round_id}": await http.get(path),
         "GET /rounds/{round_id}/quarantine": await http.get(f"{path}/quarantine"),
-        "GET /runs/{run}/quarantine": await http.get("/runs/good/quarantine"),
+        "GET /runs/{run}/quarantine": await http.get(f"/runs/{run}/quarantine"),
         "POST /rounds/{round_id}/pause": await http.post(f"{path}/pause"),
         "POST /rounds/{round_id}/resume": await http.post(f"{path}/resume"),
         "POST /rounds/{round_id}/cancel": await http.post(f"{path}/cancel"),
     }
     await all_rounds_over(http)
     answers["POST /rounds/{round_id}/retry"] = await http.post(f"{path}/retry")
+    await all_rounds_over(http)
+    return answers
+
+
+async def of_trainer(http: httpx.AsyncClient, stack: Running) -> dict[str, httpx.Response]:
+    # Of a policy that nobody has: no search takes it.
+    best = {"policy": "good", "prm": PRM1, "strategy": "mcts", "accuracy": 0.5, "n": 10, "tokens": [300]}
+    choice = {**best, "compared": ["mcts"], "source": "nano:development"}
+    answers = await steering(http, stack, "good")
+    model = {"version": "good", "kind": "policy", "sha256": "0" * 64, **NANO}
+    config = {"train": {"spec": "nano:train", "count": 1}}
+    answers |= {
+        "POST /models": await http.post("/models", json=model),
+        "POST /rounds": await http.post("/rounds", json={"run": "good", "config": config}),
+        "PUT /strategies": await http.put("/strategies", json=choice),
+    }
     return answers
 
 
@@ -193,6 +206,7 @@ NEVER_SERVED = {
     ("prm", "DELETE /models/{version}"),
     ("trainer", "POST /calibrations"),
     ("trainer", "POST /runs/{run}/quarantine/{problem}/overrule"),
+    ("search", "POST /runs/{run}/quarantine/{problem}/overrule"),
 }
 """Only a round makes a PRM; its tests hold the first two. A calibration takes thirty searches and would change the state of
 those of other tests: `tests/integration/test_calibrations.py` has it. Only what a round has set aside can be

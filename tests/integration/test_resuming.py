@@ -234,6 +234,10 @@ async def test_a_search_left_at_any_moment_ends_with_the_same_tree(
     assert any(
         node.visits > node.ended > 0 or node.visits > 1 for node in whole.nodes.values() if node.parent
     )
+    told = await world.store.load_journal(whole_id)
+    assert told is not None
+    whys = {task.number: task.why for task in told.tasks}
+    assert all(whys.values())
     for last in range(1, len(batches) + 1):
         left_id, _ = await world.store.create(request)
         claim = await world.store.claim(left_id, "killed", 600, 50)
@@ -249,6 +253,7 @@ async def test_a_search_left_at_any_moment_ends_with_the_same_tree(
         stored = await world.store.load_journal(left_id)
         assert stored is not None
         assert at_rest(tree_of(stored.nodes, await world.store.load_progress(left_id))) == at_rest(whole)
+        assert {task.number: task.why for task in stored.tasks} == whys
         found = replay("s", stored.request, None, stored.nodes, stored.tasks)
         assert found.same_tasks
         assert found.same_tree, found.differing_nodes

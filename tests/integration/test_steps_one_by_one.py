@@ -24,7 +24,7 @@ from services.search.rollouts import roll_out
 from services.search.run import grow
 from services.search.search import Backends, Search
 from services.search.step_memory import StepMemory
-from services.search.strategies import ExecutedStep, Node, Rollout, Task, Tree
+from services.search.strategies import ExecutedStep, Node, Rollout, Task, Tree, Why
 from tests.http_double import serving
 from tests.sandbox_server import TOKEN, running_sandbox
 
@@ -179,7 +179,7 @@ class Unwritten:
 
     def note(self, nodes: Sequence[Node]) -> None: ...
 
-    def ask(self, task: Task, prm: str | None) -> None: ...
+    def ask(self, task: Task, prm: str | None, why: Why | None) -> None: ...
 
     def tell(self, tree: Tree, rollout: Rollout) -> None: ...
 

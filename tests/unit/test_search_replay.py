@@ -8,12 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ratchet.contracts.journal import JournalTask, Why
 from ratchet.contracts.replay import Replay
 from ratchet.contracts.search import Budget, SearchRequest, StrategyName, StrategyParameters
 from ratchet.solutions.votes import count_votes, find_ends, vote_of
 from ratchet.store.nodes import NodeRecord
 from ratchet.store.search_progress import Progress
-from ratchet.store.search_tasks import TaskRecord
+from ratchet.store.search_tasks import NodePlace, TaskRecord, ToldTask
+from services.search.journal_view import journal_page
 from services.search.replay import replay
 from services.search.saved_tree import record_of, task_of, tree_of
 from services.search.strategies import ExecutedStep, Rollout, Tree, strategy_of
@@ -38,6 +40,24 @@ class Searched:
         counted = count_votes(find_ends(self.nodes), vote_of(self.request.strategy))
         answer = counted[0].ends[0].answer if counted else None
         return replay("s", self.request, answer, nodes or self.nodes, self.tasks if tasks is None else tasks)
+
+    def journal(self, limit: int = 7) -> list[JournalTask]:
+        """As people are shown it, page after page."""
+        places = {node.id: NodePlace(node.parent, node.status) for node in self.nodes}
+        told = [
+            ToldTask(each.number, each.node, each.draw, each.ends, each.value, why_of(each))
+            for each in self.tasks
+        ]
+        found: list[JournalTask] = []
+        after: int | None = -1
+        while after is not None:
+            page = journal_page(places, told, after, limit)
+            found, after = found + page.tasks, page.next
+        return found
+
+
+def why_of(task: TaskRecord) -> Why | None:
+    return None if task.why is None else Why.model_validate(task.why)
 
 
 def request_of(strategy: StrategyName) -> SearchRequest:
@@ -82,7 +102,7 @@ def grow(
         waiting = [] if progress is None else [task_of(task) for task in progress.tasks]
         for _ in range(30):
             while len(waiting) < in_flight and (task := strategy_of(request, prm).ask(tree)) is not None:
-                log.ask(task, prm)
+                log.ask(task, prm, strategy_of(request, prm).explain(tree, task))
                 waiting.append(task)
             if not waiting:
                 break
@@ -118,6 +138,12 @@ def test_the_same_tasks_are_asked_for_and_the_same_tree_grows(
     assert found.place in (None, 1)
     assert (found.answer, found.place) == (found.leading, None if found.answer is None else 1)
     assert [task.number for task in found.tasks] == [task.number for task in searched.tasks]
+    shown = searched.journal()
+    assert [task.made for task in shown] == [task.made for task in found.tasks]
+    assert [(task.end, task.value) for task in shown] == [(task.end, task.value) for task in found.tasks]
+    assert [task.order for task in shown] == list(range(len(shown)))
+    if hand_over or workers == 1:
+        assert all(task.why is not None for task in shown)
     made = [node for task in found.tasks for node in task.made]
     assert sorted(made) == sorted(node.id for node in searched.nodes if node.parent is not None)
 

@@ -1,7 +1,8 @@
 """How a tree is grown, as pure code: no HTTP, clock, database or randomness.
 
-A strategy holds configuration only. `ask(tree)` names the next piece of work, `tell(tree, rollout)` records what came
-of it. The caller owns the tree, does the I/O, may save the tree and go on later, and may tell rollouts in any order.
+A strategy holds configuration only. `ask(tree)` names the next piece of work, `explain(tree, task)` says why it is that one,
+`tell(tree, rollout)` records what came of it. The caller owns the tree, does the I/O, may save the tree and go on later, and
+may tell rollouts in any order.
 """
 
 from services.search.strategies.base import Draw, ExecutedStep, Rollout, Strategy, Task
@@ -13,6 +14,7 @@ from services.search.strategies.independent import BestOfN, Greedy, Majority
 from services.search.strategies.mcts import Mcts
 from services.search.strategies.rebase import Rebase
 from services.search.strategies.tree import Node, Tree
+from services.search.strategies.why import Why
 
 __all__ = [
     "Beam",
@@ -30,5 +32,6 @@ __all__ = [
     "Strategy",
     "Task",
     "Tree",
+    "Why",
     "strategy_of",
 ]

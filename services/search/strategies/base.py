@@ -7,6 +7,7 @@ from typing import Protocol
 from ratchet.contracts.sandbox import StepStatus
 from services.search.strategies.gate import Gate
 from services.search.strategies.tree import Tree
+from services.search.strategies.why import Why
 
 
 class Draw(Enum):
@@ -77,6 +78,9 @@ class Strategy(Protocol):
 
         None with nothing in flight: the search has nothing left to do.
         """
+
+    def explain(self, tree: Tree, task: Task) -> Why:
+        """Why the task begins where it does; to be asked at once after `ask` gave it. Changes nothing."""
 
     def tell(self, tree: Tree, rollout: Rollout) -> list[str]:
         """Record a rollout; the ids of nodes that were added or changed. Telling it again changes nothing."""

@@ -6,9 +6,11 @@ A step that does not run ends its trajectory.
 
 from dataclasses import dataclass
 
+from ratchet.contracts.journal import Rule
 from services.search.strategies.base import Draw, Rollout, Task
 from services.search.strategies.recording import end_task, record_trajectory, start_task
 from services.search.strategies.tree import Tree
+from services.search.strategies.why import Why, draw_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +23,13 @@ class _Independent:
     def ask(self, tree: Tree) -> Task | None:
         if tree.rollouts >= self.rollouts:
             return None
-        return start_task(tree, tree.root, Draw.TRAJECTORY)
+        return start_task(tree, tree.top, Draw.TRAJECTORY)
+
+    def explain(self, tree: Tree, task: Task) -> Why:
+        """Nothing in the tree has a say in it."""
+        number = draw_of(tree.rollouts, self.rollouts, "solution")
+        words = f"{number.capitalize()}, drawn for itself: nothing that was found before has a say in it."
+        return Why(Rule.FRESH, words)
 
     def tell(self, tree: Tree, rollout: Rollout) -> list[str]:
         if not end_task(tree, rollout.task):

@@ -13,12 +13,15 @@ candidates that are never completed: docs/explanation/strategies.md.
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
+from ratchet.contracts.journal import Rule
 from ratchet.states import NodeState
 from services.search.strategies.base import Draw, Rollout, Task
 from services.search.strategies.gate import Gate, usual_first_score
 from services.search.strategies.recording import end_task, record_trajectory, start_task
 from services.search.strategies.tree import Node, Tree
+from services.search.strategies.why import Choice, RunnerUp, Why, draw_of, times
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +44,10 @@ class Mcts:
         """The next rollout; None when the rollouts are used up or all that can be done is in flight."""
         if tree.rollouts >= self.rollouts:
             return None
-        node = self._select(tree, tree.root)
+        node = self._select(tree, tree.top)
         if node is None and not tree.pending:
-            # Every way was tried. Another trajectory from the root can find a new one, and confirms or shakes the old.
-            node = tree.root
+            # Every way was tried. Another trajectory from the start can find a new one, and confirms or shakes the old.
+            node = tree.top
         return None if node is None else self._start(tree, node)
 
     def _start(self, tree: Tree, node: Node) -> Task:
@@ -71,11 +74,60 @@ class Mcts:
 
     def _rank(self, parent: Node, child: Node) -> tuple[float, ...]:
         """Sorts the best child first. Ties go to the step made first, so that the order never depends on a hash."""
-        visits = child.visits + child.in_flight
+        return self._key(parent.visits + parent.in_flight, child, child.visits + child.in_flight)
+
+    def _key(self, above: int, child: Node, visits: int) -> tuple[float, ...]:
+        """Of a child that was visited so often, under a parent that was visited `above` times."""
         if visits == 0:
             return (0.0, -seed_value(child), *child.ordinal)
-        explore = self.exploration * math.sqrt(math.log(parent.visits + parent.in_flight) / visits)
-        return (1.0, -(estimate(child) + explore), *child.ordinal)
+        return (1.0, -(estimate(child) + self._explore(above, visits)), *child.ordinal)
+
+    def _explore(self, above: int, visits: int) -> float:
+        """The exploration term of a node that was visited so often, under a parent that was visited `above` times."""
+        return self.exploration * math.sqrt(math.log(above) / visits)
+
+    def explain(self, tree: Tree, task: Task) -> Why:
+        """The UCT terms of each choice on the way down, without this task, which is in flight by now."""
+        way = [node for node in tree.path(task.node) if node.depth > tree.top.depth]
+        steps = tuple(self._choice(tree, parent, child) for parent, child in pairwise([tree.top, *way]))
+        node = tree.nodes[task.node]
+        drawn = node.expansions + node.expanding
+        most = self.branching_factor * math.pow(max(1, node.visits + node.in_flight - 1), self.widening)
+        if drawn - 1 >= most:
+            words = "Every way was tried: another solution from the start can find a new one, and confirms or shakes the old."
+            return Why(Rule.AGAIN, words)
+        lacks = f"it gets {draw_of(drawn, math.ceil(most), 'rollout')} of its own before its children are compared"
+        if not steps:
+            return Why(Rule.WIDEN, f"The search begins a solution here: {lacks}.")
+        led = f"UCT led here in {times(len(steps), 'step')}"
+        busy = sum(step.rank > 1 for step in steps)
+        aside = f" (at {busy} of them, what ranked higher had nothing left to draw)" if busy else ""
+        return Why(Rule.UCT, f"{led}{aside}; {lacks}.", steps)
+
+    def _choice(self, tree: Tree, parent: Node, chosen: Node) -> Choice:
+        above = parent.visits + parent.in_flight - 1
+        own = self._key(above, chosen, chosen.visits + chosen.in_flight - 1)
+        rank, best, other = 1, None, None
+        candidates = [child for child in tree.children(parent) if child.state is NodeState.OPEN]
+        for child in candidates:
+            if child is not chosen:
+                key = self._key(above, child, child.visits + child.in_flight)
+                rank += key < own
+                if best is None or key < best:
+                    best, other = key, child
+        visited, negative, *_ = own
+        explore = self._explore(above, chosen.visits + chosen.in_flight - 1) if visited else None
+        return Choice(
+            node=chosen.id,
+            estimate=-negative - (explore or 0.0),
+            explore=explore,
+            score=-negative if visited else None,
+            rank=rank,
+            of=len(candidates),
+            runner_up=None
+            if best is None or other is None
+            else RunnerUp(other.id, -best[1] if best[0] else None),
+        )
 
     def tell(self, tree: Tree, rollout: Rollout) -> list[str]:
         """Record a rollout; the ids of nodes that were added or changed. Telling it again changes nothing."""

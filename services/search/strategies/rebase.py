@@ -5,11 +5,13 @@ that gets none is left.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from ratchet.contracts.journal import Rule
 from ratchet.states import NodeState
-from services.search.strategies.levels import Level, LevelWise, best_first, score_of
-from services.search.strategies.tree import Tree
+from services.search.strategies.levels import Level, LevelWise, best_first, by_score, score_of
+from services.search.strategies.tree import Frontier, Node, Tree
+from services.search.strategies.why import Choice, RunnerUp, times
 
 BALANCE_TEMPERATURE = 0.2
 """T of the softmax: a score that is 0.2 higher is allotted e times as many draws."""
@@ -34,3 +36,23 @@ class Rebase(LevelWise):
         # Where all get less than half a draw, the best one goes on.
         draws[nodes[0].id] = max(1, draws[nodes[0].id])
         return {node: count for node, count in draws.items() if count}
+
+    @property
+    def rule(self) -> Rule:
+        return Rule.SHARE
+
+    def choice(self, tree: Tree, level: Frontier, node: Node) -> tuple[Choice, str]:
+        del tree
+        going_on = [each for each in level.candidates if each.state is NodeState.OPEN]
+        found = by_score(node, going_on, [node.id])
+        other = found.runner_up
+        share = replace(
+            found,
+            score=float(level.draws[node.id]),
+            runner_up=other and RunnerUp(other.node, float(level.draws.get(other.node, 0))),
+        )
+        every = sum(level.draws.values())
+        return (
+            share,
+            f"By its score {level.draws[node.id]} of the {times(every, 'draw')} of this level fall to this step",
+        )

@@ -6,7 +6,7 @@ whichever task found it and in whatever order. Where two tasks found it, what is
 
 import hashlib
 from bisect import insort
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ratchet.contracts.sandbox import StepStatus
@@ -66,6 +66,8 @@ class Frontier:
     """The nodes of the level that is worked on, and the draws of each."""
     ended: int
     """Trajectories that ended above it."""
+    candidates: Sequence[Node] = ()
+    """What the level was chosen from; none of the first one."""
 
 
 @dataclass(slots=True)
@@ -75,6 +77,8 @@ class Tree:
     nodes: dict[str, Node] = field(
         default_factory=lambda: {ROOT: Node(ROOT, None, (-1, 0), 0, NodeState.OPEN)}
     )
+    start: str = ROOT
+    """Every task begins at this node or below it: the root, or the last step of a beginning that was given."""
     asked: int = 0
     """Tasks asked so far: the number of the next one."""
     pending: set[int] = field(default_factory=set)
@@ -89,6 +93,11 @@ class Tree:
     @property
     def root(self) -> Node:
         return self.nodes[ROOT]
+
+    @property
+    def top(self) -> Node:
+        """The node `start`."""
+        return self.nodes[self.start]
 
     def children(self, node: Node) -> list[Node]:
         return [self.nodes[child] for child in node.children]
@@ -151,14 +160,15 @@ class Tree:
     def settle(self, node: Node, limit: Callable[[Node], float]) -> list[str]:
         """Mark as exhausted each node from here up that has no way on left and nothing under way below it; their ids.
 
-        A node gets no more expansions than `limit` says of it. The root stays open: the policy can always be asked for
-        another beginning.
+        A node gets no more expansions than `limit` says of it. The start stays open: the policy can always be asked for
+        another solution.
         """
         changed = []
         for current in self.ancestors(node.id):
+            if current.id == self.start:
+                break
             if (
-                current.id != ROOT
-                and current.state is NodeState.OPEN
+                current.state is NodeState.OPEN
                 and current.in_flight == 0
                 and current.expansions >= limit(current)
                 and all(child.state is not NodeState.OPEN for child in self.children(current))
