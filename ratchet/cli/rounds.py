@@ -190,6 +190,8 @@ def list_quarantine(name: Run, url: Url = None, data: Data = None) -> None:
             print(f"{name} has set no problem aside")
         for each in found:
             overruled = "" if each.overruled_at is None else f", overruled {each.overruled_at:%Y-%m-%d %H:%M}"
+            if each.overruled_because is not None:
+                overruled += f": {clean(each.overruled_because)}"
             print(f"{each.id}  (round {each.round}{overruled})")
             # These are texts of others.
             print(f"    problem    {clean(each.problem)}\n    reference  {clean(each.reference)}")
@@ -206,6 +208,7 @@ def list_quarantine(name: Run, url: Url = None, data: Data = None) -> None:
 def overrule(
     name: Run,
     problem: Annotated[str, typer.Argument(help="Its id, as `ratchet rounds quarantine` lists it.")],
+    reason: Annotated[str | None, typer.Option(help="Why; it is kept with the problem.")] = None,
     url: Url = None,
     data: Data = None,
 ) -> None:
@@ -213,7 +216,7 @@ def overrule(
 
     async def command(_: Interrupts) -> int:
         async with trainer_of(url, data, None, Console(stderr=True)) as trainer:
-            found = await trainer.overrule(name, problem)
+            found = await trainer.overrule(name, problem, reason)
         print(f"{found.id} is trained on again in {name}")
         return 0
 

@@ -78,8 +78,13 @@ class EvaluationNamed(Contract):
 class CompareEvaluations(Contract):
     """Body of `POST /evaluations/compare`."""
 
-    first: EvaluationNamed
-    second: EvaluationNamed = Field(description="What is measured against the first.")
+    first: EvaluationNamed = Field(
+        examples=[{"file": {"name": "best_of_n", "problems": [{"id": "3f2a91c07d5be684", "right": 0}]}}]
+    )
+    second: EvaluationNamed = Field(
+        description="What is measured against the first.",
+        examples=[{"file": {"name": "mcts", "problems": [{"id": "3f2a91c07d5be684", "right": 1}]}}],
+    )
 
 
 class EvaluationSide(Contract):

@@ -24,7 +24,8 @@ class ProblemSource(Contract):
     """Problems, and how many of them."""
 
     spec: ProblemSpec = Field(
-        description="nano:train, a JSONL or Parquet file, hub:name, or reasoning-gym:task.",
+        description="nano:train, a problem file (perhaps with ?problem=…&answer=… behind its name), hub:name, or "
+        "reasoning-gym:task.",
         examples=["nano:train"],
     )
     count: int = Field(ge=1, le=1_000_000)
@@ -240,6 +241,7 @@ class RoundRetry(Contract):
         default=None,
         description="The whole configuration from here on; it may differ in what no finished stage has worked with. "
         "None: as it was.",
+        examples=[None],
     )
 
 
@@ -302,9 +304,22 @@ class Quarantined(Disagreement):
     overruled_at: datetime | None = Field(
         description="Since when the run trains on it again; it is not set aside a second time."
     )
+    overruled_because: str | None = Field(
+        default=None, description="In the words of who overruled; the audit says who."
+    )
     searches: list[str] = Field(
         default_factory=list,
         description="Ids of the searches of it that are kept, the last one last: their trees hold the programs.",
+    )
+
+
+class Overrule(Contract):
+    """Body of `POST /runs/{run}/quarantine/{problem}/overrule`."""
+
+    reason: Annotated[Text, Field(max_length=1000)] | None = Field(
+        default=None,
+        description="Why the reference answer is right; kept with the problem.",
+        examples=["The bus has 40 seats on each of two decks."],
     )
 
 

@@ -61,13 +61,16 @@ async def read_quarantine(
             round=row.number,
             created_at=row.created_at,
             overruled_at=row.overruled_at,
+            overruled_because=row.overruled_because,
             **row.disagreement,
         )
         for row in await connection.execute(query)
     ]
 
 
-async def overrule(connection: AsyncConnection, run: str, problem: str) -> Quarantined | None:
+async def overrule(
+    connection: AsyncConnection, run: str, problem: str, because: str | None
+) -> Quarantined | None:
     """Have the run train on a problem again, given by its id; None: it was not set aside. Again, it changes nothing."""
     for row in await connection.execute(_entries().where(t.quarantine.c.run == run)):
         if problem_id(row.text, row.reference) == problem:
@@ -78,7 +81,7 @@ async def overrule(connection: AsyncConnection, run: str, problem: str) -> Quara
                     t.quarantine.c.problem_id == row.problem_id,
                     t.quarantine.c.overruled_at.is_(None),
                 )
-                .values(overruled_at=func.clock_timestamp())
+                .values(overruled_at=func.clock_timestamp(), overruled_because=because)
             )
     found = await read_quarantine(connection, run=run)
     return next((each for each in found if each.id == problem), None)

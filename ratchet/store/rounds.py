@@ -369,10 +369,10 @@ class RoundStore:
             return await read_quarantine(connection, run=run, round_id=round_id)
 
     @retried
-    async def overrule(self, run: str, problem: str) -> Quarantined | None:
+    async def overrule(self, run: str, problem: str, because: str | None = None) -> Quarantined | None:
         """Have a run train on a problem again that it has set aside, by the problem's id; None: it has not."""
         async with transaction(self._engine) as connection:
-            return await overrule(connection, run, problem)
+            return await overrule(connection, run, problem, because)
 
 
 async def _lock_run(connection: AsyncConnection, run: str) -> None:

@@ -203,6 +203,7 @@ quarantine = Table(
     Column("disagreement", JSONB, nullable=False),
     _created_at(),
     Column("overruled_at", DateTime(timezone=True)),
+    Column("overruled_because", Text, comment="In the words of who overruled."),
 )
 
 round_searches = Table(

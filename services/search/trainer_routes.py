@@ -12,6 +12,7 @@ from fastapi.responses import Response
 from ratchet.contracts.calibration import CalibrationList
 from ratchet.contracts.evaluations import CompareEvaluations, EvaluationComparison
 from ratchet.contracts.rounds import (
+    Overrule,
     ProblemId,
     Quarantined,
     QuarantineList,
@@ -48,6 +49,8 @@ _CHANGE = problems(_409="What serves now does not allow it.")
 
 router = APIRouter(tags=["rounds and models"], responses=_AWAY)
 
+AS_IT_WAS = RoundRetry()
+WITHOUT_REASON = Overrule()
 RoundId = Annotated[UUID, Path(description="Id of the round.")]
 Version = Annotated[str, Path(pattern=MODEL_VERSION, description="Version; it may contain slashes.")]
 Limit = Annotated[int, Query(ge=1, le=1000)]
@@ -98,9 +101,11 @@ async def quarantine_of_run(run: RunName, request: Request, to: ToTrainer) -> Re
     response_model=Quarantined,
     responses=problems(_404="The run has set no such problem aside."),
 )
-async def overrule(run: RunName, problem: ProblemId, request: Request, to: ToTrainer) -> Response:
+async def overrule(
+    run: RunName, problem: ProblemId, request: Request, to: ToTrainer, body: Overrule = WITHOUT_REASON
+) -> Response:
     """The run trains on it again from its next training on."""
-    return await to.pass_on(request, Quarantined)
+    return await to.pass_on(request, Quarantined, body)
 
 
 @router.post("/rounds/{round_id}/pause", summary="Pause a round", response_model=RoundView, responses=_ROUND)
@@ -128,9 +133,7 @@ async def cancel(round_id: RoundId, request: Request, to: ToTrainer) -> Response
 @router.post(
     "/rounds/{round_id}/retry", summary="Retry a failed round", response_model=RoundView, responses=_ROUND
 )
-async def retry(
-    round_id: RoundId, request: Request, to: ToTrainer, body: RoundRetry | None = None
-) -> Response:
+async def retry(round_id: RoundId, request: Request, to: ToTrainer, body: RoundRetry = AS_IT_WAS) -> Response:
     """Go on with the stage that failed, or was cancelled."""
     return await to.pass_on(request, RoundView, body)
 

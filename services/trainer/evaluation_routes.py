@@ -4,7 +4,7 @@ import asyncio
 from http import HTTPStatus
 from typing import Annotated
 
-from fastapi import APIRouter, Body, Depends, Request
+from fastapi import APIRouter, Depends, Request
 
 from ratchet.contracts.evaluations import (
     CompareEvaluations,
@@ -23,32 +23,6 @@ from services.trainer.compared import Evaluated, TooLongTestError, compare, outc
 from services.trainer.round_routes import Rounds
 
 router = APIRouter(tags=["rounds"])
-
-_EXAMPLES = {
-    "files": {
-        "summary": "Two result files of `ratchet eval`",
-        "value": {
-            "first": {
-                "file": {
-                    "name": "best_of_n",
-                    "problems": [
-                        {"id": "3f2a91c07d5be684", "right": 0},
-                        {"id": "928ea3be11d04c57", "right": 1},
-                    ],
-                }
-            },
-            "second": {
-                "file": {
-                    "name": "mcts",
-                    "problems": [
-                        {"id": "3f2a91c07d5be684", "right": 1},
-                        {"id": "928ea3be11d04c57", "right": 1},
-                    ],
-                }
-            },
-        },
-    }
-}
 
 
 async def round_searches(request: Request) -> RoundSearchStore:
@@ -73,7 +47,7 @@ Searches = Annotated[RoundSearchStore, Depends(round_searches)]
     },
 )
 async def compare_evaluations(
-    body: Annotated[CompareEvaluations, Body(openapi_examples=_EXAMPLES)], rounds: Rounds, searches: Searches
+    body: CompareEvaluations, rounds: Rounds, searches: Searches
 ) -> EvaluationComparison:
     """The difference of the accuracies with its interval, the exact paired test, and the problems on which they differ.
 

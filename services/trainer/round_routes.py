@@ -11,6 +11,7 @@ from fastapi.responses import Response
 
 from ratchet.contracts.base import FieldError
 from ratchet.contracts.rounds import (
+    Overrule,
     ProblemId,
     ProblemSource,
     Quarantined,
@@ -45,9 +46,8 @@ ROUND_EXAMPLES = {
     }
 }
 
-
-RETRY_EXAMPLES = {"as it was": {"summary": "With the configuration that it had", "value": {"config": None}}}
-
+AS_IT_WAS = RoundRetry()
+WITHOUT_REASON = Overrule()
 _INVALID = problems(_422="The request is not valid; `errors` names the fields.")
 _UNKNOWN = problems(_404="There is no such round.", _409="This version cannot read the round.")
 _OVER = problems(_404="There is no such round.", _409="The round is over.")
@@ -143,10 +143,11 @@ async def overrule(
     run: RunName,
     problem: Annotated[ProblemId, Path(description="The `id` of a problem that the run has set aside.")],
     rounds: Rounds,
+    body: Overrule = WITHOUT_REASON,
 ) -> Quarantined:
     """The run trains on it again from its next training on, and never sets it aside again. Overruling twice changes
     nothing."""
-    found = await rounds.overrule(run, problem)
+    found = await rounds.overrule(run, problem, body.reason)
     if found is None:
         raise ProblemError(
             HTTPStatus.NOT_FOUND,
@@ -192,14 +193,14 @@ async def retry(
     round_id: UUID,
     rounds: Rounds,
     folder: ProblemsFolder,
-    body: Annotated[RoundRetry | None, Body(openapi_examples=RETRY_EXAMPLES)] = None,
+    body: RoundRetry = AS_IT_WAS,
 ) -> RoundView:
     """Go on with the stage that failed, or was cancelled, with all that was gathered before it. The configuration
     may be changed in what no finished stage has worked with."""
-    if body is not None and body.config is not None:
+    if body.config is not None:
         await _require_files(body.config, folder)
     try:
-        return _or_not_found(await rounds.retry(round_id, body.config if body else None), round_id)
+        return _or_not_found(await rounds.retry(round_id, body.config), round_id)
     except RoundConflictError as error:
         raise ProblemError(HTTPStatus.CONFLICT, str(error)) from error
     except ConfigInUseError as error:

@@ -126,8 +126,9 @@ async def test_a_person_lists_and_overrules_over_http(store: RoundStore, api: ht
     listed = (await api.get(f"/runs/{run}/quarantine")).json()["problems"]
     assert listed == (await api.get(f"/rounds/{claim.id}/quarantine")).json()["problems"]
     assert {(each["problem"], each["overruled_at"]) for each in listed} == {("One?", None), ("Two?", None)}
-    answer = await api.post(f"/runs/{run}/quarantine/{one}/overrule")
+    answer = await api.post(f"/runs/{run}/quarantine/{one}/overrule", json={"reason": "It counts both."})
     assert answer.status_code == 200, answer.text
+    assert answer.json()["overruled_because"] == "It counts both."
     again = await api.post(f"/runs/{run}/quarantine/{one}/overrule")
     assert again.json() == answer.json()
     listed = (await api.get(f"/runs/{run}/quarantine")).json()["problems"]
