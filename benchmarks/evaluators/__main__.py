@@ -185,7 +185,7 @@ async def lm_eval(asking: Asking) -> tuple[float, Grades, str]:
     [report], [log] = out.rglob("results_*.json"), out.rglob("samples_*.jsonl")
     results = json.loads(report.read_text())
     samples = sorted(map(json.loads, log.read_text().splitlines()), key=lambda sample: sample["doc_id"])
-    grades = [Graded(_answer(each["resps"][0][0]), each["exact_match"] == 1.0) for each in samples]
+    grades = [Graded(answer_of(each["resps"][0][0]), each["exact_match"] == 1.0) for each in samples]
     version = str(results.get("lm_eval_version", ""))
     return results["results"]["problems"]["exact_match,strict-match"], grades, version
 
@@ -206,14 +206,15 @@ async def inspect_ai(asking: Asking) -> tuple[float, Grades, str]:
     if log["status"] != "success":
         raise SystemExit(f"Inspect AI: {log.get('error')}")
     by_id = {
-        each["id"]: Graded(_answer(each["output"]["completion"]), each["scores"]["match"]["value"] == "C")
+        each["id"]: Graded(answer_of(each["output"]["completion"]), each["scores"]["match"]["value"] == "C")
         for each in log["samples"]
     }
     accuracy = log["results"]["scores"][0]["metrics"]["accuracy"]["value"]
     return accuracy, [by_id[each.id] for each in asking.problems], log["eval"]["packages"]["inspect_ai"]
 
 
-def _answer(content: str) -> str | None:
+def answer_of(content: str) -> str | None:
+    """What the last line that is marked as an answer says."""
     found = _ANSWER.findall(content)
     return found[-1] if found else None
 

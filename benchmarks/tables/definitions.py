@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from benchmarks.tables import (
+    clients,
     deployment,
     gate,
     models,
@@ -25,4 +26,5 @@ TABLES: Mapping[str, Table] = {
     **sandbox.TABLES,
     **deployment.TABLES,
     **robustness.TABLES,
+    **clients.TABLES,
 }

@@ -43,8 +43,9 @@ FIELDS = frozenset(["problem", "question", "body", "answer", "solution", *_CHOIC
 
 _ASKED = ("question", "problem", "prompt", "input", "query", "instruction", "problem_statement", "text")
 _ANSWERED = (
-    *("answer", "final_answer", "expected_answer", "ground_truth", "correct_answer", "gold", "target"),
-    *("output", "response", "completion", "label", "correct", "solution", "reward_model"),
+    *("answer", "final_answer", "final_ans", "expected_answer", "reference_answer", "ground_truth", "gt"),
+    *("correct_answer", "gold", "gold_answer", "target", "output", "response", "completion", "label"),
+    *("correct", "solution", "reward_model"),
 )
 _TALK = ("messages", "conversations", "conversation", "prompt")
 """What fields are called elsewhere: for the proposal in an error alone."""

@@ -12,6 +12,8 @@ from typing import Any, BinaryIO
 from ratchet.problems.problem import ProblemFileError
 from ratchet.problems.records import Naming, columns_read
 
+LONGEST_NAME = 60
+"""A longer cell in the first row is a problem's text, and the file has no header."""
 _DELIMITERS = ",;\t|"
 
 
@@ -31,6 +33,8 @@ def csv_rows(path: Path, content: bytes) -> Iterator[tuple[int, Mapping[str, Any
     number = 0
     try:
         names = [name.strip() for name in next(rows, [])]
+        if any(len(name) > LONGEST_NAME for name in names):
+            raise ProblemFileError(f"{path}: the first row must name the columns, as problem,answer.")
         for cells in rows:
             if not any(cell.strip() for cell in cells):
                 continue

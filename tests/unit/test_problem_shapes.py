@@ -278,6 +278,10 @@ def test_tables_with_any_usual_delimiter_are_read(tmp_path: Path, name: str, con
         (b"problem,answer\n1+1?,2\nGr\xf6\xdfe?,3\n", "line 3: no UTF-8 text: save it as UTF-8"),
         (b'problem,answer\n1+1?,2\n"2+2?,4\n', "row 2: not valid CSV"),
         (b"problem,answer\n", "holds no problem"),
+        (
+            b"A box holds 30 blue balls and six red ones. How many balls are in it?,36\n",
+            "must name the columns",
+        ),
     ],
 )
 def test_a_table_that_is_not_understood_is_explained(tmp_path: Path, content: bytes, words: str) -> None:
