@@ -11,6 +11,7 @@ from typing import Any
 
 from ratchet.models.mirror import MIRRORS
 from ratchet.models.sources import NANO
+from ratchet.problems.files import split_options
 from ratchet.problems.hub import HUB_SECONDS, SHORTHANDS
 
 CARD = "README.md"
@@ -29,7 +30,7 @@ def declared_licence(spec: str, folder: Path | None = None) -> str | None:
         case "hub":
             return _of_hub(SHORTHANDS.get(name, (name, None))[0])
         case _:
-            return _of_card(((folder or Path()) / spec).parent / CARD)
+            return _of_card(((folder or Path()) / split_options(spec)[0]).parent / CARD)
 
 
 def model_licence(version: str, folder: Path) -> str | None:

@@ -38,7 +38,11 @@ SHOWN_FIELDS = 30
 _CHOICES = ("choices", "options")
 _FAMILY = ("family", "subject", "type")
 _LEVEL = ("difficulty", "level")
-FIELDS = frozenset(["problem", "question", "body", "answer", "solution", *_CHOICES, *_FAMILY, *_LEVEL])
+_BESIDE = ("passage", "context", "table", "paragraph", "premise")
+"""Texts without which a question may not be understood."""
+_PICTURES = ("image", "images", "picture", "figure")
+_PARTS = ("problem", "question", "body", "answer", "solution")
+FIELDS = frozenset([*_PARTS, *_CHOICES, *_FAMILY, *_LEVEL, *_BESIDE, *_PICTURES])
 """The names that are looked at, whatever the case of their letters."""
 
 _ASKED = ("question", "problem", "prompt", "input", "query", "instruction", "problem_statement", "text")
@@ -93,6 +97,8 @@ def problem_of(
         answer = _reference(fields, parts)
         _check(text, answer)
         _check_choice(_first(fields, names, _CHOICES), answer)
+        if not naming.problem:
+            _check_whole(fields, names, parts)
     except RefusalError as refusal:
         shown = " ".join(str(value_at(fields, name) or "") for name in parts.problem)
         return Refused(source, str(refusal), excerpt(shown))
@@ -150,7 +156,7 @@ def _parts(fields: Mapping[str, Any], names: Mapping[str, str], where: str, nami
 
 def _blank(fields: Mapping[str, Any], name: str | None) -> bool:
     value = None if name is None else fields[name]
-    return value is None or (isinstance(value, str) and not value.strip())
+    return value in (None, [], {}) or (isinstance(value, str) and not value.strip())
 
 
 def _reference(fields: Mapping[str, Any], parts: _Parts) -> str:
@@ -219,6 +225,23 @@ def _check_choice(choices: object, answer: str) -> None:
         return
     if found["letter"] or isinstance(choices, str) or int(found["place"]) <= len(choices):
         raise RefusalError("the answer may be the place of a choice and not its value: give the value.")
+
+
+def _check_whole(fields: Mapping[str, Any], names: Mapping[str, str], parts: _Parts) -> None:
+    """Raises RefusalError if the problem may need what another field holds; who names its fields knows."""
+    asked = parts.problem[-1]
+    for name in _BESIDE:
+        if name in names and not _blank(fields, names[name]):
+            beside = names[name]
+            raise RefusalError(
+                f"the field {beside} may be a part of the problem: name both, as ?problem={beside}&problem={asked}, or "
+                f"?problem={asked} alone."
+            )
+    for name in _PICTURES:
+        if name in names and not _blank(fields, names[name]):
+            raise RefusalError(
+                f"the field {names[name]} has a picture, which is not read: name ?problem={asked} to go without."
+            )
 
 
 # --- errors ----------------------------------------------------------------------------------------------------------

@@ -79,3 +79,4 @@ def test_a_licence_is_said_only_as_the_source_declares_it(tmp_path: Path) -> Non
         card.write_text(text)
         assert declared_licence("mine.jsonl", tmp_path) == licence
         assert declared_licence(str(tmp_path / "mine.jsonl")) == licence
+        assert declared_licence("mine.jsonl?answer=meta/gold", tmp_path) == licence

@@ -56,6 +56,8 @@ def held(tmp_path: Path, content: bytes, name: str = "p.jsonl", options: str = "
         # ASDiv: units behind the number.
         ({"body": "Nine pens.", "question": "How many?", "answer": "9 (pens)"}, "Nine pens. How many?", "9"),
         ({"Body": "A pie.", "Question": "Half?", "Answer": "1/2 (of it)"}, "A pie. Half?", "1/2"),
+        # What may stand beside a question and is empty.
+        ({"passage": None, "question": "1+1?", "context": " ", "image": None, "answer": 2}, "1+1?", "2"),
         # Digits are kept where a float would lose them.
         ({"problem": "2^100?", "answer": 2**100}, "2^100?", str(2**100)),
     ],
@@ -102,6 +104,10 @@ def test_no_digit_of_a_number_is_lost(tmp_path: Path, number: str, answer: str) 
             r"more than one line, and no answer after '####' or in",
         ),
         ({"problem": "x?", "solution": r"\boxed{a_1=2} and \boxed{a_2=3}"}, "2 different answers"),
+        # TabMWP, OlympiadBench, TheoremQA: a question that is not whole.
+        ({"question": "How many?", "answer": "9", "table": "a | 9"}, r"\?problem=table&problem=question, or"),
+        ({"question": "How far?", "answer": "9", "Context": "A car."}, r"\?problem=Context&problem=question"),
+        ({"Question": "Which?", "Answer": 2, "Picture": {"bytes": "…"}}, "the field Picture has a picture"),
     ],
 )
 def test_values_that_cannot_be_used_are_refused_by_themselves(
@@ -173,6 +179,16 @@ def test_several_fields_of_a_problem_are_joined(tmp_path: Path) -> None:
     content = lines({"context": "Two hens", "ask": "How many eggs?", "gold": "2"})
     [problem] = held(tmp_path, content, options="?problem=context&problem=ask&answer=gold")
     assert problem.text == "Two hens. How many eggs?"
+
+
+def test_who_names_the_question_knows_what_belongs_to_it(tmp_path: Path) -> None:
+    content = lines({"question": "How many?", "answer": "9", "table": "a | 9"})
+    for options, text in (
+        ("?problem=table&problem=question", "a | 9. How many?"),
+        ("?problem=question", "How many?"),
+    ):
+        [problem] = held(tmp_path, content, options=options)
+        assert (problem.text, problem.answer) == (text, "9")
 
 
 def test_an_error_with_no_name_that_is_known_shows_the_pattern_and_few_fields(tmp_path: Path) -> None:
