@@ -15,6 +15,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ratchet.contracts.search import (
+    Budget,
     EventKind,
     Proof,
     ProofProgram,
@@ -124,6 +125,8 @@ async def test_a_posted_search_is_stored_queued_and_shown(
     result = SearchResult.model_validate(response.json())
     assert response.headers["location"] == f"/search/{result.id}"
     assert (result.state, result.problem, result.seed) == (SearchState.QUEUED, "6 * 7?", 3)
+    assert result.asked is not None
+    assert (result.asked.budget, result.asked.require) == (Budget(), VerificationLevel.AGREEMENT)
     assert await queue.depth() == before + 1
     await queue.aclose()
     for path in ("", "/tree"):

@@ -140,7 +140,7 @@ function Guarded({ view }) {
 
 function Nothing() {
   useTitle("Not found");
-  return html`<div class="view"><${Empty} title="There is no such view"><p>The address may have been cut.</p><a class="button" href="#/">Ask something</a><//></div>`;
+  return html`<div class="view"><h1 class="visually-hidden">Not found</h1><${Empty} title="There is no such view"><p>The address may have been cut.</p><a class="button" href="#/">Ask something</a><//></div>`;
 }
 
 /**

@@ -68,6 +68,11 @@ export function Tabs({ label, tabs }) {
   return html`<nav class="tabs" aria-label=${label}>${tabs.map((tab) => html`<a key=${tab.href} href=${tab.href} aria-current=${tab.current ? "page" : undefined}>${tab.label}</a>`)}</nav>`;
 }
 
+/** What may be wider than the screen, as a table; the keyboard can scroll it. @param {{label: string, children?: Children}} props */
+export function Scroll({ label, children }) {
+  return html`<div class="scroll" tabindex="0" role="region" aria-label=${label}>${children}</div>`;
+}
+
 /** What went wrong, in words, and a way on. @param {{error: unknown, retry?: () => void, title?: string}} props */
 export function ErrorBox({ error, retry, title }) {
   const { head, detail, fields, after } = wordsOf(error);

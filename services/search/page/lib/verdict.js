@@ -28,6 +28,7 @@ function level({ level, independent_programs: programs, forms }) {
 
 /** @param {Verification} of @returns {Finding} */
 function confidence({ confidence: has, min_confidence: least }) {
+  if (has === null && least !== null) return { tone: "warn", text: `A probability of at least ${percent(least)} was asked for, and these models are not calibrated.` };
   if (has === null) return { tone: "plain", text: "There is no calibrated probability: the models are not calibrated, or nothing was sampled and scored." };
   const text = `The probability of being right, as calibrated, is ${percent(has)}.`;
   if (least === null) return { tone: "plain", text: `${text} None was asked for.` };
@@ -76,9 +77,10 @@ function shortfall({ verification: of, asked }) {
     if (wanted === "reference") return "The answer does not equal the reference answer.";
     return `The level ${wanted} was asked for; the answer has ${of.level === "none" ? "none" : `only ${of.level}`}. More rollouts may find programs that agree.`;
   }
-  if (of.grounded === false) return "A program that answers the same whatever the problem states stands for nothing.";
-  if (of.confidence !== null && of.min_confidence !== null && of.confidence < of.min_confidence) {
-    return `Its probability is ${percent(of.confidence)}; ${percent(of.min_confidence)} was needed.`;
+  if (of.min_confidence !== null && of.confidence === null) return "A probability was asked for, and these models are not calibrated.";
+  if (of.min_confidence !== null && of.confidence !== null && of.confidence < of.min_confidence) {
+    return `Its probability is ${percent(of.confidence)}; ${percent(of.min_confidence)} counts as solved.`;
   }
-  return "It falls short of what was asked for.";
+  // With a reference answer nothing else counts.
+  return "The answer does not equal the reference answer.";
 }

@@ -6,7 +6,7 @@ import { requestOfResult } from "../lib/ask-form.js";
 import { LEVELS, duration, number, percent, plural, score } from "../lib/format.js";
 import { PythonCode } from "../lib/python-code.js";
 import { curlOf, curlOfSearch, pythonOf } from "../lib/snippets.js";
-import { Badge, Button, Code, CopyButton, Meter, Spinner, toast, wordsOf } from "../lib/ui.js";
+import { Badge, Button, Code, CopyButton, Meter, Scroll, Spinner, toast, wordsOf } from "../lib/ui.js";
 import { findingsOf } from "../lib/verdict.js";
 
 /** @typedef {import("../lib/search-model.js").SearchModel} SearchModel */
@@ -55,6 +55,7 @@ function Forming({ model, result }) {
   return html`<section class="panel stack" aria-label="Answer so far">
     <div class="row between"><h2>Answer so far</h2>${result.state === "queued" && html`<${Spinner} label="Waiting for a worker" />`}</div>
     ${leading ? html`<p class="answer-text wrap">${leading.answer}</p><p class="muted">Leads with ${plural(leading.votes, "vote")}. It is verified at the end of the search.</p>` : html`<p class="muted">${nodes > 0 ? "Steps are tried; none has ended in an answer yet." : "No step has been tried yet."}</p>`}
+    ${result.reason && html`<p class="muted wrap">${result.reason}</p>`}
     ${budget && html`<div class="answer-budget">
       <${Used} label="Tokens" used=${tokens} most=${budget.tokens} />
       <${Used} label="Nodes" used=${nodes} most=${budget.nodes} />
@@ -74,10 +75,10 @@ function Answers({ model, final }) {
   const more = model.answers.length - shown.length;
   return html`<section class="panel stack tight" aria-label="Answers by votes">
     <h2>${model.over ? "All answers" : "Leading answers"}</h2>
-    <div class="scroll"><table>
+    <${Scroll} label="Answers by votes, a table"><table>
       <thead><tr><th scope="col">Answer</th><th scope="col" class="num">Votes</th><th scope="col" class="answer-share">Share</th><th scope="col" class="num">Best PRM</th></tr></thead>
       <tbody>${shown.map((each) => html`<tr key=${each.answer}><td class="wrap">${each.answer}${model.over && each.answer === final ? html` <${Badge} tone="accent">chosen<//>` : ""}</td><td class="num">${number(each.votes)}</td><td><${Meter} value=${each.share} label="Share of the votes" /></td><td class="num">${score(each.prm)}</td></tr>`)}</tbody>
-    </table></div>
+    </table><//>
     ${more > 0 && html`<p class="muted small">and ${plural(more, "other answer")}</p>`}
   </section>`;
 }
@@ -141,6 +142,7 @@ function Cost({ model, result }) {
       <dt>Tree</dt><dd>${plural(usage.nodes, "node")}, ${plural(usage.rollouts, "rollout")}</dd>
       <dt>Scored</dt><dd>${plural(usage.prm.calls, "call")} of the PRM</dd>
       <dt>Executed</dt><dd>${plural(usage.sandbox.calls, "call")} of the sandbox, ${duration(usage.sandbox.seconds)}</dd>
+      ${result.reason && html`<dt>Ended</dt><dd>${result.reason}</dd>`}
       <dt>Time</dt><dd>${duration(usage.wall_seconds)} worked on</dd>`}
       ${named.map(([part, version]) => html`<dt>${part === "prm" ? "PRM" : part === "policy" ? "Policy" : part}</dt><dd><code>${version}</code></dd>`)}
     </dl>
