@@ -226,24 +226,34 @@ export function useLoaded(load, inputs) {
   return { ...state, reload };
 }
 
-/** Draw again when the model changes, at most once a frame. @param {import("./search-model.js").SearchModel} model */
-export function useModel(model) {
+/**
+ * Draw again when the model changes, at most once a frame.
+ * @param {import("./search-model.js").SearchModel} model
+ * @param {number} [pause] ms that news of single nodes and answers may wait; all else is drawn at once.
+ */
+export function useModel(model, pause = 0) {
   const [version, setVersion] = useState(model.version);
   useEffect(() => {
     let frame = 0;
-    const changed = () => {
-      frame ||= requestAnimationFrame(() => {
-        frame = 0;
-        setVersion(model.version);
-      });
+    /** @type {ReturnType<typeof setTimeout>|undefined} */
+    let timer;
+    const draw = () => {
+      frame = 0;
+      clearTimeout(timer);
+      timer = undefined;
+      setVersion(model.version);
     };
+    const end = model.subscribe(({ kind }) => {
+      if (pause > 0 && (kind === "node" || kind === "answers")) timer ??= setTimeout(draw, pause);
+      else frame ||= requestAnimationFrame(draw);
+    });
     setVersion(model.version);
-    const end = model.subscribe(changed);
     return () => {
       end();
       cancelAnimationFrame(frame);
+      clearTimeout(timer);
     };
-  }, [model]);
+  }, [model, pause]);
   return version;
 }
 

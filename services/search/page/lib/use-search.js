@@ -9,6 +9,8 @@ import { useModel } from "./ui.js";
 /** The tree of a search that is over is loaded with it up to this size; a larger one when it is looked at. */
 const MOST_NODES = 1000;
 const PAUSE_MS = 3000;
+/** The frame of a search counts nodes only so often: the tree inside has better things to do. */
+const NODES_MS = 500;
 
 /** @typedef {import("./search-model.js").SearchModel} SearchModel */
 
@@ -29,7 +31,7 @@ export function useSearch(searchId, wholeTree) {
     keep(fresh, searchId, left.signal).catch((failure) => left.signal.aborted || setError(failure));
     return () => left.abort();
   }, [searchId, turn]);
-  useModel(model);
+  useModel(model, NODES_MS);
   const size = model.result?.usage.nodes ?? 0;
   const missing = model.gap || (model.over && model.nodes.size === 0 && size > 0 && (wholeTree || size <= MOST_NODES));
   useEffect(() => {

@@ -6,7 +6,7 @@ import { requestOfResult } from "../lib/ask-form.js";
 import { LEVELS, duration, number, percent, plural, score } from "../lib/format.js";
 import { PythonCode } from "../lib/python-code.js";
 import { curlOf, curlOfSearch, pythonOf } from "../lib/snippets.js";
-import { Badge, Button, Code, CopyButton, Meter, Scroll, Spinner, toast, wordsOf } from "../lib/ui.js";
+import { Badge, Button, Code, CopyButton, Meter, Scroll, Spinner, toast, useModel, wordsOf } from "../lib/ui.js";
 import { findingsOf } from "../lib/verdict.js";
 
 /** @typedef {import("../lib/search-model.js").SearchModel} SearchModel */
@@ -19,6 +19,7 @@ const LEVEL_TONES = { reference: "good", agreement: "good", execution: "warn", n
 
 /** @param {{model: SearchModel, result: SearchResult}} props */
 export function AnswerTab({ model, result }) {
+  useModel(model);
   return html`<div class="answer-columns">
     <div class="stack">
       ${model.over ? html`<${Final} result=${result} />` : html`<${Forming} model=${model} result=${result} />`}
