@@ -25,6 +25,7 @@ from ratchet.problems.problem import (
     problem_id,
 )
 from ratchet.problems.references import (
+    MAX_ANSWER_CHARS,
     RefusalError,
     answer_text,
     reference_in,
@@ -32,7 +33,6 @@ from ratchet.problems.references import (
     without_unit,
 )
 
-MAX_ANSWER_CHARS = 1000
 SHOWN_FIELDS = 30
 
 _CHOICES = ("choices", "options")

@@ -11,6 +11,7 @@ from decimal import Decimal
 from ratchet.notation.keys import key_of
 from ratchet.notation.reading import read
 
+MAX_ANSWER_CHARS = 1000
 PLAIN_DIGITS = 40
 """A decimal of so many digits is written out; a longer one keeps its exponent."""
 
@@ -20,7 +21,7 @@ _BOX_OR_BRACE = re.compile(
 """A box opens with a brace, or holds the one digit after it, as TeX has it."""
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 _CHOICE_AND_VALUE = re.compile(
-    r"(?:\\(?:text|textbf|textrm|mathrm|mathbf)\s*\{\s*\([A-J]\)\s*\}[\s~]*|\([A-J]\)[\s~]+)(?P<value>\S.*)"
+    r"(?:\\(?:text|textbf|textrm|mathrm|mathbf)\s*\{\s*\([A-J]\)\s*\}[\s~]*|\([A-J]\)[\s~]+)(?P<value>.*[\w\\].*)"
 )
 _SPACING = re.compile(r"\\(?:q?quad\b|[ ,;:!])")
 _UNIT_BEHIND = re.compile(r"(?P<number>-?\d[\d,./]*)\s*\([A-Za-z][^()\d]*\)")
@@ -97,6 +98,9 @@ def without_unit(answer: str) -> str:
 
 def without_choice(answer: str) -> str:
     r"""`\textbf{(B)}\ 5` as 5: which choice it was says nothing where the choices are not asked for."""
+    if len(answer) > MAX_ANSWER_CHARS:
+        # It is refused later; the pattern takes time that grows with its square.
+        return answer
     found = _CHOICE_AND_VALUE.fullmatch(_SPACING.sub(" ", answer).strip())
     return found["value"] if found else answer
 

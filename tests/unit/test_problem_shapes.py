@@ -53,6 +53,7 @@ def held(tmp_path: Path, content: bytes, name: str = "p.jsonl", options: str = "
         ({"problem": "x?", "solution": r"so $\boxed{\textbf{(B)}\ 12}$"}, "x?", "12"),
         ({"problem": "x?", "answer": r"\text{(C) }\frac{1}{3}"}, "x?", r"\frac{1}{3}"),
         ({"problem": "x?", "answer": "(D) 45"}, "x?", "45"),
+        ({"problem": "x?", "solution": r"so \boxed{\text{(E)},}"}, "x?", r"\text{(E)},"),
         # ASDiv: units behind the number.
         ({"body": "Nine pens.", "question": "How many?", "answer": "9 (pens)"}, "Nine pens. How many?", "9"),
         ({"Body": "A pie.", "Question": "Half?", "Answer": "1/2 (of it)"}, "A pie. Half?", "1/2"),
