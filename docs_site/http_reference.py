@@ -96,11 +96,14 @@ def who_may(service: str, route: str) -> str:
 
 
 def _operations(document: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Method and path of each route, with what the document says of it."""
-    for path, item in document["paths"].items():
-        for method in METHODS:
-            if method in item:
-                yield f"{method.upper()} {path}", item[method]
+    """Method and path of each route, with what the document says of it; those for operators come last."""
+    found = [
+        (f"{method.upper()} {path}", item[method])
+        for path, item in document["paths"].items()
+        for method in METHODS
+        if method in item
+    ]
+    yield from sorted(found, key=lambda each: "operations" in each[1].get("tags", ()))
 
 
 def _section(service: str, route: str, operation: Mapping[str, Any]) -> str:
