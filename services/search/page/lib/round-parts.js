@@ -35,9 +35,9 @@ function Figure({ name, value, more }) {
 
 /** @param {{problems: any, config: any}} props */
 function Splits({ problems, config }) {
-  return html`<div class="scroll"><table>
+  return html`<div class="scroll"><table class="cards">
     <thead><tr><th scope="col">Split</th><th scope="col">From</th><th scope="col" class="num">Problems</th><th scope="col" class="num">Refused</th><th scope="col" class="num">Set aside before</th></tr></thead>
-    <tbody>${["train", "development", "held_out"].map((split) => html`<tr key=${split}><th scope="row">${SPLIT_NAMES[split]}</th><td class="wrap"><code>${config[split].spec}</code></td><td class="num">${number(problems[split].problems)}</td><td class="num">${number(problems[split].refused)}</td><td class="num">${number(problems[split].set_aside)}</td></tr>`)}</tbody>
+    <tbody>${["train", "development", "held_out"].map((split) => html`<tr key=${split}><th scope="row">${SPLIT_NAMES[split]}</th><td class="wrap" data-label="From"><code>${config[split].spec}</code></td><td class="num" data-label="Problems">${number(problems[split].problems)}</td><td class="num" data-label="Refused">${number(problems[split].refused)}</td><td class="num" data-label="Set aside before">${number(problems[split].set_aside)}</td></tr>`)}</tbody>
   </table></div>`;
 }
 
@@ -62,9 +62,9 @@ export function Trainings({ round }) {
   const validation = round.metrics.policy?.validation;
   return html`<section class="panel stack tight" aria-label="Trainings">
     <h2>Trained</h2>
-    <div class="scroll"><table>
+    <div class="scroll"><table class="cards">
       <thead><tr><th scope="col">Model</th><th scope="col">Version</th><th scope="col" class="num">Steps</th><th scope="col" class="num">Tokens</th><th scope="col" class="num">Epochs</th><th scope="col" class="num">Last loss</th><th scope="col" class="num">Took</th><th scope="col" class="num">Tokens/s</th></tr></thead>
-      <tbody>${made.map(([name, each]) => html`<tr key=${name}><th scope="row">${name}</th><td><a class="version" href=${modelPath(each.version)}>${each.version}</a></td><td class="num">${number(each.steps)}</td><td class="num">${number(each.tokens)}</td><td class="num">${number(each.epochs)}</td><td class="num">${number(each.final_loss, 4)}</td><td class="num">${duration(each.seconds)}</td><td class="num">${number(each.tokens_per_second)}</td></tr>`)}</tbody>
+      <tbody>${made.map(([name, each]) => html`<tr key=${name}><th scope="row">${name}</th><td class="whole"><a class="version" href=${modelPath(each.version)}>${each.version}</a></td><td class="num" data-label="Steps">${number(each.steps)}</td><td class="num" data-label="Tokens">${number(each.tokens)}</td><td class="num" data-label="Epochs">${number(each.epochs)}</td><td class="num" data-label="Last loss">${number(each.final_loss, 4)}</td><td class="num" data-label="Took">${duration(each.seconds)}</td><td class="num" data-label="Tokens/s">${number(each.tokens_per_second)}</td></tr>`)}</tbody>
     </table></div>
     ${validation && html`<p class="small muted">Of the policy the weights of step ${number(validation.step)} were taken, ${percent(validation.scale)} of the way from the base: a token of ${plural(validation.programs, "program")} that it was not trained on costs ${number(validation.nll, 3)} nats, with the base ${number(validation.base_nll, 3)}.</p>`}
   </section>`;

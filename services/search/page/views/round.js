@@ -59,12 +59,12 @@ function GateVerdict({ round }) {
   return html`<section class="stack tight" aria-label="The gate">
     <h2>What the gate said</h2>
     <div class=${`box ${tone}`}><p class="verdict wrap">${verdictOf(round)}</p></div>
-    ${gate && Object.keys(gate.comparisons).length > 0 && html`<div class="panel stack tight"><div class="scroll"><table>
+    ${gate && Object.keys(gate.comparisons).length > 0 && html`<div class="panel stack tight"><div class="scroll"><table class="cards">
       <caption>The new pair against the best so far, on the same development problems. It is promoted when every comparison shows that it is not worse by ${points(round.config.gate.margin).replace("+", "")} points or more.</caption>
       <thead><tr><th scope="col">Compared</th><th scope="col" class="num">Difference, points</th><th scope="col" class="num">95 % interval</th><th scope="col" class="num">Problems</th><th scope="col">Says</th></tr></thead>
       <tbody>${Object.entries(gate.comparisons).map(([name, each]) => {
         const { label, tone: shade } = DECISIONS[each.decision] ?? { label: each.decision, tone: "plain" };
-        return html`<tr key=${name}><th scope="row">${measureName(name)}</th><td class="num">${points(each.difference)}</td><td class="num">${pointsInterval(each.ci95)}</td><td class="num">${number(each.n)}</td><td><${Badge} tone=${shade}>${label}<//></td></tr>`;
+        return html`<tr key=${name}><th scope="row" class="whole">${measureName(name)}</th><td class="num" data-label="Difference, points">${points(each.difference)}</td><td class="num" data-label="95 % interval">${pointsInterval(each.ci95)}</td><td class="num" data-label="Problems">${number(each.n)}</td><td data-label="Says"><${Badge} tone=${shade}>${label}<//></td></tr>`;
       })}</tbody>
     </table></div>
     ${gate.candidate && html`<p class="small muted">Tested: <${PairName} pair=${gate.candidate} />, against <${PairName} pair=${gate.reference} />.</p>`}
@@ -75,10 +75,10 @@ function GateVerdict({ round }) {
 
 /** The new pairs among which the first development problems chose. @param {{gate: any}} props */
 function Considered({ gate }) {
-  return html`<div class="panel scroll"><table>
+  return html`<div class="panel scroll"><table class="cards">
     <caption>Pairs that were considered: what each solves of the problems that chose, by the vote over the policy's samples.</caption>
     <thead><tr><th scope="col">Pair</th><th scope="col" class="num">Solved</th><th scope="col" class="num">Accuracy</th><th scope="col"></th></tr></thead>
-    <tbody>${Object.entries(gate.selection).map(([pair, found]) => html`<tr key=${pair}><th scope="row"><${PairName} pair=${pair} /></th><td class="num">${number(found.right)} of ${number(found.n * found.samples)}</td><td class="num">${accuracyOf(found)}</td><td>${pair === gate.candidate && html`<${Badge} tone="accent">tested<//>`}</td></tr>`)}</tbody>
+    <tbody>${Object.entries(gate.selection).map(([pair, found]) => html`<tr key=${pair}><th scope="row" class="whole"><${PairName} pair=${pair} /></th><td class="num" data-label="Solved">${number(found.right)} of ${number(found.n * found.samples)}</td><td class="num" data-label="Accuracy">${accuracyOf(found)}</td><td>${pair === gate.candidate && html`<${Badge} tone="accent">tested<//>`}</td></tr>`)}</tbody>
   </table></div>`;
 }
 
@@ -97,10 +97,10 @@ function Measurements({ round }) {
   const compared = names.find((name) => name === "held_out.mcts") ?? names[0];
   return html`<section class="panel stack tight" aria-label="Measurements">
     <div class="row between"><h2>Measured</h2><a href=${`#/evaluations?a=${round.id}.incumbent.${compared}&b=${round.id}.candidate.${compared}`}>Compare problem by problem</a></div>
-    <div class="scroll"><table>
+    <div class="scroll"><table class="cards">
       <caption>Accuracy with its 95 % interval and, beside it, generated tokens a problem. The gate sees development problems alone.</caption>
       <thead><tr><th scope="col">Strategy and problems</th>${pairs.map((who) => html`<th scope="col" class="num" key=${who}>${PAIR_NAMES[who]}</th>`)}</tr></thead>
-      <tbody>${names.map((name) => html`<tr key=${name}><th scope="row">${measureName(name)}</th>${pairs.map((who) => html`<td class="num" key=${who}><${Cell} found=${evaluation[who].measured[name]} /></td>`)}</tr>`)}</tbody>
+      <tbody>${names.map((name) => html`<tr key=${name}><th scope="row" class="whole">${measureName(name)}</th>${pairs.map((who) => html`<td class="num" key=${who} data-label=${PAIR_NAMES[who]}><${Cell} found=${evaluation[who].measured[name]} /></td>`)}</tr>`)}</tbody>
     </table></div>
     <dl class="terms small">${pairs.map((who) => html`<dt key=${`${who}t`}>${PAIR_NAMES[who]}</dt><dd key=${`${who}d`}><${PairName} pair=${evaluation[who].pair} /></dd>`)}</dl>
   </section>`;
@@ -134,10 +134,10 @@ function PrmQuality({ round }) {
   return html`<section class="panel stack tight" aria-label="Quality of the PRM">
     <h2>Quality of the PRM</h2>
     <p class="muted">On ${number(prm.held_out_problems)} problems that neither it nor its policy was trained on. 0.5 is chance for AUC and sibling accuracy; an error is better the smaller it is.</p>
-    <div class="scroll"><table>
+    <div class="scroll"><table class="cards">
       <thead><tr><th scope="col">Figure</th><th scope="col" class="num">Value (95 % interval)</th><th scope="col" class="num">Over</th></tr></thead>
-      <tbody>${known.map(([field, label]) => html`<tr key=${field}><th scope="row">${label}</th><td class="num">${figureText(prm.quality[field])}</td><td class="num">${number(prm.quality[field].n)}</td></tr>`)}
-      ${depths.map(([depth, figure]) => html`<tr key=${`depth${depth}`}><th scope="row">Sibling accuracy, depth ${depth}</th><td class="num">${figureText(figure)}</td><td class="num">${number(/** @type {any} */ (figure).n)}</td></tr>`)}</tbody>
+      <tbody>${known.map(([field, label]) => html`<tr key=${field}><th scope="row" class="whole">${label}</th><td class="num" data-label="Value (95 %)">${figureText(prm.quality[field])}</td><td class="num" data-label="Over">${number(prm.quality[field].n)}</td></tr>`)}
+      ${depths.map(([depth, figure]) => html`<tr key=${`depth${depth}`}><th scope="row" class="whole">Sibling accuracy, depth ${depth}</th><td class="num" data-label="Value (95 %)">${figureText(figure)}</td><td class="num" data-label="Over">${number(/** @type {any} */ (figure).n)}</td></tr>`)}</tbody>
     </table></div>
     ${prm.held_out_problems === 0 && html`<p>${percent(0)} of the problems were kept apart: it is neither judged nor calibrated.</p>`}
   </section>`;
