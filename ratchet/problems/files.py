@@ -13,6 +13,7 @@ import json
 import os
 import re
 import stat
+import zlib
 from collections.abc import Iterator, Mapping
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -146,7 +147,7 @@ def _unpacked(path: Path, file: BinaryIO, beginning: bytes) -> bytes:
             content = _from_zstandard(path, file)
         else:
             return file.read(MAX_BYTES)
-    except (OSError, EOFError, ValueError) as error:
+    except (OSError, EOFError, ValueError, zlib.error) as error:
         raise ProblemFileError(f"{path}: compressed, and cannot be unpacked: {error}.") from error
     if len(content) > MAX_BYTES:
         raise ProblemFileError(f"{path}: unpacked more than {MAX_BYTES / 2**30:.0f} GiB: split it.")

@@ -109,6 +109,10 @@ def test_bytes_that_are_no_utf8_are_named(tmp_path: Path) -> None:
         ),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 7\n", "Git LFS pointer"),
         (gzip.compress(b'{"problem": "x", "answer": 1}', mtime=0)[:-9], "compressed, and cannot be unpacked"),
+        (
+            b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x02\x03" + b"\xff" * 20,
+            "compressed, and cannot be unpacked: .*invalid",
+        ),
         (b"PK\x03\x04 and so on", "a ZIP archive or an Excel workbook"),
         (b"404: Not Found", "the message of a server"),
         ('{"problem": "x", "answer": 1}'.encode("utf-16"), "UTF-16: save it as UTF-8"),
