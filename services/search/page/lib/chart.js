@@ -90,10 +90,9 @@ function FigureTable({ title, drawn, xs, axis, nameOf }) {
 function scale(drawn, fullScale) {
   const values = drawn.flatMap((each) => each.points.flatMap((point) => [point.value, point.low, point.high])).filter((value) => value != null);
   let [least, most] = fullScale ? [0, 1] : [Math.min(.../** @type {number[]} */ (values)), Math.max(.../** @type {number[]} */ (values))];
-  const step = stepOf(Math.max(most - least, 0.02) / 4);
-  least = Math.max(0, Math.floor(least / step) * step);
-  most = Math.min(1, Math.ceil(most / step + 1e-9) * step);
-  if (most - least < step) least = Math.max(0, most - step);
+  const step = stepOf(Math.max(most - least, 0.08) / 4);
+  most = Math.min(1, Math.ceil(most / step - 1e-9) * step);
+  least = Math.max(0, Math.min(Math.floor(least / step + 1e-9) * step, most - 3 * step));
   const ticks = [];
   for (let tick = least; tick <= most + step / 10; tick += step) ticks.push(tick);
   return { least, most, ticks };

@@ -5,6 +5,7 @@ import { api } from "../lib/api.js";
 import { requestOfResult } from "../lib/ask-form.js";
 import { LEVELS, duration, number, percent, plural, score } from "../lib/format.js";
 import { PythonCode } from "../lib/python-code.js";
+import { modelPath } from "../lib/rounds.js";
 import { curlOf, curlOfSearch, pythonOf } from "../lib/snippets.js";
 import { Badge, Button, Code, CopyButton, Meter, Scroll, Spinner, toast, useModel, wordsOf } from "../lib/ui.js";
 import { findingsOf } from "../lib/verdict.js";
@@ -145,7 +146,7 @@ function Cost({ model, result }) {
       <dt>Executed</dt><dd>${plural(usage.sandbox.calls, "call")} of the sandbox, ${duration(usage.sandbox.seconds)}</dd>
       ${result.reason && html`<dt>Ended</dt><dd>${result.reason}</dd>`}
       <dt>Time</dt><dd>${duration(usage.wall_seconds)} worked on</dd>`}
-      ${named.map(([part, version]) => html`<dt>${part === "prm" ? "PRM" : part === "policy" ? "Policy" : part}</dt><dd><code>${version}</code></dd>`)}
+      ${named.map(([part, version]) => html`<dt>${part === "prm" ? "PRM" : part === "policy" ? "Policy" : part}</dt><dd>${version.startsWith("prm1-") ? html`<code>${version}</code>` : html`<a href=${modelPath(version)}><code>${version}</code></a>`}</dd>`)}
     </dl>
   </section>`;
 }
