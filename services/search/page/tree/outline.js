@@ -17,6 +17,7 @@ import { useShown } from "./use-explorer.js";
 /** @typedef {import("./explorer.js").Explorer} Explorer */
 
 const ROW_PX = 28;
+const INDENT_PX = 11;
 /** Deeper rows are not indented further. */
 const MOST_INDENT = 14;
 /** Letters that follow one another faster belong to one word, ms. */
@@ -66,7 +67,7 @@ function Row({ explorer, number, place, onSelect }) {
   const { visits } = explorer.countsOf(number);
   return html`<div id=${rowId(number)} class=${classes.join(" ")} role="treeitem" aria-level=${depth + 1} aria-expanded=${children ? String(open) : undefined} aria-selected=${String(selected)}
       aria-setsize=${siblings.length} aria-posinset=${siblings.indexOf(number) + 1} aria-label=${wordsOf(explorer, number)}
-      style=${{ top: `${place * ROW_PX}px`, paddingLeft: `${8 + Math.min(depth, MOST_INDENT) * 14}px` }} onClick=${() => onSelect(node.id)}>
+      style=${{ top: `${place * ROW_PX}px`, paddingLeft: `${8 + Math.min(depth, MOST_INDENT) * INDENT_PX}px` }} onClick=${() => onSelect(node.id)}>
     <span class=${`tree-fold ${children ? (open ? "open" : "closed") : ""}`} aria-hidden="true" onClick=${children ? toggle : undefined}></span>
     <i class=${`tree-dot ${dotOf(node)}`} aria-hidden="true"></i>
     <span class="tree-text">${number === 0 ? "Problem" : firstLine(node.text)}${node.answer !== null && html`<span class="tree-answer"> → ${node.answer}</span>`}</span>

@@ -25,8 +25,9 @@ export function drawOverview(frame, raster) {
   const { context, explorer, palette, size, ratio } = frame;
   const background = pixelOf(palette.background);
   raster.begin(Math.round(size.width * ratio), Math.round(size.height * ratio), background);
-  const edge = pixelOf(palette.edge);
-  drawCombs(frame, raster, explorer.matches === null ? edge : mixed(background, edge, 0.45));
+  // The more lines lie side by side, the lighter they are, so that the dots stand out.
+  const strength = Math.min(1, 0.5 + rowPx(frame.view) / 8) * (explorer.matches === null ? 1 : 0.5);
+  drawCombs(frame, raster, mixed(background, pixelOf(palette.edge), strength));
   drawDots(frame, raster, dotColours(palette));
   raster.show(context);
 }
