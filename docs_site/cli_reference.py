@@ -29,7 +29,9 @@ def page() -> str:
             for name, command in commands
         ),
     )
-    return "\n".join([INTRODUCTION, overview, *(_section(name, *each, context) for name, *each in commands)])
+    return "\n".join(
+        [INTRODUCTION, overview, *(_section(name, command, context) for name, command in commands)]
+    )
 
 
 def _commands(command: Any, name: str) -> Iterator[tuple[str, Any]]:
