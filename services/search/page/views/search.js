@@ -34,7 +34,7 @@ export function Search({ searchId, tab, nodeId }) {
     <div class="search-tab stack">
       ${error && html`<${ErrorBox} title="The search can no longer be followed" error=${error} retry=${restart} />`}
       ${treeError && html`<${ErrorBox} title="The tree could not be loaded" error=${treeError} retry=${restart} />`}
-      <${Ending} result=${result} searchId=${searchId} restart=${restart} />
+      ${(tab === "answer" || result.state === "failed") && html`<${Ending} result=${result} />`}
       ${tab === "answer" ? html`<${AnswerTab} model=${model} result=${result} />` : html`<${Tree} model=${model} searchId=${searchId} nodeId=${nodeId} />`}
     </div>
   </div>`;
@@ -118,7 +118,7 @@ async function retry(searchId, restart) {
   restart();
 }
 
-/** Why a search ended without what was hoped for, and what can be done. @param {{result: SearchResult, searchId: string, restart: () => void}} props */
+/** Why a search ended without what was hoped for, and what can be done. @param {{result: SearchResult}} props */
 function Ending({ result }) {
   const ending = endingOf(result);
   if (ending === null) return null;
