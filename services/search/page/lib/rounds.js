@@ -11,6 +11,9 @@ import { duration, number, percent } from "./format.js";
 /** What a round goes through, in this order. */
 export const STAGES = ["created", "searching", "selecting", "training_policy", "training_prm", "evaluating"];
 
+/** What is known only as it goes: problems that stay unsolved are searched again, and the gate looks until it has decided. */
+const IN_PARTS = ["searching", "evaluating"];
+
 /** @type {Record<string, {label: string, tone: Tone, what: string}>} */
 export const ROUND_STATES = {
   created: { label: "Loading problems", tone: "accent", what: "Problems are loaded, and refused where they cannot be verified." },
@@ -92,9 +95,9 @@ export function standing(round, before) {
   const rest = later.reduce((sum, seconds) => sum + seconds, 0);
   return {
     count,
-    note,
+    note: note.replace(/\b(candidate|incumbent|reference)\.((?:development|held_out)\.\w+)/g, (_, who, measured) => `${(PAIR_NAMES[who] ?? who).toLowerCase()}, ${measureName(measured)}:`).replace(/^label /, "searches "),
     share: total > 0 ? done / total : null,
-    left: left === null || round.paused ? null : `${about(left)} left in this stage`,
+    left: left === null || round.paused ? null : `${about(left)} left ${IN_PARTS.includes(round.state) ? "in this part of the stage" : "in this stage"}`,
     rest: rest > 0 && before ? `the stages after it took ${duration(rest)} in round ${before.number}` : null,
   };
 }

@@ -18,7 +18,7 @@ import { Progress, RoundBadge, Stages, usePolling } from "../lib/under-way.js";
 export function Rounds({ query }) {
   useStyle("rounds");
   useTitle("Rounds");
-  const { data, error, reload } = useLoaded((signal) => api.get("/rounds?limit=1000", { signal }), []);
+  const { data, error, reload } = useLoaded((signal) => api.get("/rounds?limit=200", { signal }), []);
   /** @type {Round[]} */
   const all = data?.rounds ?? [];
   usePolling(all.some((each) => !isOver(each)), reload);
