@@ -21,7 +21,7 @@ RUN = ("bash", "python")
 SHOWN = ("json",)
 """Languages of blocks that are neither run nor compared."""
 
-UP_SECONDS = 240
+UP_SECONDS = 900
 BLOCK_SECONDS = 1500
 
 _BLOCK = re.compile(
