@@ -116,7 +116,7 @@ export function verdictOf(round) {
   if (!gate) return isOver(round) ? round.reason ?? "No verdict was kept." : "The gate has not looked at it yet.";
   const parts = Object.entries(gate.comparisons).map(([name, each]) => `${name.endsWith(".mcts") ? "as a system" : "the policy alone"} ${points(each.difference)} points on ${number(each.n)} problems`);
   const how = parts.length > 0 ? `: ${parts.join(", ")}` : "";
-  if (gate.promoted) return `Shown to be not worse than the best pair so far${how}.`;
+  if (gate.promoted) return `Shown to be not worse than the best pair so far by ${number(round.config.gate.margin * 100, 1)} points or more${how}.`;
   return `Not promoted${how}. ${sentence(round.reason ?? gate.lost.map(measureName).join(", "))}`;
 }
 

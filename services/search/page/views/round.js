@@ -78,7 +78,7 @@ function Considered({ gate }) {
   return html`<div class="panel scroll"><table class="cards">
     <caption>Pairs that were considered: what each solves of the problems that chose, by the vote over the policy's samples.</caption>
     <thead><tr><th scope="col">Pair</th><th scope="col" class="num">Solved</th><th scope="col" class="num">Accuracy</th><th scope="col"></th></tr></thead>
-    <tbody>${Object.entries(gate.selection).map(([pair, found]) => html`<tr key=${pair}><th scope="row" class="whole"><${PairName} pair=${pair} /></th><td class="num" data-label="Solved">${number(found.right)} of ${number(found.n * found.samples)}</td><td class="num" data-label="Accuracy">${accuracyOf(found)}</td><td>${pair === gate.candidate && html`<${Badge} tone="accent">tested<//>`}</td></tr>`)}</tbody>
+    <tbody>${Object.entries(gate.selection).map(([pair, found]) => html`<tr key=${pair}><th scope="row" class="whole"><${PairName} pair=${pair} /></th><td class="num" data-label="Solved">${number(found.right)} of ${number(found.n * found.samples)}</td><td class="num" data-label="Accuracy">${accuracyOf(found)}</td><td>${pair === gate.candidate ? html`<${Badge} tone="accent">tested<//>` : pair === gate.reference && html`<${Badge}>best so far<//>`}</td></tr>`)}</tbody>
   </table></div>`;
 }
 
