@@ -21,6 +21,8 @@ HUB_SECONDS = 10.0
 MAX_BYTES = 2 * 2**30
 """Files of one split; a set of problems is a few MB, and more than this is a typing error or another kind of data."""
 ALL = "all"
+ABOUT = frozenset(["dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json"])
+"""Files about a data set, which lie beside its data."""
 
 SHORTHANDS = {
     "gsm8k": ("openai/gsm8k", "main"),
@@ -60,7 +62,7 @@ def read_hub(
 
 def choose(names: Iterable[str], wanted: HubSplit) -> list[str]:
     """The files of a data set that hold the split. Raises ProblemFileError that names what there is."""
-    files = sorted(PurePosixPath(name) for name in names if is_problem_file(name))
+    files = sorted(PurePosixPath(name) for name in names if _holds_data(name))
     what = f"The data set {wanted.dataset}"
     if not files:
         raise ProblemFileError(
@@ -90,6 +92,10 @@ def choose(names: Iterable[str], wanted: HubSplit) -> list[str]:
     # A data set may hold the same rows in several formats.
     of_kind = ([str(file) for file in found if kind in file.suffixes] for kind in KINDS)
     return next(filter(None, of_kind))
+
+
+def _holds_data(name: str) -> bool:
+    return is_problem_file(name) and PurePosixPath(name).name not in ABOUT
 
 
 def _fetch(wanted: HubSplit, cache_dir: Path | None, hub: str | None) -> tuple[Path, list[str]]:

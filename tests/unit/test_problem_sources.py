@@ -209,6 +209,7 @@ def test_a_data_set_that_cannot_be_had_is_said(hub: str, tmp_path: Path, spec: s
         (["default/train/0000.parquet", "default/test/0000.parquet"], ["default/train/0000.parquet"]),
         (["data/train-0.parquet", "algebra/train-0.parquet"], ["data/train-0.parquet"]),
         (["train.jsonl", "train.parquet"], ["train.parquet"]),
+        (["train.csv", "train.json.gz", "train/state.json", "train/dataset_info.json"], ["train.json.gz"]),
     ],
 )
 def test_the_files_of_a_split_are_found_by_name(names: list[str], chosen: list[str] | int) -> None:
