@@ -20,7 +20,7 @@ def reader(tmp_path: Path) -> Iterator[Reader]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3600)
+@pytest.mark.timeout(5400)
 @pytest.mark.parametrize("page", TUTORIAL)
 def test_a_page_can_be_followed_from_top_to_bottom(page: str, reader: Reader) -> None:
     for block in TUTORIAL[page]:

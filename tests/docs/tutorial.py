@@ -22,7 +22,7 @@ SHOWN = ("json",)
 """Languages of blocks that are neither run nor compared."""
 
 UP_SECONDS = 900
-BLOCK_SECONDS = 1500
+BLOCK_SECONDS = 3000
 
 _BLOCK = re.compile(
     r'^```(?P<language>\w*)(?: title="(?P<title>[^"]*)")?\n(?P<text>.*?)^```$', re.MULTILINE | re.DOTALL
