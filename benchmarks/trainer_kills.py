@@ -2,11 +2,12 @@
 
 `make kill-trainer`, or `python -m benchmarks.trainer_kills [--kills N] [--seed N]`.
 
-The same small round of nano, once undisturbed and once with `kill -9` of the trainer at random moments, each in a stack of its
-own. Compared are the files that trainings read (trees, selected and kept-apart solutions) and the weights that they write, byte
-by byte but for the ids of searches. Nothing is left to chance: searches run one after another with one rollout in flight, for a
-batch of other texts changes the last bits of a likelihood, and trainings run on one thread. After each kill, what policy and
-PRM serve is read again from its folder, and must have the content that the registry promises.
+The same small round of nano, once undisturbed and once with `kill -9` of the trainer at random moments of every stage, each in
+a stack of its own; the undisturbed one says how long a stage takes. Compared are the files that trainings read (trees, selected
+and kept-apart solutions) and the weights that they write, byte by byte but for the ids of searches. Nothing is left to chance:
+searches run one after another with one rollout in flight, for a batch of other texts changes the last bits of a likelihood, and
+trainings run on one thread. After each kill, what policy and PRM serve is read again from its folder, and must have the content
+that the registry promises.
 
 The last line is a JSON object. Status 0 if every file is the same and no served checkpoint was damaged.
 """
@@ -14,6 +15,7 @@ The last line is a JSON object. Status 0 if every file is the same and no served
 import argparse
 import asyncio
 import hashlib
+import itertools
 import json
 import os
 import random
@@ -21,6 +23,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -36,7 +39,7 @@ from ratchet.service_client import ServiceError
 from ratchet.stack.config import StackConfig, StackUrls
 from ratchet.stack.local import local_stack
 from ratchet.stack.supervisor import ChildState, ChildStatus
-from ratchet.states import ROUND_ENDS
+from ratchet.states import ROUND_ENDS, RoundState
 
 RUN = "killed"
 DATA_FILES = (TREES_FILE, SFT_FILE, VALIDATION_FILE, KEPT_APART_FILE)
@@ -44,6 +47,14 @@ WEIGHTS = tuple(f"{kind}/model/model.safetensors" for kind in ("policy", "prm"))
 POLL_SECONDS = 0.2
 BACK_SECONDS = 60.0
 """For the trainer to be started again."""
+SHARES = {
+    RoundState.SEARCHING: 0.4,
+    RoundState.SELECTING: 0.1,
+    RoundState.TRAINING_POLICY: 0.2,
+    RoundState.TRAINING_PRM: 0.15,
+    RoundState.EVALUATING: 0.15,
+}
+"""Of the kills, by stage. Moments drawn over a whole round would nearly all lie in its searches."""
 
 
 def configuration(seed: int) -> RoundConfig:
@@ -58,8 +69,8 @@ def configuration(seed: int) -> RoundConfig:
     }
     return RoundConfig.model_validate(
         {
-            "train": {"spec": f"nano:train?count=120&seed={seed}", "count": 120},
-            "development": {"spec": "nano:development?count=80", "count": 80},
+            "train": {"spec": f"nano:train?count=60&seed={seed}", "count": 60},
+            "development": {"spec": "nano:development?count=60", "count": 60},
             "held_out": {"spec": "nano:held_out?count=40", "count": 40},
             "seed": seed,
             "label": {
@@ -73,7 +84,7 @@ def configuration(seed: int) -> RoundConfig:
             "policy": {**training, "epochs": 4, "lr": 5e-4},
             "prm": {**training, "epochs": 4, "lr": 7e-4, "batch_problems": 1, "value_weight": 1.0},
             "evaluation": {"system": False, "samples": 2, "max_tokens": 160},
-            "gate": {"selection": 0, "block": 40},
+            "gate": {"selection": 0, "block": 30},
         }
     )
 
@@ -82,8 +93,9 @@ def configuration(seed: int) -> RoundConfig:
 class Watched:
     """What was seen while a round ran."""
 
-    kills: Counter[str] = field(default_factory=Counter)
-    """By stage of the round."""
+    seconds: Counter[RoundState] = field(default_factory=Counter)
+    """What each stage took, the time in which the trainer was away included."""
+    kills: Counter[RoundState] = field(default_factory=Counter)
     checks: int = 0
     damaged: list[str] = field(default_factory=list)
     """Served versions whose folder did not hold what the registry says."""
@@ -139,31 +151,62 @@ async def _serving(client: ModelServiceClient) -> tuple[str, str] | None:
     return None if held.version == PRM1 else (held.version, held.uri)
 
 
-async def run_round(data: Path, seed: int, kills: int) -> tuple[RoundView, Watched]:
-    """A round in a stack of its own, its trainer killed so many times at random moments."""
-    draw, seen = random.Random(seed), Watched()
-    running = Stack()
-
+async def run_round(data: Path, seed: int, plan: "Plan | None" = None) -> tuple[RoundView, Watched]:
+    """A round in a stack of its own; with a plan, its trainer is killed as that says."""
+    seen, running = Watched(), Stack()
     config = StackConfig(data=data, model="nano", log_level="WARNING", env={"RATCHET_CONCURRENCY": "1"})
     async with (
         local_stack(config, running.on_status) as urls,
         TrainerClient(urls.trainer, key=urls.key) as trainer,
     ):
         view = await trainer.create_round(RoundRequest(run=RUN, config=configuration(seed)))
+        looked = time.monotonic()
         while view.state not in ROUND_ENDS:
-            if sum(seen.kills.values()) < kills:
-                await asyncio.sleep(draw.uniform(2.0, 9.0))
-                view = await trainer.round(view.id)
-                if view.state not in ROUND_ENDS:
-                    seen.kills[view.state] += 1
-                    await running.kill_trainer()
-                    await check_served(urls, trainer, data / "read-again", seen)
-                    say(f"{sum(seen.kills.values())} of {kills} kills, {view.state} {view.progress.done}")
-            else:
-                await asyncio.sleep(POLL_SECONDS)
-            view = await trainer.round(view.id)
+            await asyncio.sleep(POLL_SECONDS)
+            stage, view = view.state, await trainer.round(view.id)
+            now = time.monotonic()
+            seen.seconds[stage] += now - looked
+            looked = now
+            if plan is not None and plan.is_due(view.state, seen):
+                seen.kills[view.state] += 1
+                await running.kill_trainer()
+                await check_served(urls, trainer, data / "read-again", seen)
+                say(f"{seen.kills.total()} of {plan.kills} kills, {view.state} {view.progress.done}")
         await check_served(urls, trainer, data / "read-again", seen)
     return view, seen
+
+
+class Plan:
+    """When the trainer is killed: so often in each stage, at moments that are drawn from what it takes undisturbed."""
+
+    def __init__(self, kills: int, undisturbed: Watched, seed: int) -> None:
+        self.kills = kills
+        self._draw = random.Random(seed)
+        self._usual = undisturbed.seconds
+        self._next: dict[RoundState, float] = {}
+        self._until = self._running_totals()
+
+    def _running_totals(self) -> dict[RoundState, int]:
+        """The kills at the end of each stage: what did not fit into one goes to the next."""
+        ends = itertools.accumulate(SHARES.values())
+        return {stage: round(self.kills * end) for stage, end in zip(SHARES, ends, strict=True)}
+
+    def is_due(self, stage: RoundState, seen: Watched) -> bool:
+        """Whether the trainer is to be killed now."""
+        left = self._until.get(stage, 0) - seen.kills.total()
+        if left <= 0:
+            return False
+        spent = seen.seconds[stage]
+        if stage not in self._next:
+            self._next[stage] = self._gap(stage, left)
+        if spent < self._next[stage]:
+            return False
+        self._next[stage] = spent + self._gap(stage, max(1, left - 1))
+        return True
+
+    def _gap(self, stage: RoundState, left: int) -> float:
+        """Seconds to the next of the kills that are left to the stage."""
+        return self._draw.uniform(0.0, self._usual[stage] / left)
 
 
 def digests(data: Path) -> dict[str, str]:
@@ -191,9 +234,10 @@ async def measure(seed: int, kills: int, keep: Path | None) -> dict[str, Any]:
     root = keep or Path(tempfile.mkdtemp(prefix="trainer-kills-"))
     root.mkdir(parents=True, exist_ok=True)
     try:
-        undisturbed, _ = await run_round(root / "undisturbed", seed, kills=0)
-        say(f"undisturbed: {undisturbed.state}")
-        disturbed, seen = await run_round(root / "killed", seed, kills)
+        undisturbed, usual = await run_round(root / "undisturbed", seed)
+        took = ", ".join(f"{stage} {seconds:.0f} s" for stage, seconds in usual.seconds.items())
+        say(f"undisturbed: {undisturbed.state}; {took}")
+        disturbed, seen = await run_round(root / "killed", seed, Plan(kills, usual, seed))
         ends = {"undisturbed": undisturbed.state.value, "killed": disturbed.state.value}
         if any(view.metrics.prm is None for view in (undisturbed, disturbed)):
             return {"seed": seed, "ends": ends, "reason": disturbed.reason, "same": False}
@@ -205,7 +249,7 @@ async def measure(seed: int, kills: int, keep: Path | None) -> dict[str, Any]:
     return {
         "seed": seed,
         "ends": ends,
-        "kills": sum(seen.kills.values()),
+        "kills": seen.kills.total(),
         "kills_by_stage": dict(seen.kills),
         "files": len(made[0]),
         "differing": differing,
