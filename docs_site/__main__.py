@@ -11,6 +11,7 @@ from pathlib import Path
 from docs_site import ROOT
 from docs_site.check import not_in_menu, problems
 from docs_site.pages import lay_out, site_files
+from ratchet.stack.config import SERVICES
 
 BUILD = ROOT / "build"
 SHIM = "https://unpkg.com/iframe-worker/shim"
@@ -39,15 +40,19 @@ def lay_out_all(pages: Path) -> None:
     # They build the command line and the services' apps, which takes seconds: not for those who only ask for help.
     from docs_site import cli_reference, http_reference
 
-    lay_out(pages)
-    reference = pages / "reference"
-    (reference / "cli.md").write_text(cli_reference.page())
-    services = http_reference.write(reference)
-    links = ["[Command line](cli.md)", *(f"[HTTP API: {name}](http-{name}.md)" for name in services)]
-    with (reference / "README.md").open("a") as index:
-        index.write("\n## Made from the code\n\n" + "".join(f"- {link}\n" for link in links))
+    lay_out_committed(pages)
+    (pages / "reference" / "cli.md").write_text(cli_reference.page())
+    http_reference.write(pages / "reference")
     shutil.copyfile(ROOT / "docs_site" / "site.css", pages / "site.css")
     shutil.copyfile(ROOT / "docs_site" / "zensical.toml", pages.parent / "zensical.toml")
+
+
+def lay_out_committed(pages: Path) -> None:
+    """The committed pages; that of the reference leads to those that are made from the code."""
+    lay_out(pages)
+    made = ["[Command line](cli.md)", *(f"[HTTP API: {name}](http-{name}.md)" for name in SERVICES)]
+    with (pages / "reference" / "README.md").open("a") as index:
+        index.write("\n## Made from the code\n\n" + "".join(f"- {link}\n" for link in made))
 
 
 def zensical(*arguments: str) -> list[str]:
@@ -91,7 +96,7 @@ def serve(port: int) -> None:
             time.sleep(1)
             if (now := changed_at()) != known:
                 known = now
-                lay_out(BUILD / "pages")
+                lay_out_committed(BUILD / "pages")
     except KeyboardInterrupt:
         pass
     finally:

@@ -53,17 +53,14 @@ def documents() -> dict[str, dict[str, Any]]:
     return {name: app.openapi() for name, app in apps.items()}
 
 
-def write(folder: Path) -> list[str]:
-    """Write a page and the document for each service into `folder`; returns the services' names."""
+def write(folder: Path) -> None:
+    """Write a page and the document for each service into `folder`."""
     (folder / "openapi").mkdir(parents=True, exist_ok=True)
-    written = []
     for service, document in documents().items():
         (folder / f"http-{service}.md").write_text(page(service, document))
         (folder / "openapi" / f"{service}.json").write_bytes(
             orjson.dumps(document, option=orjson.OPT_INDENT_2)
         )
-        written.append(service)
-    return written
 
 
 def page(service: str, document: Mapping[str, Any]) -> str:
