@@ -114,7 +114,7 @@ function RoundRow({ round }) {
   const measured = round.metrics.evaluation?.candidate.measured ?? {};
   const aside = round.metrics.selection?.quarantined ?? 0;
   return html`<tr>
-    <th scope="row"><a href=${`#/rounds/${round.id}`}>Round ${round.number}</a></th>
+    <th scope="row"><a class="nowrap" href=${`#/rounds/${round.id}`}>Round ${round.number}</a></th>
     <td><${RoundBadge} round=${round} /></td>
     <td class="nowrap" data-label="Begun" title=${dateTime(round.created_at)}>${ago(round.created_at)}</td>
     <td class="num nowrap" data-label="Took">${duration(secondsBetween(round.created_at, round.ended_at))}</td>
