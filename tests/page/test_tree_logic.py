@@ -1,6 +1,7 @@
 """The tree's pure modules, run in Chromium as they are served: no stack, no build."""
 
 import asyncio
+import re
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -388,20 +389,42 @@ async def test_culling_leaves_out_nothing_that_is_in_sight_even_while_it_moves(r
     assert found["nearest"] is True
 
 
-async def test_every_module_of_the_offline_file_finds_those_it_imports_before_it(run: Run) -> None:
-    linked = await run("""() => t.linkModules(async (path) => {
+async def test_the_offline_files_script_has_every_module_after_those_it_imports(run: Run) -> None:
+    script: str = await run("""() => t.bundle('tree/offline-start.js', async (path) => {
       const response = await fetch(`/${path}`);
       if (!response.ok) throw new Error(path);
       return response.text();
     })""")
-    paths = [each["path"] for each in linked]
+    begun = list(re.finditer(r'^modules\["([\w./-]+)"\] = \(\(\) => \{$', script, re.MULTILINE))
+    paths = [each[1] for each in begun]
     assert paths[-1] == "tree/offline-start.js"
-    assert {"tree/layout-worker.js", "vendor/d3-hierarchy.js"} <= set(paths)
-    assert not any("branch" in path or path == "app.js" for path in paths)
-    for place, each in enumerate(linked):
-        marks = each["text"].split("@@")[1::2]
-        assert set(marks) <= set(paths[:place]), each["path"]
-        assert "import.meta" not in each["text"]
+    assert len(paths) == len(set(paths))
+    assert "app.js" not in paths
+    # Only what loads the dialog when it is asked for names it.
+    assert not any("branch" in path for path in paths)
+    for used in re.finditer(r'^const \{[^}]*\} = modules\["([\w./-]+)"\];$', script, re.MULTILINE):
+        own = [each[1] for each in begun if each.start() < used.start()]
+        assert used[1] in own[:-1], f"{own[-1]} imports {used[1]}"
+    assert not re.search(r"^(import|export)\b|import\.meta", script, re.MULTILINE)
+
+
+async def test_a_module_becomes_a_function_of_what_it_exports(run: Run) -> None:
+    found = await run("""async () => {
+      const files = {
+        'a.js': "import { b as x, c } from './lib/b.js';\\nexport const sum = x + c;\\n"
+          + "export async function later() { return sum; }",
+        'lib/b.js': "/** import(\\"./none.js\\") */\\nimport {\\n  d,\\n} from '../d.js';\\n"
+          + "const e = d; export{e as b,d as c};",
+        'd.js': "export class D {}\\nexport const d = 2;",
+        'circle.js': "import { x } from './circle.js';",
+      };
+      const script = await t.bundle('a.js', async (path) => files[path]);
+      const modules = new Function(`${script}; return modules;`)();
+      const circle = await t.bundle('circle.js', async (path) => files[path]).catch((error) => error.message);
+      return [Object.keys(modules), modules['a.js'].sum, await modules['a.js'].later(), typeof modules['d.js'].D, circle];
+    }""")
+    assert found[:4] == [["d.js", "lib/b.js", "a.js"], 4, 4, "function"]
+    assert "imports itself" in found[4]
 
 
 async def test_data_in_a_script_element_cannot_end_it(run: Run) -> None:
@@ -409,3 +432,8 @@ async def test_data_in_a_script_element_cannot_end_it(run: Run) -> None:
     escaped = await run("(value) => t.escapeJson({ value })", hostile)
     assert not set("<>&\u2028\u2029") & set(escaped)
     assert await run("(text) => JSON.parse(text).value", escaped) == hostile
+    script = "const x = '</script><!--'; x < 1; /</.test(x)"
+    kept = await run("(script) => t.escapeScript(script)", script)
+    assert "</script" not in kept
+    assert "<!--" not in kept
+    assert await run("(script) => new Function(`${script}; return x`)()", kept) == "</script><!--"

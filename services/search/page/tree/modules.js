@@ -1,64 +1,80 @@
 // @ts-check
-/** The modules of an offline file, in an order in which each finds those that it imports. Pure, but for the reading. */
+/**
+ * The modules of the page as one script, for a file that has no server. Pure, but for the reading.
+ *
+ * Each module becomes a function that returns what it exports, after those that it imports. A page from a file may start no worker
+ * that is a module, so its workers are such scripts, too.
+ *
+ * Limits: it knows the forms that this page's modules are written in, one import or export a line, and no circles.
+ */
 
-/** The module that starts the file. */
-export const ENTRY = "tree/offline-start.js";
-
-const IMPORT = /\b(?:from|import)\s*(["'])(\.{1,2}\/[^"']+)\1/g;
-const ADDRESS = /new URL\((["'])(\.{1,2}\/[^"']+\.js)\1,\s*import\.meta\.url\)/g;
+const IMPORT = /^import\s*\{([^}]*)\}\s*from\s*["'](\.{1,2}\/[^"']+)["'];?[ \t]*$/gm;
+const WORKER = /new Worker\(new URL\(["'](\.{1,2}\/[^"']+\.js)["'],\s*import\.meta\.url\),\s*\{ type: "module" \}\)/g;
+const DECLARED = /^export\s+((?:async\s+)?function\*?|class|const)\s+([\w$]+)/gm;
+const LISTED = /\bexport\s*\{([^}]*)\};?/g;
 /** What stands for a module's own address: nothing is asked for there. */
 const NOWHERE = "https://offline.invalid/";
 
 /**
- * Every module that the entry needs, those it imports first. `@@path@@` stands in the texts where an address goes.
- * What is imported by a call, `import(…)`, is not among them.
+ * A script that does what the module does. What is imported by a call, `import(…)`, is not in it.
+ * @param {string} entry Path of the module in the page's folder.
  * @param {(path: string) => Promise<string>} read
- * @returns {Promise<{path: string, text: string}[]>}
+ * @returns {Promise<string>}
  */
-export async function linkModules(read) {
-  /** @type {{path: string, text: string}[]} */
-  const linked = [];
-  /** @type {Set<string>} */
-  const begun = new Set();
-  const link = async (/** @type {string} */ path) => {
-    if (begun.has(path)) return;
-    begun.add(path);
-    const { text, needs } = rewrite(path, await read(path));
-    for (const need of needs) await link(need);
-    linked.push({ path, text });
+export async function bundle(entry, read) {
+  /** @type {string[]} */
+  const parts = [];
+  /** @type {Map<string, boolean>} Whether it is in the script already. */
+  const known = new Map();
+  const add = async (/** @type {string} */ path) => {
+    if (known.get(path)) return;
+    if (known.has(path)) throw new Error(`${path} imports itself, by way of others.`);
+    known.set(path, false);
+    const { text, needs, workers } = rewrite(path, await read(path));
+    for (const need of needs) await add(need);
+    for (const worker of workers) parts.push(`modules[${JSON.stringify(worker)}] = ${asBlob(await bundle(worker, read))};`);
+    parts.push(text);
+    known.set(path, true);
   };
-  await link(ENTRY);
-  return linked;
+  await add(entry);
+  return `"use strict";\nconst modules = {};\n${parts.join("\n")}\n`;
 }
 
 /**
- * A module's text with marks for what it imports, and the paths of that.
- * @param {string} path @param {string} text
- * @returns {{text: string, needs: string[]}}
+ * A module as a part of a script, and the paths of what it imports, and of the workers that it starts.
+ * @param {string} path @param {string} source
  */
-export function rewrite(path, text) {
+export function rewrite(path, source) {
   /** @type {Set<string>} */
   const needs = new Set();
-  const mark = (/** @type {string} */ specifier) => {
-    const need = resolve(path, specifier);
-    needs.add(need);
-    return `"@@${need}@@"`;
+  /** @type {Set<string>} */
+  const workers = new Set();
+  /** @type {string[]} */
+  const exported = [];
+  const from = (/** @type {Set<string>} */ set, /** @type {string} */ specifier) => {
+    const found = new URL(specifier, NOWHERE + path).href.slice(NOWHERE.length);
+    set.add(found);
+    return `modules[${JSON.stringify(found)}]`;
   };
-  const code = withoutComments(text)
-    .replace(ADDRESS, (_, _quote, specifier) => mark(specifier))
-    .replace(IMPORT, (whole, _quote, specifier) => whole.replace(/(["']).*$/, mark(specifier)))
-    .replaceAll("import.meta.url", JSON.stringify(NOWHERE + path));
-  return { text: code, needs: [...needs] };
+  const body = withoutComments(source)
+    .replace(IMPORT, (_, names, specifier) => `const {${names.replace(/\s+as\s+/g, ": ")}} = ${from(needs, specifier)};`)
+    .replace(WORKER, (_, specifier) => `new Worker(${from(workers, specifier)})`)
+    .replaceAll("import.meta.url", JSON.stringify(NOWHERE + path))
+    .replace(DECLARED, (_, kind, name) => {
+      exported.push(name);
+      return `${kind} ${name}`;
+    })
+    .replace(LISTED, (_, names) => {
+      for (const each of names.split(",")) exported.push(each.trim().replace(/^(\S+)\s+as\s+(\S+)$/, "$2: $1"));
+      return "";
+    });
+  const text = `modules[${JSON.stringify(path)}] = (() => {\n${body}\nreturn { ${exported.join(", ")} };\n})();`;
+  return { text, needs: [...needs], workers: [...workers] };
 }
 
-/** Comments on lines of their own name imports, too: types. @param {string} text */
-function withoutComments(text) {
-  return text.replace(/^[ \t]*\/\*\*[^]*?\*\/[ \t]*$/gm, "").replace(/^[ \t]*\/\/.*$/gm, "");
-}
-
-/** @param {string} path @param {string} specifier */
-function resolve(path, specifier) {
-  return new URL(specifier, NOWHERE + path).href.slice(NOWHERE.length);
+/** A script as it can stand in a script element: nothing in it ends the element. @param {string} script */
+export function escapeScript(script) {
+  return script.replace(/<(?=\/script|!--)/gi, "\\x3c");
 }
 
 /**
@@ -67,4 +83,14 @@ function resolve(path, specifier) {
  */
 export function escapeJson(value) {
   return JSON.stringify(value).replace(/[<>&\u2028\u2029]/g, (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`);
+}
+
+/** An expression that gives the address of a script. @param {string} script */
+function asBlob(script) {
+  return `URL.createObjectURL(new Blob([${escapeJson(script)}], { type: "text/javascript" }))`;
+}
+
+/** Comments that have lines to themselves: types in them look like imports. @param {string} text */
+function withoutComments(text) {
+  return text.replace(/^[ \t]*\/\*\*[^]*?\*\/[ \t]*$/gm, "").replace(/^[ \t]*\/\/.*$/gm, "");
 }

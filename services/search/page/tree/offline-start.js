@@ -8,6 +8,11 @@ import { StateBadge } from "../lib/ui.js";
 import { Journal } from "./journal.js";
 import { Tree } from "./tree-tab.js";
 
+const dark = matchMedia("(prefers-color-scheme: dark)");
+const colour = () => void (document.documentElement.dataset.theme = dark.matches ? "dark" : "light");
+dark.addEventListener("change", colour);
+colour();
+
 const data = JSON.parse(document.getElementById("search-data")?.textContent ?? "{}");
 const model = createSearchModel();
 model.loadTree([{ nodes: data.nodes }]);

@@ -2,17 +2,18 @@
 /**
  * The tree as one HTML file that shows it without a server: the modules that draw it here, and the search as JSON.
  *
- * The file asks nobody and holds no key. Its policy lets only its own start run, by a nonce that no model could know, and the
- * modules, which become blobs. Texts of the model are in it as data alone.
+ * The file asks nobody and holds no key. Its policy lets only its own script run, by a nonce that no model could know, and its
+ * worker. Texts of the model are in it as data alone.
  */
 
 import { SearchModel } from "../lib/search-model.js";
 import { Journal } from "./journal.js";
-import { ENTRY, escapeJson, linkModules } from "./modules.js";
+import { bundle, escapeJson, escapeScript } from "./modules.js";
 import { journalOf, loadWhole } from "./source.js";
 
 /** The page's folder. */
 const PAGE = new URL("../", import.meta.url);
+const ENTRY = "tree/offline-start.js";
 const STYLES = ["style/tokens.css", "style/base.css", "style/tree.css"];
 const TIMEOUT_MS = 30_000;
 
@@ -48,10 +49,10 @@ async function readSearch(model, searchId) {
 
 /** The file. @param {unknown} data */
 async function makeFile(data) {
-  const modules = await linkModules((path) => readAsset(path));
+  const script = await bundle(ENTRY, readAsset);
   const styles = await Promise.all(STYLES.map(readAsset));
   const nonce = Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
-  const policy = `default-src 'none'; script-src 'nonce-${nonce}' blob:; style-src 'nonce-${nonce}'; worker-src blob:; img-src data:; base-uri 'none'; form-action 'none'`;
+  const policy = `default-src 'none'; script-src 'nonce-${nonce}'; style-src 'nonce-${nonce}'; worker-src blob:; img-src data:; base-uri 'none'; form-action 'none'`;
   return [
     "<!doctype html>",
     '<html lang="en"><head><meta charset="utf-8">',
@@ -61,25 +62,10 @@ async function makeFile(data) {
     ...styles.map((style) => `<style nonce="${nonce}">${style}</style>`),
     '</head><body><div id="app"></div>',
     `<script type="application/json" id="search-data">${escapeJson(data)}</script>`,
-    `<script type="application/json" id="search-modules">${escapeJson(modules)}</script>`,
-    `<script nonce="${nonce}">${START}</script>`,
+    `<script type="module" nonce="${nonce}">${escapeScript(script)}</script>`,
     "</body></html>",
   ].join("\n");
 }
-
-/** Turns the modules into blobs, each after those that it imports, and runs the last one. */
-const START = `
-const urls = new Map();
-for (const { path, text } of JSON.parse(document.getElementById("search-modules").textContent)) {
-  const linked = text.replace(/@@([^@]+)@@/g, (_, name) => urls.get(name));
-  urls.set(path, URL.createObjectURL(new Blob([linked], { type: "text/javascript" })));
-}
-const dark = matchMedia("(prefers-color-scheme: dark)");
-const colour = () => { document.documentElement.dataset.theme = dark.matches ? "dark" : "light"; };
-dark.addEventListener("change", colour);
-colour();
-import(urls.get("${ENTRY}"));
-`;
 
 /** @param {string} path In the page's folder. */
 async function readAsset(path) {

@@ -78,7 +78,7 @@ function Controls({ explorer, searchId, offline, reading }) {
     }
   };
   return html`<div class="row tree-controls">
-    ${(!model.over || paused) && html`<${Button} small aria-pressed=${String(paused)} title="Events go on arriving; the tree shows them when it goes on" onClick=${() => explorer.pause(!paused)}>${paused ? "Go on" : "Pause"}<//>`}
+    ${explorer.replay === null && (!model.over || paused) && html`<${Button} small aria-pressed=${String(paused)} title="Events go on arriving; the tree shows them when it goes on" onClick=${() => explorer.pause(!paused)}>${paused ? "Go on" : "Pause"}<//>`}
     ${explorer.isHeld && waiting > 0 && html`<span class="badge accent" role="status">${count(waiting)} waiting</span>`}
     ${explorer.replay === null && html`<${Button} small disabled=${!replayable} title=${replayable ? "See the search as it ran" : reading.loading ? "The journal is being read" : "This search has no journal"} onClick=${() => explorer.setReplay(true)}>Replay<//>`}
     ${!offline && html`<${Button} small busy=${saving} title="One HTML file that shows this tree without a server" onClick=${save}>Save as file<//>`}

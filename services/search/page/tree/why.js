@@ -32,8 +32,8 @@ export function Why({ explorer, id, reading, onSelect }) {
     ${nothing && reading.loading && html`<${Spinner} label="Reading the journal" />`}
     ${nothing && reading.error !== null && html`<${ErrorBox} title="The journal could not be read" error=${reading.error} retry=${reading.reload} />`}
     ${nothing && !reading.loading && reading.error === null && html`<p class="muted">${untold(explorer, id)}</p>`}
-    ${choices.length > 0 && html`<${Latest} explorer=${explorer} choices=${choices} onSelect=${onSelect} />`}
-    ${choices.length === 0 && maker !== null && html`<p>The search has not gone on from it so far.</p>`}
+    ${choices.length > 0 && html`<${Latest} explorer=${explorer} id=${id} choices=${choices} onSelect=${onSelect} />`}
+    ${choices.length === 0 && maker !== null && html`<p>Selection has not led to it so far: its visits are those of the rollouts that made it.</p>`}
     ${maker !== null && html`<${Origin} explorer=${explorer} task=${maker} onSelect=${onSelect} />`}
   </section>`;
 }
@@ -45,12 +45,13 @@ function untold({ journal, model }, id) {
   return model.over ? "This search keeps no journal of its tasks." : "No task has been written down yet.";
 }
 
-/** The last time that it was taken, and those before. @param {{explorer: Explorer, choices: readonly Chosen[], onSelect: (id: string) => void}} props */
-function Latest({ explorer, choices, onSelect }) {
+/** The last time that it was taken, and those before. @param {{explorer: Explorer, id: string, choices: readonly Chosen[], onSelect: (id: string) => void}} props */
+function Latest({ explorer, id, choices, onSelect }) {
   const { choice, task } = choices[choices.length - 1];
   const terms = TERMS[task.why?.rule ?? ""] ?? OTHER_TERMS;
   const other = choice.runner_up;
-  return html`<p>${task.why?.words}</p>
+  const through = task.node !== id && html`, on the way to <${NodeLink} explorer=${explorer} id=${task.node} onSelect=${onSelect} />`;
+  return html`<p>Task ${count(task.number)} took it last${through}. ${!through && task.why?.words}</p>
     <dl class="terms">
       <dt>${terms.estimate}</dt><dd class="num-left">${score(choice.estimate)}</dd>
       ${choice.explore !== null && html`<dt>Exploration</dt><dd>+ ${score(choice.explore)}</dd>`}
