@@ -40,6 +40,7 @@ _OUT_OF_REACH = """
   const lost = [];
   for (const each of document.querySelectorAll(controls)) {
     if (!each.checkVisibility({visibilityProperty: true, opacityProperty: true})) continue;
+    each.focus({preventScroll: true});  // What is hidden until the keyboard comes to it.
     each.scrollIntoView({block: 'center', inline: 'center', behavior: 'instant'});
     const box = each.getBoundingClientRect();
     if (box.width <= 1 || box.height <= 1) continue;  // for screen readers alone
@@ -50,6 +51,7 @@ _OUT_OF_REACH = """
     if (hit && (each.contains(hit) || hit.contains(each) || label?.contains(hit))) continue;
     lost.push(`${each.tagName} "${(each.textContent || each.name || each.ariaLabel || '').trim().slice(0, 40)}"`);
   }
+  document.activeElement.blur();
   scrollTo(0, 0);
   return lost;
 }

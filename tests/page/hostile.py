@@ -16,18 +16,13 @@ PIECES = (
     "W" * 3000,
 )
 PROBLEM = "How many? " + " ".join(PIECES[:8])[:900]
-_STEPS = (
-    *(f"# {piece}\nx = 6\nprint({piece!r})" for piece in PIECES),
-    "import sys\n# " + PIECES[0] + "\nsys.stderr.write(" + repr(PIECES[1] + PIECES[6]) + ")\nx = 6\nprint(x)",
-)
 PROGRAMS: Programs = {
+    # What prints ends its program with this answer: the text stands in the step before, and in the answer.
     PROBLEM: (
-        _STEPS[:3],
         ("x = 6", "print(x)"),
-        _STEPS[3:7],
+        *((f"# {piece}\nx = {piece!r}", "print(x)") for piece in PIECES),
         ("y = 2 * 3", "print(y)"),
-        (*_STEPS[7:],),
-        ("z = 1\nraise ValueError(" + repr(PIECES[0]) + ")", "print(z)"),
-        ("print(" + repr(PIECES[1]) + ")",),
+        (f"# {PIECES[0]}\nraise ValueError({PIECES[1] + PIECES[6]!r})", "print(1)"),
+        (f"import sys\nsys.stderr.write({PIECES[0]!r})\nx = 6", "print(x)"),
     )
 }

@@ -11,7 +11,7 @@ import httpx
 from fastapi import FastAPI, Request, Response
 from starlette.requests import ClientDisconnect
 
-from ratchet.contracts.policy import Candidate, FinishReason, GenerateRequest, GenerateResponse, Until
+from ratchet.contracts.policy import Candidate, FinishReason, GenerateRequest, GenerateResponse, Prefix, Until
 
 Programs = Mapping[str, tuple[tuple[str, ...], ...]]
 """By problem: the programs that are written for it in turn, each as its steps."""
@@ -36,18 +36,18 @@ def scripted_policy(target: str, programs: Programs) -> FastAPI:
     client = httpx.AsyncClient(base_url=target, timeout=600, trust_env=False)
     turns: Mapping[str, Iterator[tuple[str, ...]]] = {each: cycle(programs[each]) for each in programs}
 
+    def next_steps(prefix: Prefix, until: Until) -> Candidate:
+        """What goes on from the prefix: the program that began so, otherwise the next one."""
+        begun = tuple(step.strip() for step in prefix.steps)
+        known = (
+            each for each in programs[prefix.problem] if tuple(map(str.strip, each[: len(begun)])) == begun
+        )
+        steps = next(known, ()) if begun else next(turns[prefix.problem])
+        rest = steps[len(begun) :] or ("x = 6\nprint(x)",)
+        return candidate(rest, ends=True) if until is Until.END else candidate(rest[:1], ends=len(rest) == 1)
+
     def write(request: GenerateRequest) -> GenerateResponse:
-        rows = []
-        for prefix in request.prefixes:
-            row = []
-            for _ in range(request.n):
-                steps = next(turns[prefix.problem])
-                begun = len(prefix.steps)
-                if tuple(prefix.steps) != steps[:begun] or begun == len(steps):
-                    begun = len(steps) - 1
-                rest = steps[begun:] if request.until is Until.END else steps[begun : begun + 1]
-                row.append(candidate(rest, begun + len(rest) == len(steps)))
-            rows.append(row)
+        rows = [[next_steps(prefix, request.until) for _ in range(request.n)] for prefix in request.prefixes]
         return GenerateResponse(model=request.model or "script@0", candidates=rows, prompt_tokens=1)
 
     @app.api_route("/{path:path}", methods=["GET", "POST", "PUT", "DELETE"])
