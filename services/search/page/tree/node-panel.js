@@ -73,7 +73,7 @@ function Branch({ explorer, node }) {
       setError(failure);
     }
   };
-  return html`<${Button} small kind="primary" disabled=${search === null || node.state === "failed"} onClick=${open}>Branch from here<//>
+  return html`<${Button} small kind="primary" disabled=${search === null} onClick=${open}>Branch from here<//>
     ${error !== null && html`<${ErrorBox} title="Branching could not be loaded" error=${error} retry=${open} />`}
     ${dialog && html`<${dialog.component} search=${search} node=${node} onClose=${() => setDialog(null)} />`}`;
 }

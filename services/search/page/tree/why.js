@@ -65,7 +65,7 @@ function Latest({ explorer, id, choices, onSelect }) {
 /** @param {{choices: readonly Chosen[]}} props */
 function Earlier({ choices }) {
   const shown = choices.slice(-MOST_CHOICES).reverse();
-  return html`<div class="scroll"><table class="tree-choices">
+  return html`<div class="scroll" tabindex="0" role="region" aria-label="Each time it was taken"><table class="tree-choices">
     <thead><tr><th class="num">Task</th><th class="num">Estimate</th><th class="num">Explore</th><th class="num">Score</th><th class="num">Next best</th></tr></thead>
     <tbody>${shown.map(({ choice, task }) => html`<tr key=${task.order}>
       <td class="num">${count(task.number)}</td><td class="num">${score(choice.estimate)}</td><td class="num">${score(choice.explore)}</td>
