@@ -46,6 +46,7 @@ export class TreeCanvas {
     this._frame = 0;
     this._drawn = 0;
     this._selected = explorer.selected;
+    this._replays = false;
     this._still = matchMedia("(prefers-reduced-motion: reduce)");
     this._layouts = new LayoutClient(explorer.tree, (layout) => this._takeLayout(layout));
     this._ends = [explorer.subscribe(() => this._onChange()), listen(canvas, this._actions()), this._watchSize(), this._watchColours()];
@@ -76,6 +77,10 @@ export class TreeCanvas {
       this._selected = this._explorer.selected;
       this._reveal();
     }
+    const replays = this._explorer.replay !== null;
+    // A replay is seen whole: it may go on anywhere.
+    if (replays && !this._replays) this.fit();
+    this._replays = replays;
     this._stale();
   }
 
