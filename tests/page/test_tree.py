@@ -129,6 +129,13 @@ async def test_a_filter_says_how_many_it_means_and_goes_through_them(
     # Nothing is laid out anew: what is not meant is dimmed.
     assert await rows.evaluate("rows => rows.offsetHeight") == height
     assert await page.locator(".tree-row.dim").count() > 0
+    await page.get_by_role("button", name="With answer").click()
+    await page.get_by_label("PRM below").press_sequentially("0.30")
+    low = [each for each in nodes.values() if each["prm_score"] is not None and each["prm_score"] < 0.3]
+    await expect(bar.get_by_role("status")).to_contain_text(f"{len(low)} found" if low else "None found")
+    await bar.get_by_role("button", name="Clear").click()
+    await expect(page.locator(".tree-row.dim")).to_have_count(0)
+    await expect(page.get_by_label("PRM below")).to_have_value("")
 
 
 async def test_the_replay_grows_the_tree_as_its_journal_tells(

@@ -24,7 +24,7 @@ const PACE_MS = 90;
 /** A pointer picks nodes that are no further away, px. */
 const REACH = 14;
 
-export class TreeCanvas {
+class TreeCanvas {
   /** @param {HTMLCanvasElement} canvas @param {Explorer} explorer @param {(id: string) => void} onSelect */
   constructor(canvas, explorer, onSelect) {
     this._canvas = canvas;

@@ -44,7 +44,7 @@ export async function bundle(entry, read) {
  * A module as a part of a script, and the paths of what it imports, and of the workers that it starts.
  * @param {string} path @param {string} source
  */
-export function rewrite(path, source) {
+function rewrite(path, source) {
   /** @type {Set<string>} */
   const needs = new Set();
   /** @type {Set<string>} */

@@ -83,7 +83,7 @@ const shownOf = (explorer, numbers) => (explorer.replay === null ? numbers : num
 const rowId = (number) => `tree-row-${number}`;
 
 /** The class of a node's dot. @param {import("./shown-tree.js").NodeView} node */
-export function dotOf(node) {
+function dotOf(node) {
   if (node.state === "failed") return "failed";
   const colour = node.prm_score === null ? "none" : `prm-${scoreColour(node.prm_score)}`;
   return node.state === "abandoned" ? `left ${colour}` : colour;

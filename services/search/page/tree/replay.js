@@ -76,11 +76,6 @@ export class Replay {
     while (this.step < to) this._tell(this.step++);
   }
 
-  /** The step after which the node is there; 0: it was there at the start. @param {number} number */
-  stepOf(number) {
-    return this._made.findIndex((made) => made.includes(number)) + 1;
-  }
-
   /** @param {number} place */
   _tell(place) {
     for (const number of this._made[place]) this.shown[number] = 1;

@@ -7,8 +7,8 @@
  */
 
 /** Height of a row and width of a column at a zoom of 1, px. */
-export const ROW = 22;
-export const COLUMN = 210;
+const ROW = 22;
+const COLUMN = 210;
 
 const MAX_ZOOM = 2.4;
 const MAX_FITTED = 1.15;
