@@ -18,6 +18,9 @@ PAGES = [ROOT / name for name in site_files() if name.endswith(".md")]
 BLOCKS = ("h1", "h2", "h3", "h4", "li", "tr", "pre", "blockquote")
 """Elements that are lost where the two readers of Markdown differ."""
 
+# The build takes some ten seconds of a core, which may be a long time where others have it.
+pytestmark = pytest.mark.timeout(900)
+
 
 @pytest.fixture(scope="module")
 def site() -> Path:
