@@ -31,7 +31,7 @@ def site() -> Path:
         capture_output=True,
         text=True,
         check=False,
-        timeout=280,
+        timeout=800,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return ROOT / "build" / "site"
