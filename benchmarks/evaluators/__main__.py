@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.evaluators.lm_eval_task import METRIC, NAME, write_task
 from ratchet.cli.outcomes import GradedProblem
 from ratchet.clients import SearchClient
 from ratchet.contracts.keys import KeyRequest, KeyScope
@@ -37,34 +38,6 @@ PROGRAM_SECONDS = 1800.0
 SECONDS = 600.0
 """Budget of one search. It ends none: that would depend on the machine."""
 AT_ONCE = 4
-LM_EVAL_TASK = """\
-task: problems
-dataset_path: json
-dataset_kwargs:
-  data_files: {{test: {data}}}
-test_split: test
-output_type: generate_until
-doc_to_text: "{{{{question}}}}"
-doc_to_target: "{{{{answer}}}}"
-generation_kwargs:
-  until: ["Question:", "</s>", "<|im_end|>"]
-  do_sample: false
-  max_gen_toks: {tokens}
-  seed: {seed}
-  ratchet: {search}
-metric_list:
-  - metric: exact_match
-    aggregation: mean
-    higher_is_better: true
-    regexes_to_ignore: [",", "\\\\$", "(?s).*#### ", "\\\\.$"]
-filter_list:
-  - name: strict-match
-    filter:
-      - function: regex
-        regex_pattern: "#### (\\\\-?[0-9\\\\.\\\\,]+)"
-      - function: take_first
-"""
-"""Filter, metric and stops are those of lm-eval's own gsm8k."""
 _ANSWER = re.compile(r"^#### (.+)$", re.MULTILINE)
 
 
@@ -172,14 +145,14 @@ async def ratchet_eval(asking: Asking) -> tuple[float, Grades]:
 
 async def lm_eval(asking: Asking) -> tuple[float, Grades, str]:
     """What lm-eval's report says, its grades, and its version."""
-    search = json.dumps(asking.search)
-    task = LM_EVAL_TASK.format(data=asking.file, tokens=asking.tokens, seed=asking.seed, search=search)
-    (asking.folder / "problems.yaml").write_text(task)
+    write_task(
+        asking.folder, asking.file, max_gen_toks=asking.tokens, seed=asking.seed, ratchet=asking.search
+    )
     out = asking.folder / "lm_eval"
     await run(
         asking, asking.python, "-m", "lm_eval", "--model", "local-chat-completions",
         "--model_args", f"model=ratchet,base_url={asking.url}/v1/chat/completions,num_concurrent={AT_ONCE},max_retries=1",
-        "--include_path", str(asking.folder), "--tasks", "problems", "--apply_chat_template",
+        "--include_path", str(asking.folder), "--tasks", NAME, "--apply_chat_template",
         "--output_path", str(out), "--log_samples",
     )  # fmt: skip
     [report], [log] = out.rglob("results_*.json"), out.rglob("samples_*.jsonl")
@@ -187,7 +160,7 @@ async def lm_eval(asking: Asking) -> tuple[float, Grades, str]:
     samples = sorted(map(json.loads, log.read_text().splitlines()), key=lambda sample: sample["doc_id"])
     grades = [Graded(answer_of(each["resps"][0][0]), each["exact_match"] == 1.0) for each in samples]
     version = str(results.get("lm_eval_version", ""))
-    return results["results"]["problems"]["exact_match,strict-match"], grades, version
+    return results["results"][NAME][METRIC], grades, version
 
 
 async def inspect_ai(asking: Asking) -> tuple[float, Grades, str]:

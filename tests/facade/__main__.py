@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.evaluators.lm_eval_task import METRIC, NAME, write_task
 from ratchet.clients import SearchClient
 from ratchet.contracts.keys import KeyRequest, KeyScope
 from tests.models import REMEMBERED, make_memorised_checkpoint
@@ -26,33 +27,6 @@ HERE = Path(__file__).parent
 CLIENT_SECONDS = 240
 LIMIT = 4
 """Problems that an evaluation asks."""
-LM_EVAL_TASK = """\
-task: remembered
-dataset_path: json
-dataset_kwargs:
-  data_files: {{test: {data}}}
-test_split: test
-output_type: generate_until
-doc_to_text: "{{{{question}}}}"
-doc_to_target: "{{{{answer}}}}"
-generation_kwargs:
-  until: ["Question:", "</s>", "<|im_end|>"]
-  do_sample: false
-  temperature: 0.0
-  max_gen_toks: 4096
-metric_list:
-  - metric: exact_match
-    aggregation: mean
-    higher_is_better: true
-    regexes_to_ignore: [",", "\\\\$", "(?s).*#### ", "\\\\.$"]
-filter_list:
-  - name: strict-match
-    filter:
-      - function: regex
-        regex_pattern: "#### (\\\\-?[0-9\\\\.\\\\,]+)"
-      - function: take_first
-"""
-"""The filter, the metric and the stops are those of lm-eval's own gsm8k."""
 
 
 @dataclass(frozen=True)
@@ -121,17 +95,17 @@ def program(name: str) -> Callable[[Asking], Awaitable[dict[str, Any]]]:
 
 async def lm_eval(asking: Asking) -> dict[str, Any]:
     """Its `local-chat-completions` on problems like GSM8K's, with its own filter and metric."""
-    (asking.folder / "remembered.yaml").write_text(LM_EVAL_TASK.format(data=asking.data))
+    write_task(asking.folder, asking.data, max_gen_toks=4096)
     out = asking.folder / "lm_eval"
     await run(
         asking, "-m", "lm_eval", "--model", "local-chat-completions",
         "--model_args", f"model=ratchet,base_url={asking.url}/v1/chat/completions,num_concurrent=2,max_retries=1",
-        "--include_path", str(asking.folder), "--tasks", "remembered", "--apply_chat_template",
+        "--include_path", str(asking.folder), "--tasks", NAME, "--apply_chat_template",
         "--limit", str(LIMIT), "--output_path", str(out),
     )  # fmt: skip
     [file] = out.rglob("results_*.json")
     results = json.loads(file.read_text())
-    accuracy = results["results"]["remembered"]["exact_match,strict-match"]
+    accuracy = results["results"][NAME][METRIC]
     assert accuracy == 1.0, f"lm-eval reports {accuracy}"
     return {
         "version": f"lm-eval {results.get('lm_eval_version', '')}".strip(),
