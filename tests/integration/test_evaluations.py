@@ -111,12 +111,13 @@ async def test_what_cannot_be_compared_is_refused_by_its_name(
 ) -> None:
     round_id, _ = await a_round(engine)
     good = of_round(round_id, "candidate")
-    one = {"name": "x", "problems": [{"id": "0" * 16, "right": 1}]}
+    problem = {"id": "0" * 16, "right": 1}
+    one: dict[str, Any] = {"name": "x", "problems": [problem]}
     cases: list[tuple[dict[str, Any], int, str]] = [
         ({"file": one}, 422, "no problem in common"),
         ({}, 422, "second"),
         ({"file": one | {"problems": []}}, 422, "second.file.problems"),
-        ({"file": one | {"problems": one["problems"] * 2}}, 422, "twice"),
+        ({"file": one | {"problems": [problem, problem]}}, 422, "twice"),
         ({"file": {"name": "x", "problems": [{"id": "0" * 16, "right": 2}]}}, 422, "more tries were right"),
         (of_round(round_id, "reference"), 404, "second.round.measured"),
         (of_round(round_id, "candidate", "held_out.beam"), 404, "second.round.measured"),

@@ -9,13 +9,21 @@ from dataclasses import dataclass, field
 from importlib import resources
 from typing import Any, Literal
 
-from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Error, Page, Playwright
+from playwright.async_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Error,
+    Page,
+    Playwright,
+    ViewportSize,
+)
 
 Scheme = Literal["light", "dark"]
 
 DISTRIBUTION = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
-PHONE = {"width": 360, "height": 740}
-DESKTOP = {"width": 1280, "height": 800}
+PHONE: ViewportSize = {"width": 360, "height": 740}
+DESKTOP: ViewportSize = {"width": 1280, "height": 800}
 SERIOUS = ("serious", "critical")
 _REPORT_VIOLATIONS = """
 document.addEventListener('securitypolicyviolation', (event) => {
