@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from benchmarks.tables.documents import Results, Rows, Table
 
 CHAOS = ("chaos-seed0",)
-FUZZ = "fuzz"
+TRAINER, FUZZ = "trainer-kills", "fuzz"
 
 
 def chaos(results: Results) -> Rows:
@@ -29,6 +29,20 @@ def chaos(results: Results) -> Rows:
     return [*rows, ["generated tokens that were paid for twice", *shares]]
 
 
+def trainer(results: Results) -> Rows:
+    """A round with and without kills."""
+    found = results[TRAINER].figures
+    differing = ", ".join(found["differing"]) or "none"
+    return [
+        ["what", "figure"],
+        ["kills of the trainer in one round", str(found["kills"])],
+        ["by stage", ", ".join(f"{stage} {times}" for stage, times in found["kills_by_stage"].items())],
+        ["files compared with the undisturbed round's", str(found["files"])],
+        ["files that differ", differing],
+        ["served checkpoints read again, damaged", f"{found['served_checked']}, {found['served_damaged']}"],
+    ]
+
+
 def fuzz(results: Results) -> Rows:
     """Hostile callers and hostile text."""
     found = results[FUZZ].figures
@@ -43,5 +57,6 @@ def fuzz(results: Results) -> Rows:
 
 TABLES: Mapping[str, Table] = {
     "robust-chaos": Table(CHAOS, chaos),
+    "robust-trainer": Table((TRAINER,), trainer),
     "robust-fuzz": Table((FUZZ,), fuzz),
 }
