@@ -76,13 +76,17 @@ function App() {
 function Header({ section, path, onKeyAsked }) {
   const [open, setOpen] = useState(false);
   useEffect(() => setOpen(false), [path]);
-  return html`<header class=${`frame-head ${open ? "open" : ""}`}>
+  const keyed = (/** @type {KeyboardEvent} */ event) => {
+    if (event.key === "Escape") setOpen(false);
+  };
+  // The button stands before what it opens: so the keyboard comes from one to the other.
+  return html`<header class=${`frame-head ${open ? "open" : ""}`} onKeyDown=${keyed}>
     <a class="brand" href="#/"><img src="page/icon.svg" alt="" />Ratchet</a>
+    <${Button} class="menu" kind="quiet" aria-expanded=${open ? "true" : "false"} aria-controls="sections" onClick=${() => setOpen(!open)}>Menu<//>
     <nav id="sections" aria-label="Sections">${SECTIONS.map((each) => html`<a key=${each.path} href=${`#${each.path}`} aria-current=${each.path === section ? (each.path === path ? "page" : "true") : undefined}>${each.label}</a>`)}</nav>
     <div class="tools">
       <${Button} kind="quiet" onClick=${onKeyAsked}>Key<//>
       <${ThemeButton} />
-      <${Button} class="menu" kind="quiet" aria-expanded=${open ? "true" : "false"} aria-controls="sections" onClick=${() => setOpen(!open)}>Menu<//>
     </div>
   </header>`;
 }
