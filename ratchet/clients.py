@@ -19,6 +19,7 @@ import orjson
 import structlog
 from pydantic import ValidationError
 
+from ratchet.contracts.branching import BranchRequest
 from ratchet.contracts.calibration import AnswerCalibration, CalibrationList, CalibrationRequest
 from ratchet.contracts.journal import JournalPage
 from ratchet.contracts.keys import AuditPage, CreatedKey, KeyList, KeyRequest, KeyView
@@ -272,6 +273,19 @@ class SearchClient(ServiceClient):
     async def retry(self, search: str) -> SearchResult:
         """Have a failed search taken up again, with its tree. Raises ServiceError (409 if it is over and has not failed)."""
         return await self._call(SearchResult, "POST", f"{_search_path(search)}/retry")
+
+    async def branch(
+        self, search: str, request: BranchRequest, *, idempotency_key: str | None = None
+    ) -> SearchResult:
+        """Begin a search that goes on from a node of this one. Raises ServiceError (404, 409, 422)."""
+        return await self._call(
+            SearchResult,
+            "POST",
+            f"{_search_path(search)}/branch",
+            request,
+            headers={"idempotency-key": idempotency_key or uuid.uuid4().hex},
+            only_given=True,
+        )
 
     async def recent(
         self, limit: int = 50, narrowed: SearchFilter | None = None, cursor: str | None = None

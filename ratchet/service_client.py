@@ -167,10 +167,14 @@ class ServiceClient:
         *,
         headers: dict[str, str] | None = None,
         attempt_seconds: float | None = None,
+        only_given: bool = False,
     ) -> Answer:
-        """Send the call until it is answered, and read the answer. Raises ServiceError."""
+        """Send the call until it is answered, and read the answer. Raises ServiceError.
+
+        `only_given`: leave out what the body does not set, where that means something else than the default.
+        """
         limit = attempt_seconds or self.attempt_seconds
-        content = None if body is None else body.model_dump_json().encode()
+        content = None if body is None else body.model_dump_json(exclude_unset=only_given).encode()
         sent = caller_header()
         if content is not None:
             sent["content-type"] = "application/json"

@@ -12,8 +12,10 @@ from typing import Any, Final, Self, Unpack, cast
 from ratchet.client.batch import BatchReport, OnProgress, read_lines, run_batch
 from ratchet.client.events import Ended, StreamEvent, read_event
 from ratchet.client.options import (
+    BranchOptions,
     ListOptions,
     SolveOptions,
+    branch_request,
     find_service,
     search_filter,
     search_request,
@@ -109,6 +111,14 @@ class AsyncClient:
     async def get(self, search: str) -> SearchResult:
         """A search as it is now."""
         return await self._search.get(search)
+
+    async def branch(self, search: str, node: str, **options: Unpack[BranchOptions]) -> SearchResult:
+        """Begin a search that goes on from a node of this one, and return at once: it has an id to `get` it by.
+
+        `edit` replaces the node's step by this text; with `forbid` the search goes on from the node's parent and never takes
+        it. What is left out is as it was. Raises ValueError for options that are none.
+        """
+        return await self._search.branch(search, branch_request(node, options))
 
     async def searches(
         self, limit: int = 50, *, cursor: str | None = None, **only: Unpack[ListOptions]

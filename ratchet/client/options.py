@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypedDict
 
+from ratchet.contracts.branching import BranchRequest
 from ratchet.contracts.search import (
     Budget,
     PinnedModels,
@@ -37,6 +38,23 @@ class SolveOptions(TypedDict, total=False):
 def search_request(problem: str, options: Mapping[str, Any]) -> SearchRequest:
     """The request. Raises pydantic's ValidationError, a ValueError, that names the field."""
     return SearchRequest.model_validate({**options, "problem": problem})
+
+
+class BranchOptions(TypedDict, total=False):
+    """Fields of `POST /search/{id}/branch`; `edit` is the text of the step."""
+
+    edit: str
+    forbid: bool
+    budget: Budget | Mapping[str, Any]
+    seed: int
+    strategy: StrategyName | str
+    parameters: StrategyParameters | Mapping[str, Any]
+
+
+def branch_request(node: str, options: Mapping[str, Any]) -> BranchRequest:
+    """The request. Raises pydantic's ValidationError, a ValueError, that names the field."""
+    edit = {"edit": {"text": options["edit"]}} if options.get("edit") is not None else {}
+    return BranchRequest.model_validate({**options, **edit, "node": node})
 
 
 class ListOptions(TypedDict, total=False):

@@ -10,7 +10,7 @@ from typing import Any, Final, Self, TypeVar, Unpack
 from ratchet.client.asynchronous import AsyncClient, ProofFindings
 from ratchet.client.batch import BatchReport, OnProgress
 from ratchet.client.events import StreamEvent
-from ratchet.client.options import ListOptions, SolveOptions
+from ratchet.client.options import BranchOptions, ListOptions, SolveOptions
 from ratchet.contracts.search import Proof, SearchResult, TreeView
 from ratchet.contracts.search_list import SearchPage
 
@@ -87,6 +87,10 @@ class Client:
     def get(self, search: str) -> SearchResult:
         """A search as it is now."""
         return self._run(self._client.get(search))
+
+    def branch(self, search: str, node: str, **options: Unpack[BranchOptions]) -> SearchResult:
+        """Begin a search that goes on from a node of this one, and return at once."""
+        return self._run(self._client.branch(search, node, **options))
 
     def searches(
         self, limit: int = 50, *, cursor: str | None = None, **only: Unpack[ListOptions]

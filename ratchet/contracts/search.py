@@ -407,6 +407,15 @@ class StatedQuantity(Contract):
     values: list[str] = Field(description="Numbers by which a program may state it, as fractions.")
 
 
+class ProofBeginning(Contract):
+    """What a person gave the search to begin with."""
+
+    search: str = Field(description="The one that it was branched from.")
+    steps: list[str] = Field(description="The first steps of every program: given, and not found.")
+    edited: bool = Field(description="The last of them was written by a person.")
+    forbidden: list[str] = Field(description="Steps that the policy was not to take next.")
+
+
 class Proof(Contract):
     """A bundle that `ratchet verify` re-executes offline."""
 
@@ -426,6 +435,7 @@ class Proof(Contract):
     strategy: StrategyName
     parameters: StrategyParameters
     models: dict[str, str]
+    beginning: ProofBeginning | None = Field(default=None, description="Null: the policy began by itself.")
     versions: dict[str, str] = Field(description="Of Ratchet, Python and the preloaded libraries.")
     usage: Usage
     created_at: datetime

@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 
 from ratchet.contracts.sandbox import RunStepsResponse, StepStatus
-from ratchet.contracts.search import Proof, ProofProgram, StatedQuantity, VerificationLevel
+from ratchet.contracts.search import Proof, ProofBeginning, ProofProgram, StatedQuantity, VerificationLevel
 from ratchet.solutions.answers import last_line
 from ratchet.solutions.behaviour import Behaviour, behaviour_of
 from ratchet.solutions.canonical import count_forms
@@ -94,6 +94,21 @@ def check_bundle(document: Mapping[str, Any], proof: Proof) -> Iterator[Check]:
         f"{_count(len(variants), 'variant')} of the problem",
     )
     yield _check_probability(proof)
+    if proof.beginning is not None:
+        yield _check_beginning(proof.beginning, proof)
+
+
+def _check_beginning(beginning: ProofBeginning, proof: Proof) -> Check:
+    """Whether the programs begin as was given. Those that do share their first step, and cannot agree independently."""
+    name, given = "beginning", len(beginning.steps)
+    if any(program.steps[:given] != beginning.steps for program in proof.programs):
+        return Check(name, False, "a program does not begin with the steps that were given")
+    if given and proof.verification.independent_programs > 1:
+        return Check(name, False, "programs that share what was given are counted as independent")
+    edited = ", the last of them edited" if beginning.edited else ""
+    words = f"{_count(given, 'step')} given by a person{edited}"
+    forbidden = f"; {_count(len(beginning.forbidden), 'step')} forbidden" if beginning.forbidden else ""
+    return Check(name, True, words + forbidden)
 
 
 def _check_probability(proof: Proof) -> Check:

@@ -80,7 +80,7 @@ class CalibrationStore:
         return next((each for each in packaged() if (each.policy, each.prm) == (policy, prm)), None)
 
     async def searches(self, search_ids: Sequence[UUID]) -> AsyncIterator[SearchedTree]:
-        """Those of the searches that are there."""
+        """Those of the searches that are there, and that nobody gave a beginning to."""
         for start in range(0, len(search_ids), TREES_AT_ONCE):
             for searched in await self._searches(search_ids[start : start + TREES_AT_ONCE]):
                 yield searched
@@ -97,7 +97,7 @@ class CalibrationStore:
                     t.searches.c.models,
                     knew.label("knew"),
                 )
-                .where(t.searches.c.id.in_(search_ids))
+                .where(t.searches.c.id.in_(search_ids), t.searches.c.beginning.is_(None))
                 .order_by(t.searches.c.id)
             )
             found = rows.all()

@@ -181,11 +181,12 @@ def _answers() -> Select[Any]:
 
 
 def _lone() -> tuple[Any, ...]:
-    """Begun by no round, and not to measure a model."""
+    """Begun by no round, not to measure a model, and by nobody's hand: what a person wrote into a search is no model's work."""
     # The key of a caller stands before the one that it sent, with a blank between them.
     sent = func.regexp_replace(t.searches.c.idempotency_key, "^.* ", "")
     return (
         t.searches.c.round_id.is_(None),
+        t.searches.c.beginning.is_(None),
         or_(t.searches.c.idempotency_key.is_(None), sent.not_like(f"{MEASURING_KEY}%")),
     )
 

@@ -2,18 +2,24 @@
 
 import hashlib
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
 import orjson
-from sqlalchemy import Row, select
+from sqlalchemy import Row, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from ratchet.contracts.branching import Beginning, BranchRequest
 from ratchet.contracts.search import Budget, PinnedModels, SearchRequest, StrategyParameters
 from ratchet.states import SearchState
 from ratchet.store import tables as t
 from ratchet.store.ids import new_id
+
+
+class IdempotencyConflictError(Exception):
+    """The idempotency key was used before, with another body."""
 
 
 def request_sha256(request: SearchRequest) -> str:
@@ -23,6 +29,40 @@ def request_sha256(request: SearchRequest) -> str:
     return hashlib.sha256(orjson.dumps(body, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """What a branched search has beside its request."""
+
+    beginning: Beginning
+    sha256: str
+    """Of what was asked for, as `branch_sha256` has it."""
+
+
+def branch_sha256(search_id: UUID, asked: BranchRequest) -> str:
+    """The digest of a branch that is asked for. Not of what comes of it: the tree that it leaves may still be growing."""
+    body = {"search": str(search_id), "branch": asked.model_dump(mode="json", exclude_unset=True)}
+    return hashlib.sha256(orjson.dumps(body, option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+
+async def find_by_key(connection: AsyncConnection, key: str, sha256: str) -> UUID | None:
+    """The search that was made under the key. Raises IdempotencyConflictError when another request made it."""
+    # Two retries at the same moment: the second waits here for the first.
+    await connection.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(key, 0))))
+    earlier = (
+        await connection.execute(
+            select(t.searches.c.id, t.searches.c.request_sha256).where(t.searches.c.idempotency_key == key)
+        )
+    ).one_or_none()
+    if earlier is None:
+        return None
+    if earlier.request_sha256 != sha256:
+        raise IdempotencyConflictError(
+            "This Idempotency-Key was used before with another request. Send a new key."
+        )
+    found: UUID = earlier.id
+    return found
+
+
 async def insert_searches(
     connection: AsyncConnection,
     requests: Mapping[UUID, SearchRequest],
@@ -30,9 +70,10 @@ async def insert_searches(
     round_id: UUID | None = None,
     idempotency_key: str | None = None,
     key_id: UUID | None = None,
+    branch: Branch | None = None,
 ) -> None:
     """Store searches as queued, each under its id. An idempotency key belongs to one search, so it comes with one request
-    only. `key_id`: the API key by which they are begun."""
+    only, and so does a branch. `key_id`: the API key by which they are begun."""
     if not requests:
         return
     problem_ids = await ensure_problems(connection, {request.problem for request in requests.values()})
@@ -45,7 +86,8 @@ async def insert_searches(
                 "round_id": round_id,
                 "idempotency_key": idempotency_key,
                 "key_id": key_id,
-                "request_sha256": request_sha256(request),
+                "request_sha256": request_sha256(request) if branch is None else branch.sha256,
+                "beginning": None if branch is None else branch.beginning.model_dump(mode="json"),
                 "strategy": request.strategy,
                 "parameters": request.parameters.model_dump(mode="json"),
                 "budget": request.budget.model_dump(mode="json"),
@@ -82,6 +124,11 @@ def read_request(row: Row[Any], problem: str) -> SearchRequest:
     )
     # Set afterwards: the contract lets only a request with a reference answer ask for a check against it.
     return request.model_copy(update={"require": row.require})
+
+
+def read_beginning(row: Row[Any]) -> Beginning | None:
+    """What the search of a row of `searches` was given to begin with."""
+    return None if row.beginning is None else Beginning.model_validate(row.beginning)
 
 
 async def ensure_problems(connection: AsyncConnection, texts: Iterable[str]) -> dict[str, UUID]:

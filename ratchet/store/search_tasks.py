@@ -13,12 +13,13 @@ from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from ratchet.contracts.branching import Beginning
 from ratchet.contracts.journal import Why
 from ratchet.contracts.sandbox import StepStatus
 from ratchet.contracts.search import SearchRequest
 from ratchet.store import tables as t
 from ratchet.store.nodes import NodeRecord, read_trees
-from ratchet.store.search_requests import read_request
+from ratchet.store.search_requests import read_beginning, read_request
 from ratchet.store.text import replace_unstorable
 
 
@@ -92,6 +93,7 @@ class SearchJournal:
     """Parents before children."""
     tasks: list[TaskRecord]
     """In the order in which the strategy was told of them."""
+    beginning: Beginning | None = None
 
 
 async def write_tasks(connection: AsyncConnection, search_id: UUID, tasks: Sequence[TaskRecord]) -> None:
@@ -113,7 +115,8 @@ async def read_journal(connection: AsyncConnection, search_id: UUID) -> SearchJo
     if row is None:
         return None
     nodes = (await read_trees(connection, [search_id]))[search_id]
-    return SearchJournal(read_request(row, row.problem), nodes, await _read_tasks(connection, search_id))
+    tasks = await _read_tasks(connection, search_id)
+    return SearchJournal(read_request(row, row.problem), nodes, tasks, read_beginning(row))
 
 
 async def read_told(

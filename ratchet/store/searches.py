@@ -17,6 +17,7 @@ from uuid import UUID
 from sqlalchemy import and_, exists, func, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from ratchet.contracts.branching import Beginning
 from ratchet.contracts.search import Priority, SearchRequest, SearchResult, StrategyName, Usage
 from ratchet.contracts.search_list import SearchFilter, SearchPage
 from ratchet.states import SEARCH_TRANSITIONS, IllegalTransitionError, SearchState, check_transition, is_end
@@ -26,7 +27,14 @@ from ratchet.store.ids import new_id
 from ratchet.store.nodes import NodeRecord, read_trees, write_nodes
 from ratchet.store.search_list import read_page
 from ratchet.store.search_progress import Progress, read_progress, write_progress
-from ratchet.store.search_requests import insert_searches, read_request, request_sha256
+from ratchet.store.search_requests import (
+    Branch,
+    find_by_key,
+    insert_searches,
+    read_beginning,
+    read_request,
+    request_sha256,
+)
 from ratchet.store.search_results import SearchOutcome, insert_solution, read_result
 from ratchet.store.search_states import (
     count_waiting,
@@ -42,10 +50,6 @@ from ratchet.store.strategy_choices import UNMEASURED, read_choice
 
 class LeaseLostError(Exception):
     """Another worker has claimed the search since, or it is over: nothing was written."""
-
-
-class IdempotencyConflictError(Exception):
-    """The idempotency key was used before, with another body."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +74,8 @@ class Claim:
     """A round planned it: its pinned models come back with the trainer."""
     given_back: int
     """How often in a row workers gave it back, because something was away."""
+    beginning: Beginning | None = None
+    """Where it was branched from another search: what it was given to begin with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +94,11 @@ class SearchStore:
         self._engine = engine
 
     async def create(
-        self, request: SearchRequest, idempotency_key: str | None = None, key_id: UUID | None = None
+        self,
+        request: SearchRequest,
+        idempotency_key: str | None = None,
+        key_id: UUID | None = None,
+        branch: Branch | None = None,
     ) -> tuple[UUID, bool]:
         """Store a search, begun by an API key, as queued. Returns its id, and whether it is new.
 
@@ -96,21 +106,31 @@ class SearchStore:
         IdempotencyConflictError.
         """
         # The id is chosen before the first try: a try whose answer was lost is found by the next, and not made twice.
-        return await self._create(new_id(), request, idempotency_key, key_id)
+        return await self._create(new_id(), request, idempotency_key, key_id, branch)
 
     @retried
     async def _create(
-        self, search_id: UUID, request: SearchRequest, idempotency_key: str | None, key_id: UUID | None
+        self,
+        search_id: UUID,
+        request: SearchRequest,
+        idempotency_key: str | None,
+        key_id: UUID | None,
+        branch: Branch | None,
     ) -> tuple[UUID, bool]:
         async with transaction(self._engine) as connection:
             if idempotency_key is not None:
-                earlier = await _find_by_key(connection, idempotency_key, request)
+                digest = request_sha256(request) if branch is None else branch.sha256
+                earlier = await find_by_key(connection, idempotency_key, digest)
                 if earlier is not None:
                     return earlier, earlier == search_id
             known = await connection.execute(select(t.searches.c.id).where(t.searches.c.id == search_id))
             if known.one_or_none() is None:
                 await insert_searches(
-                    connection, {search_id: request}, idempotency_key=idempotency_key, key_id=key_id
+                    connection,
+                    {search_id: request},
+                    idempotency_key=idempotency_key,
+                    key_id=key_id,
+                    branch=branch,
                 )
         return search_id, True
 
@@ -173,6 +193,7 @@ class SearchStore:
             models=row.models,
             of_round=row.round_id is not None,
             given_back=row.given_back,
+            beginning=read_beginning(row),
         )
 
     @retried
@@ -406,25 +427,6 @@ class SearchStore:
         """How many searches are queued, how many run, and the age of the oldest queued one in seconds."""
         async with transaction(self._engine) as connection:
             return await count_waiting(connection)
-
-
-async def _find_by_key(connection: AsyncConnection, key: str, request: SearchRequest) -> UUID | None:
-    """The search that was made under the key. Raises IdempotencyConflictError when it was another request's."""
-    # Two retries at the same moment: the second waits here for the first.
-    await connection.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(key, 0))))
-    earlier = (
-        await connection.execute(
-            select(t.searches.c.id, t.searches.c.request_sha256).where(t.searches.c.idempotency_key == key)
-        )
-    ).one_or_none()
-    if earlier is None:
-        return None
-    if earlier.request_sha256 != request_sha256(request):
-        raise IdempotencyConflictError(
-            "This Idempotency-Key was used before with another request. Send a new key."
-        )
-    found: UUID = earlier.id
-    return found
 
 
 def _is_held_by(claim: Claim) -> Any:

@@ -14,7 +14,7 @@ from typing import Annotated
 
 import orjson
 import structlog
-from fastapi import APIRouter, Depends, FastAPI, Header, Request
+from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.responses import Response
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -27,6 +27,7 @@ from ratchet.queue import SearchQueue, keep_sweeping
 from ratchet.settings import SearchSettings
 from ratchet.states import SEARCH_TRANSITIONS, is_end
 from ratchet.store.backlog import Backlog
+from ratchet.store.branches import BranchStore
 from ratchet.store.engine import make_engine, ready
 from ratchet.store.followed import FollowedSearches
 from ratchet.store.keys import KeyStore
@@ -35,6 +36,7 @@ from ratchet.web.app import ProblemError, create_app
 from ratchet.web.door.middleware import SolveAccess
 from ratchet.web.unavailable import UNAVAILABLE, answer_unavailable, problems
 from services.search import (
+    branch_routes,
     follow_routes,
     key_routes,
     list_routes,
@@ -50,7 +52,9 @@ from services.search.news import Newsroom, TooManyFollowersError
 from services.search.pruning import pruning
 from services.search.replay import replay
 from services.search.responses import (
+    LOCATION,
     ONE,
+    IdempotencyKey,
     SearchId,
     Store,
     json_response,
@@ -64,17 +68,7 @@ log = structlog.get_logger()
 
 HEALTH_SECONDS = 3.0
 
-IdempotencyKey = Annotated[
-    str | None,
-    Header(
-        min_length=1,
-        max_length=255,
-        pattern=r"^[\x21-\x7e]+$",
-        description="A retry with the same key and the same body gets the same search.",
-    ),
-]
 _INVALID = problems(_422="The request is not valid; `errors` names the fields.")
-_LOCATION = {"Location": {"description": "Path of the search.", "schema": {"type": "string"}}}
 
 router = APIRouter(tags=["searches"])
 
@@ -117,10 +111,11 @@ def build_app(settings: SearchSettings) -> FastAPI:
     app.state.store, app.state.events = store, events
     app.state.followed, app.state.newsroom = followed, newsroom
     app.add_exception_handler(TooManyFollowersError, follow_routes.on_too_many_followers)
-    app.state.keys = keys
+    app.state.keys, app.state.branches = keys, BranchStore(engine)
     app.state.intake = Intake(settings, store, queue, events, newsroom, backlog, access)
     app.state.trainer = to_trainer
-    routers = (follow_routes, list_routes, key_routes, facade, retry_routes, trainer_routes, page_routes)
+    of_one = (follow_routes, branch_routes, retry_routes)
+    routers = (*of_one, list_routes, key_routes, facade, trainer_routes, page_routes)
     for routes in (router, *(each.router for each in routers)):
         app.include_router(routes)
     return app
@@ -159,9 +154,9 @@ Taking = Annotated[Intake, Depends(intake)]
         200: {
             "model": SearchResult,
             "description": "It ended while the caller waited, or an earlier request with this key did.",
-            "headers": _LOCATION,
+            "headers": LOCATION,
         },
-        202: {"headers": _LOCATION},
+        202: {"headers": LOCATION},
         **problems(
             _403="The key may not ask for this priority.",
             _409="The Idempotency-Key was used before, with another request.",
@@ -225,7 +220,13 @@ async def replay_search(search_id: SearchId, store: Store) -> Response:
     # The tree is as large as the search was long; other requests need not wait for it.
     return json_response(
         await asyncio.to_thread(
-            replay, str(search_id), journal.request, result.answer, journal.nodes, journal.tasks
+            replay,
+            str(search_id),
+            journal.request,
+            result.answer,
+            journal.nodes,
+            journal.tasks,
+            journal.beginning,
         )
     )
 

@@ -57,5 +57,8 @@ def _in_reach(search: Search, groups: list[Group], least: int) -> bool:
     """Whether the leading answer can be verified as was asked for, whatever its programs are worth."""
     if search.request.require is VerificationLevel.EXECUTION:
         return True
+    if search.beginning is not None and search.beginning.steps:
+        # What shares a given beginning never agrees independently: to wait for it would be to wait for nothing.
+        return True
     independence = Independence(free_draws(search.tree.nodes.values(), sampled=is_sampled(search.request)))
     return independence.count(groups[0].trajectories) >= least and has_half(groups, groups[0])

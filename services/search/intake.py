@@ -16,7 +16,8 @@ from ratchet.queue import SearchQueue
 from ratchet.settings import SearchSettings
 from ratchet.states import SearchState
 from ratchet.store.backlog import Backlog
-from ratchet.store.searches import IdempotencyConflictError, SearchStore
+from ratchet.store.search_requests import Branch, IdempotencyConflictError
+from ratchet.store.searches import SearchStore
 from ratchet.web.app import ProblemError
 from ratchet.web.door.callers import Caller
 from services.search.access import Access, own_idempotency_key
@@ -41,9 +42,17 @@ class Intake:
     access: Access
 
     async def begin(
-        self, body: SearchRequest, caller: Caller, idempotency_key: str | None = None, *, followed: bool
+        self,
+        body: SearchRequest,
+        caller: Caller,
+        idempotency_key: str | None = None,
+        *,
+        followed: bool,
+        branch: Branch | None = None,
     ) -> UUID:
         """Store the search and put it before the workers. `followed`: the caller will wait for it here.
+
+        `branch`: it goes on from another one.
 
         Raises ProblemError (403, 409, 429, 503), TooManyFollowersError, StoreUnavailableError, RedisError.
         """
@@ -55,7 +64,7 @@ class Intake:
         await self._require_room(body, own_key)
         try:
             async with self.access.beginning(caller, body, own_key):
-                search_id, created = await self.store.create(body, own_key, caller.key_id)
+                search_id, created = await self.store.create(body, own_key, caller.key_id, branch)
         except IdempotencyConflictError as error:
             raise ProblemError(HTTPStatus.CONFLICT, str(error)) from error
         if created:

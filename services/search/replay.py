@@ -12,8 +12,9 @@ one that another version of Python parsed, has another id now, so that the trees
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from ratchet.contracts.branching import Beginning
 from ratchet.contracts.replay import Replay, ReplayedTask
 from ratchet.contracts.sandbox import StepStatus
 from ratchet.contracts.search import SearchRequest
@@ -21,6 +22,7 @@ from ratchet.solutions.answers import answer_key
 from ratchet.solutions.votes import AnswerGroup, count_votes, find_ends, vote_of
 from ratchet.store.nodes import NodeRecord
 from ratchet.store.search_tasks import PathEnd, TaskRecord
+from services.search.beginning import begin_at, laid_steps, record_beginning
 from services.search.strategies import Draw, ExecutedStep, Rollout, Task, Tree, strategy_of
 from services.search.strategies.recording import end_task, start_task
 
@@ -35,9 +37,13 @@ def replay(
     answer: str | None,
     nodes: Sequence[NodeRecord],
     tasks: Sequence[TaskRecord],
+    beginning: Beginning | None = None,
 ) -> Replay:
-    """The search run again. `nodes` are its tree, `tasks` its journal in the order of telling, and `answer` what it gave."""
+    """The search run again. `nodes` are its tree, `tasks` its journal in the order of telling, `answer` what it gave, and
+    `beginning` what it was given to begin with."""
     again = _Again(request, {node.id: node for node in nodes}, {task.number: task for task in tasks})
+    if beginning is not None:
+        again.begin(beginning)
     every = math.ceil(len(tasks) / MOST_COUNTS)
     replayed: list[ReplayedTask] = []
     for place, task in enumerate(tasks):
@@ -74,6 +80,13 @@ class _Again:
     tree: Tree = field(default_factory=Tree)
     under_way: dict[int, Task] = field(default_factory=dict)
     same: dict[int, bool] = field(default_factory=dict)
+
+    def begin(self, beginning: Beginning) -> None:
+        """Lay the steps that the search was given."""
+        given = laid_steps(self.nodes, beginning.steps)
+        steps = [_executed(self.nodes[node.id]) for node in given]
+        record_beginning(self.tree, steps, self.request.parameters.max_depth)
+        begin_at(self.tree, laid_steps(self.tree.nodes, beginning.steps))
 
     def hand_over(self, record: TaskRecord) -> None:
         """Another worker takes the search up, whose first task this is; what was under way is its own, or gone."""
@@ -139,24 +152,10 @@ class _Again:
         steps: list[ExecutedStep] = []
         node = self.nodes[end.node]
         while node.id != record.node:
-            assert node.status is not None
             assert node.parent is not None
             last = node.id == end.node
-            steps.append(
-                ExecutedStep(
-                    text=node.text,
-                    status=node.status,
-                    stdout=node.stdout,
-                    stderr=node.stderr,
-                    prm_score=node.prm_score,
-                    prior=node.prior,
-                    tokens=0,
-                    seconds=0.0,
-                    answer=node.answer,
-                    value=record.value if last and end is record.ends[-1] else None,
-                    abandoned=last and end.abandoned,
-                )
-            )
+            value = record.value if last and end is record.ends[-1] else None
+            steps.append(replace(_executed(node), value=value, abandoned=last and end.abandoned))
             node = self.nodes[node.parent]
         return tuple(reversed(steps))
 
@@ -183,6 +182,21 @@ class _Again:
             return False
         counts = (then.visits, then.expansions, then.state) == (now.visits, now.expansions, now.state)
         return counts and math.isclose(then.value_sum, now.value_sum, rel_tol=1e-9, abs_tol=1e-9)
+
+
+def _executed(node: NodeRecord) -> ExecutedStep:
+    assert node.status is not None
+    return ExecutedStep(
+        text=node.text,
+        status=node.status,
+        stdout=node.stdout,
+        stderr=node.stderr,
+        prm_score=node.prm_score,
+        prior=node.prior,
+        tokens=0,
+        seconds=0.0,
+        answer=node.answer,
+    )
 
 
 def _leading(groups: Sequence[AnswerGroup]) -> str | None:

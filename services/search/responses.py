@@ -4,7 +4,7 @@ from http import HTTPStatus
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import Depends, Path, Request
+from fastapi import Depends, Header, Path, Request
 from fastapi.responses import Response
 
 from ratchet.contracts.base import Contract
@@ -16,6 +16,16 @@ from ratchet.web.unavailable import UNAVAILABLE, problems
 
 SearchId = Annotated[UUID, Path(description="Id from `POST /search`.")]
 ONE = {**problems(_404="There is no such search.", _422="The id is not a UUID."), **UNAVAILABLE}
+LOCATION = {"Location": {"description": "Path of the search.", "schema": {"type": "string"}}}
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        min_length=1,
+        max_length=255,
+        pattern=r"^[\x21-\x7e]+$",
+        description="A retry with the same key and the same body gets the same search.",
+    ),
+]
 
 
 async def search_store(request: Request) -> SearchStore:

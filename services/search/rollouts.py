@@ -2,8 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -19,6 +20,8 @@ from services.search.strategies import Draw, ExecutedStep, Gate, Rollout, Task
 _STEP_TEXT: TypeAdapter[str] = TypeAdapter(StepText)
 DRAWS_PER_TASK = 1009
 """More than a task draws: each draw has a seed of its own."""
+FORBIDDEN_DRAWS = 8
+"""Of one step, where a person has forbidden what the policy writes."""
 
 
 async def roll_out(search: Search, backends: Backends, task: Task) -> Rollout:
@@ -40,15 +43,19 @@ async def _draw_trajectory(search: Search, backends: Backends, task: Task) -> Ro
     tried: list[tuple[ExecutedStep, ...]] = []
     good: list[ExecutedStep] = []
     ended_by: str | None = None
-    for attempt in range(task.retries + 1):
+    draws = count()
+    for _ in range(task.retries + 1):
         room = search.request.parameters.max_depth - len(prefix) - len(good)
         if room <= 0:
             break
         before = prefix + [step.text for step in good]
         left = search.request.budget.tokens - search.usage.policy.tokens
-        candidate = await _generate(search, backends, before, Until.END, task.number, attempt, left)
+        asked = _Asked(task.node if not good else None, before, Until.END, task.number)
+        candidate = await _generate_allowed(search, backends, asked, draws, left)
         if isinstance(candidate, NoRoom):
             ended_by = candidate.reason
+            break
+        if candidate is None:
             break
         steps = await execute_steps(search, before, candidate, candidate.steps[:room])
         ran = [step for step in steps if step.status is StepStatus.OK]
@@ -63,7 +70,7 @@ async def _draw_trajectory(search: Search, backends: Backends, task: Task) -> Ro
             # All of it ran and nothing was printed: the policy has no more to say, or no room to say it.
             break
     tried.append(tuple(good))
-    scored = await _score(search, backends, task.node, tried)
+    scored = await score_paths(search, backends, task.node, tried)
     return Rollout(task, tuple(path for path in scored[:-1] if path) + scored[-1:], ended_by)
 
 
@@ -86,7 +93,7 @@ class _Descent:
         self._backends = backends
         self._task = task
         self._path = search.tree.path(task.node)
-        self._draws = 0
+        self._draws = count()
         self.ended_by: str | None = None
         """Why nothing more can be drawn, however many tokens are left."""
         # What others spend meanwhile is not taken from a trajectory that was begun.
@@ -102,12 +109,12 @@ class _Descent:
         """The next step after those; None when the policy writes none."""
         search, backends = self._search, self._backends
         before = [node.text for node in self._path] + [step.text for step in good]
-        candidate = await _generate(
-            search, backends, before, Until.STEP, self._task.number, self._draws, self._left
-        )
-        self._draws += 1
+        asked = _Asked(self._task.node if not good else None, before, Until.STEP, self._task.number)
+        candidate = await _generate_allowed(search, backends, asked, self._draws, self._left)
         if isinstance(candidate, NoRoom):
             self.ended_by = candidate.reason
+            return None
+        if candidate is None:
             return None
         self._left -= candidate.tokens
         executed = await execute_steps(search, before, candidate, candidate.steps[:1])
@@ -115,7 +122,7 @@ class _Descent:
             return None
         [step] = executed
         if step.status is StepStatus.OK:
-            [scored] = await _score(search, backends, self._task.node, [(*good, step)])
+            [scored] = await score_paths(search, backends, self._task.node, [(*good, step)])
             step = scored[-1]
         return _Drawn(step, candidate.final)
 
@@ -181,6 +188,36 @@ async def _end_value(search: Search, backends: Backends, answer: str, prm_score:
     if search.reference is not None:
         return 1.0 if await same_answer(backends.sandbox, answer, search.reference) else -1.0
     return 0.0 if prm_score is None else 2.0 * prm_score - 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What the policy is asked to go on with."""
+
+    node: str | None
+    """The node after which it goes on; None where steps of the task stand in between."""
+    steps: list[str]
+    until: Until
+    task: int
+
+
+async def _generate_allowed(
+    search: Search, backends: Backends, asked: _Asked, draws: Iterator[int], left: int
+) -> Candidate | NoRoom | None:
+    """What follows after the steps, drawn again where it begins with a step that is forbidden there.
+
+    What was drawn in vain is paid for. None where the policy writes nothing else.
+    """
+    for _ in range(FORBIDDEN_DRAWS):
+        candidate = await _generate(search, backends, asked.steps, asked.until, asked.task, next(draws), left)
+        if isinstance(candidate, NoRoom) or not candidate.steps:
+            return candidate
+        if asked.node is None or not search.forbids(asked.node, candidate.steps[0]):
+            return candidate
+        left -= candidate.tokens
+        if left <= 0:
+            break
+    return None
 
 
 async def _generate(
@@ -264,7 +301,7 @@ def _is_text(step: str) -> bool:
     return True
 
 
-async def _score(
+async def score_paths(
     search: Search, backends: Backends, start: str, paths: Sequence[tuple[ExecutedStep, ...]]
 ) -> tuple[tuple[ExecutedStep, ...], ...]:
     """The paths below the node `start`, with the PRM's scores for the steps that ran and the values of their ends."""

@@ -11,6 +11,12 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from ratchet.contracts.search import Priority, SearchRequest, StrategyName
+from services.search.beginning import (
+    BeginningFailedError,
+    failed_step,
+    lay_beginning,
+    why_nothing_follows,
+)
 from services.search.early_stop import EarlyStop
 from services.search.rollouts import roll_out
 from services.search.saved_tree import task_of
@@ -45,11 +51,17 @@ async def grow(
     deadline: float,
     clock: Callable[[], float] = time.monotonic,
 ) -> str:
-    """Grow the tree until an end is reached; the reason why it ended. `deadline` is of the clock, which may stand still."""
+    """Grow the tree until an end is reached; the reason why it ended. `deadline` is of the clock, which may stand still.
+
+    Raises BeginningFailedError, ServiceError, SandboxFailedError.
+    """
     request = search.request
     await search.learn_prm(backends)
     # An earlier worker may have told the models: what depends on them is decided as it would have been there.
     await search.learn_calibration()
+    journal.note(await lay_beginning(search, backends))
+    if (reason := failed_step(search)) is not None:
+        raise BeginningFailedError(reason)
     taken_over = () if search.progress is None else search.progress.tasks
     running = {asyncio.create_task(roll_out(search, backends, task_of(each))) for each in taken_over}
     stopped = asyncio.create_task(search.stop.wait())
@@ -132,7 +144,7 @@ def _reason_to_end(search: Search, early_stop: EarlyStop, seconds_left: float) -
         return f"budget of {budget.seconds:g} seconds used up"
     if len(search.tree.nodes) > budget.nodes:
         return f"budget of {budget.nodes} nodes used up"
-    return early_stop.reason()
+    return why_nothing_follows(search.tree) or early_stop.reason()
 
 
 def _why_nothing_is_left(search: Search) -> str:

@@ -14,10 +14,12 @@ from typing import TypeAlias, TypeVar
 
 from ratchet.batching import MicroBatcher
 from ratchet.clients import PolicyClient, PrmClient, SandboxClient, ServiceError
+from ratchet.contracts.branching import Beginning
 from ratchet.contracts.calibration import AnswerCalibration
 from ratchet.contracts.policy import Candidate, GenerateRequest, Prefix, Until
 from ratchet.contracts.prm import ScoreRequest
 from ratchet.contracts.search import PrmUse, SearchRequest, StrategyName, Usage
+from ratchet.solutions.programs import step_fingerprint
 from ratchet.store.search_progress import Progress
 from services.search.interpreter import Interpreter
 from services.search.right_of_way import RightOfWay
@@ -88,6 +90,8 @@ class Search:
     find_calibration: FindCalibration = no_calibration
     calibration: AnswerCalibration | None = None
     """Of the models that have worked on it; None as well where it was not looked up yet."""
+    beginning: Beginning | None = None
+    """What it was given to begin with, where it was branched from another search."""
 
     _calibrated: tuple[str, str] | None = None
     _questions: MicroBatcher[PolicyQuestion, Candidate | NoRoom] | None = None
@@ -106,7 +110,12 @@ class Search:
         return self._scores
 
     async def learn_calibration(self) -> None:
-        """Look up, once, how probable answers of these models are; only of what is both sampled and scored can it be told."""
+        """Look up, once, how probable answers of these models are; only of what is both sampled and scored can it be told.
+
+        Calibrations are of searches that the policy began: they say nothing of one that a person has altered.
+        """
+        if self.beginning is not None and self.beginning.alters:
+            return
         pair = self.models.get("policy"), self.models.get("prm")
         if pair[0] and pair[1] and pair != self._calibrated and is_sampled(self.request):
             self._calibrated = pair[0], pair[1]
@@ -130,6 +139,13 @@ class Search:
             model = (await backends.prm.health()).detail.get("model")
             if isinstance(model, str):
                 self.models["prm"] = model
+
+    def forbids(self, node: str, step: str) -> bool:
+        """Whether the step may not come next after this node."""
+        if self.beginning is None or node != self.tree.start:
+            return False
+        fingerprint = step_fingerprint(step)
+        return any(step_fingerprint(each) == fingerprint for each in self.beginning.forbidden)
 
     def strategy(self) -> Strategy:
         """The strategy that the request names."""
@@ -171,7 +187,7 @@ async def _ask_policy_alike(
             lambda: _ask_until_held(lambda: backends.policy.generate(request), request.model),
         )
     except ServiceError as error:
-        reason = _why_too_long(error, "prefixes")
+        reason = why_too_long(error, "prefixes")
         if reason is None or not any(each.steps for each in questions):
             raise
         if len(questions) == 1:
@@ -183,7 +199,7 @@ async def _ask_policy_alike(
     return [candidate for [candidate] in response.candidates]
 
 
-def _why_too_long(error: ServiceError, texts: str) -> str | None:
+def why_too_long(error: ServiceError, texts: str) -> str | None:
     """Why a model does not take one of the `texts` of a request, longer than what it reads; None for any other error."""
     if error.status != HTTPStatus.UNPROCESSABLE_ENTITY:
         return None
@@ -206,7 +222,7 @@ async def _ask_prm(
     try:
         response = await _ask_until_held(lambda: backends.prm.score(request), request.model)
     except ServiceError as error:
-        if _why_too_long(error, "steps") is None:
+        if why_too_long(error, "steps") is None:
             raise
         if len(questions) == 1:
             return [[None for _ in questions[0].steps]]

@@ -17,13 +17,13 @@ from datetime import UTC, datetime
 
 from ratchet import __version__
 from ratchet.clients import SandboxClient
-from ratchet.contracts.search import Proof, StepView, Verification, VerificationLevel
+from ratchet.contracts.search import Proof, ProofBeginning, StepView, Verification, VerificationLevel
 from ratchet.solutions.answers import same_answer
 from ratchet.solutions.counterfactual import Variant, make_variants
 from ratchet.solutions.independence import free_draws
 from ratchet.solutions.programs import program_of
 from ratchet.solutions.proof import proof_program, proof_quantities, proof_variants, sealed
-from ratchet.states import SearchState
+from ratchet.states import NodeState, SearchState
 from ratchet.store.search_results import SearchOutcome
 from services.search.grounding import Evidence, gather_evidence
 from services.search.search import Search, is_sampled
@@ -106,6 +106,9 @@ async def _first_confirmed(
 ) -> tuple[Group | None, Evidence]:
     """The first answer that a program gives again, and the evidence for it; where there is none, the leading answer."""
     draws = free_draws(search.tree.nodes.values(), sampled=is_sampled(search.request))
+    if search.tree.top.state is NodeState.TERMINAL:
+        # All of the solution was given: nobody has found it.
+        draws = dict.fromkeys(draws, 0)
     for group in groups[:MAX_GROUPS]:
         # For an agreement all programs that may agree are tried.
         one_is_enough = search.request.require is VerificationLevel.EXECUTION or await _equals_reference(
@@ -159,6 +162,16 @@ async def _level(
     return VerificationLevel.EXECUTION
 
 
+def _given(search: Search) -> ProofBeginning | None:
+    """What a person had to do with it."""
+    given = search.beginning
+    if given is None or not given.alters:
+        return None
+    return ProofBeginning(
+        search=given.parent.search, steps=given.steps, edited=given.edited, forbidden=given.forbidden
+    )
+
+
 def _proof(
     search: Search,
     search_id: str,
@@ -184,6 +197,7 @@ def _proof(
             strategy=search.request.strategy,
             parameters=search.request.parameters,
             models=search.models,
+            beginning=_given(search),
             versions={"ratchet": __version__, **versions},
             usage=search.usage,
             created_at=created_at if created_at.tzinfo else datetime.now(UTC),

@@ -48,6 +48,7 @@ from ratchet.web.app import create_app
 from ratchet.web.beside import serve_beside
 from services.search.alone import run_apart
 from services.search.answering_models import models_of
+from services.search.beginning import BeginningFailedError
 from services.search.breaker import DATABASE, TICK_SECONDS, Breaker
 from services.search.consumer import Consumer
 from services.search.interpreter import Interpreter, end_session
@@ -233,6 +234,7 @@ class Worker:
             stop=cancelled,
             right_of_way=self.right_of_way,
             find_calibration=self.find_calibration,
+            beginning=claim.beginning,
         )
 
     async def _grow_and_conclude(
@@ -246,6 +248,10 @@ class Worker:
             async with search.interpreter:
                 with self.right_of_way.under_way(claim.request.priority):
                     reason = await grow(search, self.backends, journal, deadline, self.breaker.clock)
+        except BeginningFailedError as error:
+            return SearchState.FAILED, SearchOutcome(
+                usage=search.usage, models=search.models, reason=str(error)
+            )
         except (ServiceError, SandboxFailedError) as error:
             _raise_if_away(error, claim)
             log.warning("a backend refused", error=str(error))

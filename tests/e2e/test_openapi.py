@@ -40,6 +40,9 @@ async def of_search(http: httpx.AsyncClient, stack: Running) -> dict[str, httpx.
         "GET /search/{search_id}/journal": await http.get(f"{path}/journal"),
         "GET /search/{search_id}/replay": await http.get(f"{path}/replay"),
         "GET /search/{search_id}/proof": await http.get(f"{path}/proof"),
+        "POST /search/{search_id}/branch": await http.post(
+            f"{path}/branch", json={"node": "root", "seed": 2}
+        ),
         "DELETE /search/{search_id}": await http.delete(path),
         "POST /v1/chat/completions": await http.post("/v1/chat/completions", json=COMPLETION),
         "GET /v1/models": await http.get("/v1/models"),

@@ -27,6 +27,7 @@ class Searches:
         self.requests: list[SearchRequest] = []
         self.results: list[SearchResult] = []
         self.cancelled: list[int] = []
+        self.branches: list[dict[str, Any]] = []
         self.choices: list[StrategyChoice] = []
 
 
@@ -145,6 +146,15 @@ def search_double() -> tuple[FastAPI, Searches]:
             return JSONResponse(problem, 409, media_type="application/problem+json")
         searches.results[number] = searches.results[number].model_copy(update={"state": SearchState.QUEUED})
         return Response(searches.results[number].model_dump_json(), 202, media_type="application/json")
+
+    @app.post("/search/{search}/branch")
+    async def branch(search: str, request: Request) -> Response:
+        searches.branches.append(await request.json())
+        of = searches.results[found(search)]
+        parent = {"search": search, "node": searches.branches[-1]["node"]}
+        new = of.model_dump() | {"id": f"s{len(searches.results)}", "parent": parent}
+        searches.results.append(SearchResult.model_validate(new))
+        return Response(searches.results[-1].model_dump_json(), 202, media_type="application/json")
 
     @app.get("/search/{search}/events")
     async def events(search: str) -> Response:

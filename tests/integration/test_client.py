@@ -69,6 +69,22 @@ async def test_whoever_breaks_off_cancels(client: ratchet.AsyncClient, double: t
     assert double[1].cancelled == [0, 1]
 
 
+async def test_a_branch_says_what_was_given_and_nothing_else(
+    client: ratchet.AsyncClient, double: tuple[str, Searches]
+) -> None:
+    solved = await client.solve("say 42")
+    new = await client.branch(solved.id, "n2", edit="print(7)", parameters={"width": 3}, budget={"tokens": 9})
+    assert double[1].branches == [
+        {"node": "n2", "edit": {"text": "print(7)"}, "parameters": {"width": 3}, "budget": {"tokens": 9}}
+    ]
+    assert new.parent is not None
+    assert (new.parent.search, new.parent.node) == (solved.id, "n2")
+    page = await client.searches(2, state="solved_verified")
+    assert [each.parent for each in page.searches] == [None]
+    with pytest.raises(ValueError, match="node"):
+        await client.branch(solved.id, "")
+
+
 async def until(holds: Callable[[], bool]) -> None:
     async with asyncio.timeout(SECONDS):
         while not holds():

@@ -15,13 +15,23 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ratchet.clients import PolicyClient, PrmClient, SandboxClient
 from ratchet.contracts.base import Health
-from ratchet.contracts.policy import Candidate, FinishReason, GenerateRequest, GenerateResponse, Until
+from ratchet.contracts.branching import Beginning
+from ratchet.contracts.policy import (
+    Candidate,
+    FinishReason,
+    GenerateRequest,
+    GenerateResponse,
+    LikelihoodRequest,
+    LikelihoodResponse,
+    Until,
+)
 from ratchet.contracts.prm import ScoreRequest, ScoreResponse
-from ratchet.contracts.search import SearchRequest, Usage
+from ratchet.contracts.search import Parent, SearchRequest, Usage
 from ratchet.events import Events
 from ratchet.settings import Settings
 from ratchet.store.nodes import NodeRecord
 from ratchet.store.search_progress import Progress
+from ratchet.store.search_requests import Branch
 from ratchet.store.search_tasks import TaskRecord
 from ratchet.store.searches import Claim, SearchStore
 from ratchet.web.app import create_app, invalid
@@ -76,6 +86,11 @@ def models() -> Any:
             for seed, prefix in zip(request.seeds, request.prefixes, strict=True)
         ]
         return GenerateResponse(model="policy@1", candidates=rows, prompt_tokens=1)
+
+    @app.post("/likelihood")
+    async def likelihood(request: LikelihoodRequest) -> LikelihoodResponse:
+        rows = [[-0.5 - len(step) / 100 for step in each.steps] for each in request.trajectories]
+        return LikelihoodResponse(model="policy@1", step_logprobs=rows)
 
     @app.post("/score")
     async def score(request: ScoreRequest) -> ScoreResponse:
@@ -178,6 +193,7 @@ class World:
                 progress=progress,
                 models=dict(claim.models),
                 usage=claim.usage,
+                beginning=claim.beginning,
             )
             journal = TreeJournal(claim, search, self.store, self.events, lambda: 0.0)
             journal.note([tree.root])
@@ -204,8 +220,14 @@ REQUESTS: dict[str, dict[str, Any]] = {
     "mcts whole": {"in_flight": 1, "rollouts": 9, "branching_factor": 2, "gate": 0.0},
     "beam": {"in_flight": 1, "rollouts": 4, "width": 4, "branching_factor": 2},
     # Several at once, told as they come: each is drawn for itself, so that the order tells nothing.
+    "mcts given": {"in_flight": 1, "rollouts": 9, "branching_factor": 2, "gate": 0.6},
+    "dvts given": {"in_flight": 1, "rollouts": 4, "width": 4, "branching_factor": 2},
     "majority": {"in_flight": 3, "rollouts": 12, "early_stop": True, "min_agreement": 64},
 }
+
+GIVEN = Branch(
+    Beginning(parent=Parent(search="s", node="n"), steps=["# Given.\nx = 1"], forbidden=["x = 2"]), "0" * 64
+)
 
 
 @pytest.mark.parametrize("name", REQUESTS)
@@ -222,7 +244,8 @@ async def test_a_search_left_at_any_moment_ends_with_the_same_tree(
     )
     events = Events(redis_url)
     world = World(KeepingStore(engine), events, sandbox, models)
-    whole_id, _ = await world.store.create(request)
+    branch = GIVEN if name.endswith("given") else None
+    whole_id, _ = await world.store.create(request, branch=branch)
     whole, reason = await world.work(request, whole_id)
     batches, seen = world.store.batches, world.store.seen
     assert len(batches) >= 4
@@ -230,6 +253,13 @@ async def test_a_search_left_at_any_moment_ends_with_the_same_tree(
     assert len(set(ordinals)) == len(ordinals)
     if name.startswith("mcts"):
         assert any(node.ended_by for node in whole.nodes.values())
+    if branch is not None:
+        [given] = whole.children(whole.root)
+        assert (whole.start, given.text, given.tokens, given.prior) == (given.id, "# Given.\nx = 1", 0, -0.64)
+        assert given.prm_score is not None
+        assert whole.root.visits == given.visits > 0
+        assert not any("x = 2" in child.text for child in whole.children(given))
+        assert all(child.ordinal[0] > 0 for child in whole.children(given))
     # Nodes that several rollouts found are what used to differ.
     assert any(
         node.visits > node.ended > 0 or node.visits > 1 for node in whole.nodes.values() if node.parent
@@ -239,7 +269,7 @@ async def test_a_search_left_at_any_moment_ends_with_the_same_tree(
     whys = {task.number: task.why for task in told.tasks}
     assert all(whys.values())
     for last in range(1, len(batches) + 1):
-        left_id, _ = await world.store.create(request)
+        left_id, _ = await world.store.create(request, branch=branch)
         claim = await world.store.claim(left_id, "killed", 600, 50)
         assert claim is not None
         for nodes, usage, tasks, kinds, progress in batches[:last]:
@@ -254,7 +284,7 @@ async def test_a_search_left_at_any_moment_ends_with_the_same_tree(
         assert stored is not None
         assert at_rest(tree_of(stored.nodes, await world.store.load_progress(left_id))) == at_rest(whole)
         assert {task.number: task.why for task in stored.tasks} == whys
-        found = replay("s", stored.request, None, stored.nodes, stored.tasks)
+        found = replay("s", stored.request, None, stored.nodes, stored.tasks, stored.beginning)
         assert found.same_tasks
         assert found.same_tree, found.differing_nodes
     await events.aclose()

@@ -28,8 +28,9 @@ from ratchet.store.engine import transaction
 from ratchet.store.followed import FollowedSearches
 from ratchet.store.ids import new_id
 from ratchet.store.nodes import NodeRecord, OrphanNodeError
+from ratchet.store.search_requests import IdempotencyConflictError
 from ratchet.store.search_results import SearchOutcome
-from ratchet.store.searches import Claim, IdempotencyConflictError, LeaseLostError, SearchStore
+from ratchet.store.searches import Claim, LeaseLostError, SearchStore
 
 SECRET = "37.000123"
 VERIFIED = Verification(
