@@ -195,7 +195,7 @@ async def test_a_forbidden_step_is_drawn_again_and_never_taken(
     # The same step in other words: what counts is what it computes.
     script = Script(["# Add.\nprint(ann + 4)", "print(ann  +  4)  # so", "print(4 + ann)"])
     search, _, outcome, _ = await branched(
-        sandbox, script, [GIVEN], forbidden=["print(ann + 4)"], strategy=strategy, gate=gate
+        sandbox, script, [GIVEN], forbidden=["print(ann + 4)"], strategy=strategy, gate=gate, early_stop=False
     )
     assert {child.text for child in search.tree.children(search.tree.top)} == {"print(4 + ann)"}
     assert outcome.answer == "7.0"
