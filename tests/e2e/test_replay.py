@@ -1,5 +1,6 @@
 """Searches of the running system are run again from their journals, and come out the same."""
 
+import asyncio
 import json
 
 import pytest
@@ -35,6 +36,31 @@ async def test_a_search_asks_for_the_same_tasks_again(stack: Running, strategy: 
     assert sum(task.end is not None for task in found.tasks) == result.usage.rollouts
     made = [node for task in found.tasks for node in task.made]
     assert len(made) == len(set(made)) == result.usage.nodes
+
+
+async def test_a_search_goes_on_from_a_step_that_a_person_wrote(stack: Running) -> None:
+    solved = await stack.solve(NUTS.problem, seed=3, budget={"tokens": 1500})
+    nodes = (await stack.http.get(f"/search/{solved.id}/tree")).json()["nodes"]
+    first = next(each for each in nodes if each["parent"] == "root" and each["state"] != "failed")
+    edit = {"text": f"# Mine.\n{first['text']}"}
+    body = {"node": first["id"], "edit": edit, "budget": {"tokens": 600}}
+    begun = await stack.http.post(f"/search/{solved.id}/branch", json=body)
+    assert begun.status_code == 202, begun.text
+    async with asyncio.timeout(120):
+        while (result := await stack.result(begun.json()["id"])).ended_at is None:
+            await asyncio.sleep(0.2)
+    assert result.parent is not None
+    assert (result.parent.search, result.parent.node) == (solved.id, first["id"])
+    tree = (await stack.http.get(f"/search/{result.id}/tree")).json()["nodes"]
+    [given] = [each for each in tree if each["parent"] == "root"]
+    assert (given["text"], given["tokens"]) == (edit["text"], 0)
+    assert result.verification is None or result.verification.independent_programs <= 1
+    journal = (await stack.http.get(f"/search/{result.id}/journal")).json()["tasks"]
+    assert journal
+    assert all(task["why"]["words"] for task in journal)
+    made = [node for task in journal for node in task["made"]]
+    assert sorted([*made, "root", given["id"]]) == sorted(each["id"] for each in tree)
+    assert (await replayed(stack, result.id)).holds
 
 
 async def test_the_command_shows_growth_and_verdict_and_fails_for_what_cannot_be_replayed(

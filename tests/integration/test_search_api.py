@@ -8,15 +8,18 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import httpx
 import pytest
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from ratchet.contracts.sandbox import StepStatus
 from ratchet.contracts.search import (
     Budget,
     EventKind,
+    Parent,
     Proof,
     ProofProgram,
     SearchRequest,
@@ -33,6 +36,7 @@ from ratchet.queue import SearchQueue
 from ratchet.settings import SearchSettings
 from ratchet.stack.valkey import running_valkey
 from ratchet.states import NodeState, SearchState
+from ratchet.store.engine import transaction
 from ratchet.store.ids import new_id
 from ratchet.store.nodes import NodeRecord
 from ratchet.store.search_results import SearchOutcome
@@ -140,6 +144,50 @@ async def test_a_posted_search_is_stored_queued_and_shown(
     for field, value in (("text", "a\0b"), ("text", " "), ("model", "no version"), ("level", "best")):
         document = is_problem(await api.get("/searches", params={field: value}), 422)
         assert [each["field"] for each in document["errors"]] == [field]
+
+
+async def test_a_branch_is_a_search_of_its_own_that_knows_its_parent(
+    api: httpx.AsyncClient, store: SearchStore, engine: AsyncEngine
+) -> None:
+    claim = await begin_search(store, reference_answer="secret-42", seed=3, budget={"tokens": 900})
+    step = NodeRecord("n1", "root", 1, 1, NodeState.OPEN, "0", "x = 6", StepStatus.OK)
+    await store.journal(claim, [ROOT, step], Usage())
+    path = f"/search/{claim.id}/branch"
+    headers = {"idempotency-key": uuid4().hex}
+    body = {"node": "n1", "edit": {"text": "x = 7"}, "budget": {"tokens": 50}}
+    begun = await api.post(path, json=body, headers=headers)
+    assert begun.status_code == 202
+    assert "secret-42" not in begun.text
+    new = SearchResult.model_validate(begun.json())
+    assert (new.seed, new.problem) == (3, "6 * 7?")
+    assert new.parent == Parent(search=str(claim.id), node="n1")
+    listed = (await api.get("/searches")).json()["searches"][0]
+    assert (listed["id"], listed["parent"]) == (new.id, new.parent.model_dump())
+    again = await api.post(path, json=body, headers=headers)
+    assert again.json()["id"] == new.id
+    is_problem(await api.post(path, json=body | {"seed": 4}, headers=headers), 409)
+
+    taken = await store.claim(UUID(new.id), "w", 60, 5)
+    assert taken is not None
+    assert taken.beginning is not None
+    assert (taken.beginning.steps, taken.beginning.edited) == (["x = 7"], True)
+    assert (taken.request.budget.tokens, taken.has_reference) == (50, True)
+    assert await store.reference_answer(taken) == "secret-42"
+
+    await store.finish(claim, SearchState.BUDGET_EXHAUSTED, SearchOutcome())
+    for wrong, status, field in (
+        ({"node": "n9"}, 404, "node"),
+        ({"node": "n1", "forbid": True, "edit": {"text": "x"}}, 422, "forbid"),
+        ({"node": "n1", "edit": {"text": " "}}, 422, "edit.text"),
+        ({"node": "n1", "edit": {"text": "#" * 100_001}}, 422, "edit.text"),
+    ):
+        document = is_problem(await api.post(path, json=wrong), status)
+        assert [each["field"] for each in document["errors"]] == [field]
+    is_problem(await api.post(f"/search/{uuid4()}/branch", json={"node": "n1"}), 404)
+    async with transaction(engine) as connection:
+        await connection.execute(text("DELETE FROM nodes WHERE search_id = :id"), {"id": claim.id})
+    is_problem(await api.post(path, json={"node": "n1"}), 409)
+    assert (await api.post(path, json={"node": "root", "seed": 9})).status_code == 202
 
 
 async def test_waiting_gives_the_result_when_it_comes_in_time(
