@@ -154,7 +154,7 @@ async def test_every_strategy_goes_on_from_what_it_was_given_and_nothing_of_it_c
     assert proof.beginning is not None
     assert (proof.beginning.steps, proof.beginning.search) == ([GIVEN], "s0")
     assert all(check.holds for check in check_bundle(outcome.proof, proof))
-    forged = outcome.proof | {"beginning": outcome.proof["beginning"] | {"steps": ["x = 1"]}}
+    forged = {**outcome.proof, "beginning": outcome.proof["beginning"] | {"steps": ["x = 1"]}}
     checks = {each.name: each.holds for each in check_bundle(forged, Proof.model_validate(forged))}
     assert not checks["beginning"]
 

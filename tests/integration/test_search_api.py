@@ -138,7 +138,7 @@ async def test_a_posted_search_is_stored_queued_and_shown(
         assert shown.status_code == 200
         assert "secret-42" not in shown.text
     assert (await api.get("/searches")).json()["searches"][0]["id"] == result.id
-    asked = {"text": "6 * 7", "state": "queued", "strategy": "mcts", "limit": 1}
+    asked: dict[str, str | int] = {"text": "6 * 7", "state": "queued", "strategy": "mcts", "limit": 1}
     assert (await api.get("/searches", params=asked)).json()["searches"][0]["id"] == result.id
     assert (await api.get("/searches", params=asked | {"level": "execution"})).json()["searches"] == []
     for field, value in (("text", "a\0b"), ("text", " "), ("model", "no version"), ("level", "best")):

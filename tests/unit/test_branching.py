@@ -36,7 +36,11 @@ def refusal(of: BranchSource, **body: Any) -> tuple[int, list[str]]:
 
 
 def test_what_is_left_out_is_as_it_was() -> None:
-    asked = {"strategy": "beam", "budget": {"tokens": 700, "seconds": 9}, "parameters": {"width": 3}}
+    asked: dict[str, Any] = {
+        "strategy": "beam",
+        "budget": {"tokens": 700, "seconds": 9},
+        "parameters": {"width": 3},
+    }
     request, beginning = branched(
         source(NodeState.OPEN, NodeState.OPEN, **asked),
         budget={"tokens": 50},
