@@ -41,7 +41,8 @@ export function TreeTab(props) {
  */
 export function Tree({ model, searchId, nodeId, journal, offline = false }) {
   const explorer = useExplorer(model, journal);
-  const [pane, setPane] = useState("map");
+  // A link to a node is a link to what it says.
+  const [pane, setPane] = useState(nodeId ? "node" : "map");
   const select = useSelection(explorer, searchId, nodeId, offline);
   const reading = useJournal(explorer, searchId, offline);
   return html`<section class="tree" data-pane=${pane} aria-label="Tree of the search">
