@@ -336,13 +336,16 @@ async def test_zooming_keeps_what_is_under_the_pointer_and_fitting_shows_all(run
         now = next;
       }
       const seen = t.reveal(view, { row: 850, depth: 6 }, size);
-      return { drift: Math.max(...drift), bottom: view.y + 900 * t.rowPx(view), right: view.x + 7 * t.columnPx(view),
+      const small = t.fit({ rows: 4, depth: 3 }, size);
+      return { small: small.x + 3 * t.columnPx(small), drift: Math.max(...drift), bottom: view.y + 900 * t.rowPx(view), right: view.x + 7 * t.columnPx(view),
         seen: [seen.x + 6 * t.columnPx(seen), seen.y + 850 * t.rowPx(seen)],
         kept: t.reveal(seen, { row: 850, depth: 6 }, size) === seen };
     }""")
     assert found["drift"] < 1e-6
     assert found["bottom"] <= 500
     assert found["right"] <= 600
+    # The text of the last column has room.
+    assert found["small"] <= 600 - 150
     assert 0 < found["seen"][0] < 600
     assert 0 < found["seen"][1] < 500
     assert found["kept"] is True

@@ -12,6 +12,8 @@ const COLUMN = 210;
 
 const MAX_ZOOM = 2.4;
 const MAX_FITTED = 1.15;
+/** Smaller than this a small tree is not made for the sake of its width: it could not be read. */
+const LEAST_FITTED = 0.5;
 const WIDEST_COLUMN = 1.7;
 /** Space around a tree that was fitted, px; on the right there is the text of the last column. */
 const PAD = { left: 28, right: 150, top: 40, bottom: 40 };
@@ -38,8 +40,9 @@ export function fit(extent, size) {
   const right = Math.min(PAD.right, size.width * 0.3);
   const across = Math.max(1, size.width - PAD.left - right);
   const down = Math.max(1, size.height - PAD.top - PAD.bottom);
-  const zoom = Math.min(MAX_FITTED, down / (ROW * Math.max(extent.rows, 0.001)));
   const least = Math.min(MAX_FITTED, across / (COLUMN * Math.max(extent.depth, 1)));
+  // Columns are as wide as the zoom makes them: where few rows allow a larger one, the last column has to be in sight as well.
+  const zoom = Math.min(Math.max(least, LEAST_FITTED), down / (ROW * Math.max(extent.rows, 0.001)));
   return { zoom, least, x: PAD.left, y: (size.height - extent.rows * ROW * zoom) / 2 };
 }
 
