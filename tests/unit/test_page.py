@@ -141,10 +141,11 @@ def test_nothing_comes_from_another_site() -> None:
 
 
 def imports(file: Path) -> set[Path]:
-    """The modules that a script imports, at its start or when they are asked for."""
+    """The modules that a script imports, at its start or when they are asked for, and those that it names to be read."""
     found = re.findall(r"(?:from|import)\s*\(?\s*[\"'](\.[^\"']+)[\"']", file.read_text())
     workers = re.findall(r"new URL\(\s*[\"'](\.[^\"']+\.js)[\"']", file.read_text())
-    return {(file.parent / each).resolve() for each in (*found, *workers)}
+    read = re.findall(r"\"([a-z]+/[a-z-]+\.js)\"", file.read_text())
+    return {(file.parent / each).resolve() for each in (*found, *workers)} | {PAGE / each for each in read}
 
 
 def test_every_module_and_sheet_that_is_named_exists_and_every_file_is_named() -> None:
