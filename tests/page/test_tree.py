@@ -56,7 +56,9 @@ async def test_the_keyboard_walks_the_outline_and_the_address_follows(
     await page.wait_for_url("**/node/*")
     node_id = page.url.rsplit("/", 1)[1]
     assert node_id in await nodes_of(site, searched.id)
+    first = await selected.get_attribute("aria-label")
     await page.keyboard.press("End")
+    await expect(selected).not_to_have_attribute("aria-label", str(first))
     last = await selected.get_attribute("aria-label")
     await page.keyboard.press("Home")
     await expect(selected).to_have_attribute("aria-level", "1")
