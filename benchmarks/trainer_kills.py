@@ -24,7 +24,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -93,7 +93,7 @@ def configuration(seed: int) -> RoundConfig:
 class Watched:
     """What was seen while a round ran."""
 
-    seconds: Counter[RoundState] = field(default_factory=Counter)
+    seconds: defaultdict[RoundState, float] = field(default_factory=lambda: defaultdict(float))
     """What each stage took, the time in which the trainer was away included."""
     kills: Counter[RoundState] = field(default_factory=Counter)
     checks: int = 0

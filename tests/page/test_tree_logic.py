@@ -337,7 +337,8 @@ async def test_zooming_keeps_what_is_under_the_pointer_and_fitting_shows_all(run
       }
       const seen = t.reveal(view, { row: 850, depth: 6 }, size);
       const small = t.fit({ rows: 4, depth: 3 }, size);
-      return { small: small.x + 3 * t.columnPx(small), drift: Math.max(...drift), bottom: view.y + 900 * t.rowPx(view), right: view.x + 7 * t.columnPx(view),
+      return { small: small.x + 3 * t.columnPx(small),
+        drift: Math.max(...drift), bottom: view.y + 900 * t.rowPx(view), right: view.x + 7 * t.columnPx(view),
         seen: [seen.x + 6 * t.columnPx(seen), seen.y + 850 * t.rowPx(seen)],
         kept: t.reveal(seen, { row: 850, depth: 6 }, size) === seen };
     }""")
