@@ -8,10 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from sqlalchemy import select
 
-from ratchet.contracts.rounds import RoundView
+from ratchet.contracts.rounds import Disagreement, RoundView
 from ratchet.contracts.trainer import ModelKind, ModelView
+from ratchet.problems import problem_id
 from ratchet.states import ROUND_ENDS, ModelState
+from ratchet.store import tables as t
+from ratchet.store.engine import make_engine, transaction
 from tests.running_stack import Running, running_stack
 
 NANO = Path("nano")
@@ -19,6 +23,8 @@ TRAIN, DEVELOPMENT, HELD_OUT, CHOOSING, SAMPLES = 30, 12, 12, 4, 2
 """Problems of each split, those of development that choose the pair which is tested, and samples of a policy."""
 FEW: dict[str, Any] = {"spec": "nano:train?count=20", "count": 20}
 """Training problems for a round that is about something else."""
+WHY_ASIDE = Disagreement(answer="41", programs=3, prm_score=0.9)
+"""What speaks against a problem that a test sets aside."""
 PROMOTE_ANYWAY = {"margin": 1.0, "false_promotion": 0.49, "false_rejection": 1e-9}
 SMALL: dict[str, Any] = {
     "train": {"spec": f"nano:train?count={TRAIN}", "count": TRAIN},
@@ -107,6 +113,35 @@ class Rounds:
     async def ended(self, view: RoundView) -> RoundView:
         """The round at its end."""
         return await self.until(view, is_over)
+
+    async def set_aside(self, view: RoundView, problem: str | None = None) -> str:
+        """Enter a training problem of a round into the ledger, the first one where none is named, as a second look of a trained
+        PRM would; its id."""
+        engine = make_engine(self.stack.urls.database)
+        try:
+            async with transaction(engine) as connection:
+                rows = await connection.execute(
+                    select(t.round_problems, t.problems.c.text)
+                    .join(t.problems, t.problems.c.id == t.round_problems.c.problem_id)
+                    .where(t.round_problems.c.round_id == view.id, t.round_problems.c.split == "train")
+                    .order_by(t.round_problems.c.place)
+                )
+                found = {problem_id(row.text, row.answer): row for row in rows}
+                aside = problem or next(iter(found))
+                row = found[aside]
+                await connection.execute(
+                    t.quarantine.insert().values(
+                        run=view.run,
+                        problem_id=row.problem_id,
+                        round_id=row.round_id,
+                        reference=row.answer,
+                        source=row.source,
+                        disagreement=WHY_ASIDE.model_dump(mode="json"),
+                    )
+                )
+                return aside
+        finally:
+            await engine.dispose()
 
     async def run(self, run: str, **changes: Any) -> RoundView:
         """A round, up to its end."""

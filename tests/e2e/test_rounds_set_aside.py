@@ -4,48 +4,15 @@ import json
 from collections import Counter
 from typing import Any
 
-from sqlalchemy import select
-
-from ratchet.contracts.rounds import Disagreement, RoundView
-from ratchet.problems import problem_id
-from ratchet.store import tables as t
-from ratchet.store.engine import make_engine, transaction
 from tests.running_stack import ratchet
 from tests.small_rounds import FEW, Rounds, is_over
 
 RUN = "distrust"
-WHY = Disagreement(answer="41", programs=3, prm_score=0.9)
 CHEAP: dict[str, Any] = {
     "train": FEW,
     "label": {"retries": 1},
     "evaluation": {"system": False, "max_tokens": 80},
 }
-
-
-async def set_aside(rounds: Rounds, round_: RoundView, problem: str) -> None:
-    """Enter a training problem of a round into the ledger, as a second look of a trained PRM would."""
-    of_round = t.round_problems.c.round_id == round_.id, t.round_problems.c.split == "train"
-    engine = make_engine(rounds.stack.urls.database)
-    try:
-        async with transaction(engine) as connection:
-            rows = await connection.execute(
-                select(t.round_problems, t.problems.c.text)
-                .join(t.problems, t.problems.c.id == t.round_problems.c.problem_id)
-                .where(*of_round)
-            )
-            [row] = [each for each in rows if problem_id(each.text, each.answer) == problem]
-            await connection.execute(
-                t.quarantine.insert().values(
-                    run=RUN,
-                    problem_id=row.problem_id,
-                    round_id=row.round_id,
-                    reference=row.answer,
-                    source=row.source,
-                    disagreement=WHY.model_dump(mode="json"),
-                )
-            )
-    finally:
-        await engine.dispose()
 
 
 def ids_in(rounds: Rounds, number: int, name: str) -> set[str]:
@@ -76,7 +43,7 @@ async def test_no_later_training_sees_a_problem_that_is_set_aside_until_a_person
     assert first.metrics.selection is not None
     assert first.metrics.selection.kept_apart == len(prm_job(rounds, 1)["held_out"]) == 6
     aside = min(ids_in(rounds, 1, "sft.jsonl") & ids_in(rounds, 1, "trees.jsonl"))
-    await set_aside(rounds, first, aside)
+    await rounds.set_aside(first, aside)
 
     second = await rounds.run(RUN, **CHEAP)
     assert second.metrics.prm is not None, second.reason

@@ -9,7 +9,10 @@ Playwright's asynchronous API, in the session's loop, which the stack needs too.
 colour scheme; `watch.expect(pattern)` names an error of the console that a test causes; `figures` goes into the last line.
 """
 
-from collections.abc import AsyncIterator, Awaitable
+import threading
+from collections.abc import AsyncIterator, Awaitable, Iterator
+from functools import partial
+from http.server import ThreadingHTTPServer
 from typing import Any, Protocol
 
 import pytest
@@ -18,6 +21,7 @@ from playwright.async_api import Browser, Page, ViewportSize, async_playwright, 
 from tests.http_double import serving
 from tests.page.browser import DESKTOP, Scheme, Watch, launch
 from tests.page.hostile import PROGRAMS
+from tests.page.modules import PAGE, Handler
 from tests.page.report import Report
 from tests.page.site import Site, running_site
 
@@ -90,3 +94,15 @@ async def open_page(browser: Browser, watch: Watch) -> AsyncIterator[OpenPage]:
 async def page(open_page: OpenPage) -> Page:
     """A page at desktop width, light."""
     return await open_page()
+
+
+@pytest.fixture(scope="module")
+def files() -> Iterator[str]:
+    """Where the page's files are served from the disk."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(PAGE)))
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()

@@ -1,7 +1,6 @@
 """The pure modules of the page's lib/, run in Chromium as they are served: no stack, no build."""
 
 import ast
-import asyncio
 import json
 import shlex
 from typing import Any
@@ -10,9 +9,7 @@ import pytest
 
 from ratchet.contracts.search import SearchRequest
 from tests.page.conftest import OpenPage
-from tests.page.test_tree_logic import Run, files
-
-__all__ = ["files"]
+from tests.page.modules import Run, run_modules
 
 _MODULES = """
 async () => {
@@ -28,15 +25,7 @@ HOSTILE = 'it\'s "so"; $(rm -rf ~) `id` \\ \\n ${x} %s {0}\nline\u2028two\t</scr
 @pytest.fixture
 async def run(files: str, open_page: OpenPage) -> Run:
     """See Run."""
-    page = await open_page()
-    await page.goto(f"{files}/")
-    await page.evaluate(_MODULES)
-
-    async def evaluate(function: str, argument: Any = None) -> Any:
-        async with asyncio.timeout(60):
-            return await page.evaluate(function, argument)
-
-    return evaluate
+    return await run_modules(await open_page(), files, _MODULES)
 
 
 async def test_events_are_read_however_the_stream_is_cut(run: Run) -> None:

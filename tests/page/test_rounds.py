@@ -11,13 +11,9 @@ from typing import Any
 
 import pytest
 from playwright.async_api import Page, expect
-from sqlalchemy import select
 
-from ratchet.contracts.rounds import Disagreement, RoundView
-from ratchet.problems import problem_id
+from ratchet.contracts.rounds import RoundView
 from ratchet.states import RoundState
-from ratchet.store import tables as t
-from ratchet.store.engine import make_engine, transaction
 from tests.page.browser import PHONE, Watch, assert_fits, serious_findings
 from tests.page.conftest import OpenPage
 from tests.small_rounds import FEW, Rounds, is_over, promoted_pair, running_rounds
@@ -25,7 +21,6 @@ from tests.small_rounds import FEW, Rounds, is_over, promoted_pair, running_roun
 RUN = "on-the-page"
 ROUND_SECONDS = 900.0
 """A minute on a machine with nothing else to do."""
-WHY = Disagreement(answer="41", programs=3, prm_score=0.9)
 
 
 @pytest.fixture(scope="module")
@@ -48,34 +43,6 @@ async def show(rounds: Rounds, page: Page, path: str, key: str | None = None) ->
     mark = "&" if "?" in path else "?"
     await page.goto(f"{rounds.stack.urls.search}/#{path}{mark}key={key or rounds.stack.urls.key}")
     await page.locator("main h1").first.wait_for()
-
-
-async def set_aside(rounds: Rounds, view: RoundView) -> str:
-    """Enter the round's first training problem into the ledger, as a second look of a trained PRM would; its id."""
-    engine = make_engine(rounds.stack.urls.database)
-    try:
-        async with transaction(engine) as connection:
-            rows = await connection.execute(
-                select(t.round_problems, t.problems.c.text)
-                .join(t.problems, t.problems.c.id == t.round_problems.c.problem_id)
-                .where(t.round_problems.c.round_id == view.id, t.round_problems.c.split == "train")
-                .order_by(t.round_problems.c.place)
-            )
-            row = rows.first()
-            assert row is not None
-            await connection.execute(
-                t.quarantine.insert().values(
-                    run=RUN,
-                    problem_id=row.problem_id,
-                    round_id=row.round_id,
-                    reference=row.answer,
-                    source=row.source,
-                    disagreement=WHY.model_dump(mode="json"),
-                )
-            )
-            return problem_id(row.text, row.answer)
-    finally:
-        await engine.dispose()
 
 
 async def test_before_the_first_round_it_says_how_to_begin_one(rounds: Rounds, page: Page) -> None:
@@ -138,7 +105,7 @@ async def test_the_curve_the_verdict_and_the_figures_of_a_round(
 async def test_a_problem_that_was_set_aside_is_looked_through_and_overruled(
     rounds: Rounds, over: RoundView, page: Page
 ) -> None:
-    aside = await set_aside(rounds, over)
+    aside = await rounds.set_aside(over)
     await show(rounds, page, f"/rounds/{over.id}/quarantine")
     card = page.get_by_role("article", name=f"Problem {aside}")
     await expect(card).to_contain_text("3 independent finds")

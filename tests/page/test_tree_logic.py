@@ -1,21 +1,12 @@
 """The tree's pure modules, run in Chromium as they are served: no stack, no build."""
 
-import asyncio
 import re
-import threading
-from collections.abc import Iterator
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import pytest
-from playwright.async_api import Page
 
-import services.search
 from tests.page.conftest import OpenPage
-
-PAGE = Path(services.search.__file__).parent / "page"
+from tests.page.modules import Run, run_modules
 
 _MODULES = """
 async () => {
@@ -40,51 +31,10 @@ async () => {
 """
 
 
-class Run(Protocol):
-    """Runs a JavaScript function in a page that holds the modules' exports as `t`, and gives back what it returns."""
-
-    async def __call__(self, function: str, argument: Any = None) -> Any: ...
-
-
-class _Handler(SimpleHTTPRequestHandler):
-    def do_GET(self) -> None:
-        """An empty page at `/`, the page's files below it."""
-        if self.path != "/":
-            return super().do_GET()
-        self.send_response(200)
-        self.send_header("Content-Type", "text/html")
-        self.end_headers()
-        self.wfile.write(b"<!doctype html><title>t</title><link rel=icon href=data:>")
-        return None
-
-    def log_message(self, *_: Any) -> None:
-        """Say nothing."""
-
-
-@pytest.fixture(scope="module")
-def files() -> Iterator[str]:
-    """Where the page's files are served from the disk."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler, directory=str(PAGE)))
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
 @pytest.fixture
 async def run(files: str, open_page: OpenPage) -> Run:
     """See Run."""
-    page: Page = await open_page()
-    await page.goto(f"{files}/")
-    await page.evaluate(_MODULES)
-
-    async def evaluate(function: str, argument: Any = None) -> Any:
-        async with asyncio.timeout(60):
-            return await page.evaluate(function, argument)
-
-    return evaluate
+    return await run_modules(await open_page(), files, _MODULES)
 
 
 async def test_a_layout_keeps_nodes_of_a_depth_apart_and_in_order(run: Run) -> None:
