@@ -38,11 +38,12 @@ def main() -> None:
 def lay_out_all(pages: Path) -> None:
     """All that Zensical reads: committed pages, generated ones, configuration and style."""
     # They build the command line and the services' apps, which takes seconds: not for those who only ask for help.
-    from docs_site import cli_reference, http_reference
+    from docs_site import cli_reference, http_reference, python_reference
 
     lay_out_committed(pages)
     (pages / "reference" / "cli.md").write_text(cli_reference.page())
     http_reference.write(pages / "reference")
+    (pages / "reference" / "python.md").write_text(python_reference.page())
     shutil.copyfile(ROOT / "docs_site" / "site.css", pages / "site.css")
     shutil.copyfile(ROOT / "docs_site" / "zensical.toml", pages.parent / "zensical.toml")
 
@@ -51,6 +52,7 @@ def lay_out_committed(pages: Path) -> None:
     """The committed pages; that of the reference leads to those that are made from the code."""
     lay_out(pages)
     made = ["[Command line](cli.md)", *(f"[HTTP API: {name}](http-{name}.md)" for name in SERVICES)]
+    made.append("[Python client](python.md)")
     with (pages / "reference" / "README.md").open("a") as index:
         index.write("\n## Made from the code\n\n" + "".join(f"- {link}\n" for link in made))
 

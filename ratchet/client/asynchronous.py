@@ -46,8 +46,9 @@ class ProofFindings:
 class AsyncClient:
     """Asks one search service. Use as an async context manager, or call `aclose`.
 
-    Without a URL: the stack that runs in the data folder (`RATCHET_DATA`, otherwise `.ratchet`), with its key. Methods raise
-    ServiceError, and ValueError for options that are none.
+    Without a URL: the stack that runs in the data folder (`data`, otherwise `RATCHET_DATA`, otherwise `.ratchet`), with its
+    key. A call that can be sent again is, for `retry_seconds` (a minute by default). Methods raise ServiceError, and ValueError
+    for options that are none.
     """
 
     def __init__(

@@ -44,7 +44,7 @@ def test_it_builds_without_warnings_and_has_every_page(site: Path) -> None:
         assert (site / html).is_file(), place
 
 
-def test_the_reference_has_every_command_and_every_route(site: Path) -> None:
+def test_the_reference_has_the_commands_the_routes_and_the_client(site: Path) -> None:
     commands = (site / "reference" / "cli.html").read_text()
     assert {"ratchet-solve", "ratchet-rounds-run", "ratchet-keys-create"} <= set(
         re.findall(r'id="([^"]+)"', commands)
@@ -55,6 +55,10 @@ def test_the_reference_has_every_command_and_every_route(site: Path) -> None:
         page = (site / "reference" / f"http-{service}.html").read_text()
         assert f'id="{route}"' in page, route
         assert (site / "reference" / "openapi" / f"{service}.json").is_file()
+    client = (site / "reference" / "python.html").read_text()
+    assert {"clientsolve", "asyncclientbatch", "branchoptions"} <= set(re.findall(r'id="([^"]+)"', client))
+    assert "min_confidence" in client
+    assert "&lt;class" not in client
 
 
 def test_what_is_wrong_with_a_site_is_found(tmp_path: Path) -> None:
