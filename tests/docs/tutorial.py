@@ -66,7 +66,7 @@ class Reader:
     """Somebody who follows a page in an empty folder."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
         self._terminals: list[tuple[subprocess.Popen[bytes], Path]] = []
         self._address: str | None = None
         scripts = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
@@ -79,7 +79,7 @@ class Reader:
             output = self._begin(block)
         else:
             done = subprocess.run(
-                self._command(block), cwd=self._folder, env=self._environment, stdout=subprocess.PIPE,
+                self._command(block), cwd=self.folder, env=self._environment, stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, timeout=BLOCK_SECONDS, check=False,
             )  # fmt: skip
             output = done.stdout.decode()
@@ -121,11 +121,11 @@ class Reader:
     def _begin(self, block: Block) -> str:
         """Start it, and wait until it says what is expected of it."""
         assert block.expected is not None, "a page has to say what a terminal says when it is ready"
-        said = self._folder / f"terminal-{len(self._terminals)}.log"
+        said = self.folder / f"terminal-{len(self._terminals)}.log"
         with said.open("wb") as out:
             # `exec`, so that Ctrl-C reaches the program and not the shell alone.
             process = subprocess.Popen(
-                ["bash", "-c", f"exec {block.text}"], cwd=self._folder, env=self._environment,
+                ["bash", "-c", f"exec {block.text}"], cwd=self.folder, env=self._environment,
                 stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT,
             )  # fmt: skip
         self._terminals.append((process, said))
