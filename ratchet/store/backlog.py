@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from ratchet.contracts.search import Priority
 from ratchet.states import SearchState
 from ratchet.store import tables as t
-from ratchet.store.engine import retried, transaction
+from ratchet.store.engine import reading, retried
 
 
 class Backlog:
@@ -31,13 +31,13 @@ class Backlog:
             .limit(most)
             .subquery()
         )
-        async with transaction(self._engine) as connection:
+        async with reading(self._engine) as connection:
             return (await connection.scalar(select(func.count()).select_from(waiting)) or 0) >= most
 
     @retried
     async def is_known(self, idempotency_key: str) -> bool:
         """Whether a search was made under the key: a retry of it adds nothing."""
-        async with transaction(self._engine) as connection:
+        async with reading(self._engine) as connection:
             found = await connection.execute(
                 select(t.searches.c.id).where(t.searches.c.idempotency_key == idempotency_key)
             )

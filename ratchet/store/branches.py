@@ -11,7 +11,7 @@ from ratchet.contracts.branching import Beginning
 from ratchet.contracts.search import SearchRequest
 from ratchet.states import SEARCH_TRANSITIONS, NodeState, is_end
 from ratchet.store import tables as t
-from ratchet.store.engine import retried, transaction
+from ratchet.store.engine import reading, retried
 from ratchet.store.search_requests import read_beginning, read_request
 
 
@@ -55,7 +55,7 @@ class BranchStore:
             .outerjoin(t.reference_answers, t.reference_answers.c.search_id == t.searches.c.id)
             .where(t.searches.c.id == search_id)
         )
-        async with transaction(self._engine) as connection:
+        async with reading(self._engine) as connection:
             row = (await connection.execute(query)).one_or_none()
             if row is None:
                 return None

@@ -18,7 +18,7 @@ from ratchet.contracts.calibration import AnswerCalibration
 from ratchet.contracts.search import StrategyName
 from ratchet.states import SearchState
 from ratchet.store import tables as t
-from ratchet.store.engine import retried, transaction
+from ratchet.store.engine import reading, retried, transaction
 from ratchet.store.nodes import NodeRecord, read_trees
 
 _CALIBRATIONS: TypeAdapter[list[AnswerCalibration]] = TypeAdapter(list[AnswerCalibration])
@@ -67,7 +67,7 @@ class CalibrationStore:
     @retried
     async def get(self, policy: str, prm: str) -> AnswerCalibration | None:
         """The one of this pair, made here or packaged; None: it has none."""
-        async with transaction(self._engine) as connection:
+        async with reading(self._engine) as connection:
             found = (
                 await connection.execute(
                     select(t.calibrations.c.calibration).where(
@@ -88,7 +88,7 @@ class CalibrationStore:
     @retried
     async def _searches(self, search_ids: Sequence[UUID]) -> list[SearchedTree]:
         knew = exists().where(t.reference_answers.c.search_id == t.searches.c.id)
-        async with transaction(self._engine) as connection:
+        async with reading(self._engine) as connection:
             rows = await connection.execute(
                 select(
                     t.searches.c.id,
@@ -110,7 +110,7 @@ class CalibrationStore:
     @retried
     async def all(self) -> list[AnswerCalibration]:
         """Those made here, the newest first, then those packaged ones that none of them replaces."""
-        async with transaction(self._engine) as connection:
+        async with reading(self._engine) as connection:
             rows = await connection.execute(
                 select(t.calibrations.c.calibration).order_by(t.calibrations.c.created_at.desc())
             )

@@ -4,8 +4,8 @@ Limits: a call is tried three times within about a second; who can wait longer t
 """
 
 import functools
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, ParamSpec, TypeVar
 
 import orjson
@@ -35,6 +35,9 @@ def _dumps(value: Any) -> str:
 def make_engine(database_url: str, pool_size: int = 10, pool_seconds: float = CONNECT_SECONDS) -> AsyncEngine:
     """An engine for a `postgresql+asyncpg://` URL. It connects when it is first used.
 
+    Connections are not tried before they are used, which would cost a call of the store more than the call: after a restart of
+    Postgres the first call that fails has all of them made anew, and `retried` sends it again.
+
     Who waits for one of its connections for more than `pool_seconds` is told that the store is not available.
     """
     return create_async_engine(
@@ -43,7 +46,6 @@ def make_engine(database_url: str, pool_size: int = 10, pool_seconds: float = CO
         max_overflow=pool_size,
         pool_timeout=pool_seconds,
         pool_recycle=1800,
-        pool_pre_ping=True,
         json_serializer=_dumps,
         json_deserializer=orjson.loads,
         connect_args={
@@ -75,9 +77,27 @@ def _is_unavailable(error: BaseException) -> bool:
 @asynccontextmanager
 async def transaction(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
     """One transaction: commits at the end, rolls back on an error. Raises StoreUnavailableError."""
-    try:
+    with _unavailable():
         async with engine.begin() as connection:
             yield connection
+
+
+@asynccontextmanager
+async def reading(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """A connection for reading, without the two messages that begin and end a transaction. Raises StoreUnavailableError.
+
+    Each statement sees what was committed before it, as in `transaction`.
+    """
+    with _unavailable():
+        async with engine.connect() as connection:
+            yield await connection.execution_options(isolation_level="AUTOCOMMIT")
+
+
+@contextmanager
+def _unavailable() -> Iterator[None]:
+    """Raise StoreUnavailableError for what is the server's condition."""
+    try:
+        yield
     except Exception as error:
         if _is_unavailable(error):
             raise StoreUnavailableError(f"The database is not reachable: {error}") from error
@@ -107,13 +127,15 @@ def from_now(seconds: float) -> Any:
     return func.clock_timestamp() + func.make_interval(0, 0, 0, 0, 0, 0, seconds)
 
 
+@retried
 async def ping(engine: AsyncEngine) -> None:
     """Raise StoreUnavailableError unless Postgres answers."""
-    async with transaction(engine) as connection:
+    async with reading(engine) as connection:
         await connection.execute(text("SELECT 1"))
 
 
+@retried
 async def ready(engine: AsyncEngine) -> None:
     """Raise StoreUnavailableError unless Postgres answers and the migrations have run."""
-    async with transaction(engine) as connection:
+    async with reading(engine) as connection:
         await connection.execute(text("SELECT 1 FROM alembic_version"))

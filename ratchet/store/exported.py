@@ -14,7 +14,7 @@ from ratchet.contracts.search import VerificationLevel
 from ratchet.exports.withheld import SetAside
 from ratchet.states import SearchState
 from ratchet.store import tables as t
-from ratchet.store.engine import retried, transaction
+from ratchet.store.engine import reading, retried
 from ratchet.store.nodes import NodeRecord, read_trees
 
 PAGE = 200
@@ -51,7 +51,7 @@ class ExportedStore:
         query = select(t.quarantine.c.run, t.problems.c.text, t.quarantine.c.overruled_at).join(
             t.problems, t.problems.c.id == t.quarantine.c.problem_id
         )
-        async with transaction(self._engine) as connection:
+        async with reading(self._engine) as connection:
             return [
                 SetAside(row.run, row.text, row.overruled_at is not None)
                 for row in await connection.execute(query)
@@ -66,13 +66,13 @@ class ExportedStore:
             .where(t.round_problems.c.split.in_(MEASURED_ON))
             .distinct()
         )
-        async with transaction(self._engine) as connection:
+        async with reading(self._engine) as connection:
             return list((await connection.execute(query)).scalars())
 
     @retried
     async def runs(self) -> list[str]:
         """The names of all runs."""
-        async with transaction(self._engine) as connection:
+        async with reading(self._engine) as connection:
             return list((await connection.execute(select(t.rounds.c.run).distinct())).scalars())
 
     @retried
@@ -83,7 +83,7 @@ class ExportedStore:
             .where(exists().where(and_(t.searches.c.problem_id == t.problems.c.id, *_lone())))
             .distinct()
         )
-        async with transaction(self._engine) as connection:
+        async with reading(self._engine) as connection:
             return list((await connection.execute(query)).scalars())
 
     async def round_answers(self, rounds: Sequence[UUID], purpose: str) -> AsyncIterator[VerifiedAnswer]:
@@ -123,7 +123,7 @@ class ExportedStore:
     async def _trees(
         self, query: Select[Any], after: UUID | None
     ) -> tuple[Sequence[Any], dict[UUID, list[NodeRecord]]]:
-        async with transaction(self._engine) as connection:
+        async with reading(self._engine) as connection:
             rows = (await connection.execute(_page(query, after))).all()
             return rows, await read_trees(connection, [row.id for row in rows])
 
@@ -138,7 +138,7 @@ class ExportedStore:
 
     @retried
     async def _page(self, query: Select[Any], after: UUID | None) -> list[VerifiedAnswer]:
-        async with transaction(self._engine) as connection:
+        async with reading(self._engine) as connection:
             return [
                 VerifiedAnswer(
                     search=row.id,

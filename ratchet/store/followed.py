@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from ratchet.contracts.search import NodeView, TreeView
 from ratchet.states import SearchState
 from ratchet.store import tables as t
-from ratchet.store.engine import retried, transaction
+from ratchet.store.engine import reading, retried
 from ratchet.store.nodes import NodeRecord
 from ratchet.store.search_tasks import NodePlace, ToldTask, read_told
 
@@ -29,7 +29,7 @@ class FollowedSearches:
     @retried
     async def states(self, search_ids: Collection[UUID]) -> dict[UUID, SearchState]:
         """The states of those that are known, in one query."""
-        async with transaction(self._engine) as connection:
+        async with reading(self._engine) as connection:
             rows = await connection.execute(
                 select(t.searches.c.id, t.searches.c.state).where(t.searches.c.id.in_(search_ids))
             )
@@ -55,7 +55,7 @@ class FollowedSearches:
             # Depth and ordinal of the last node before it, as CURSOR_PATTERN has them.
             some = some.where(place > tuple_(*(literal(int(part)) for part in cursor.split("."))))
         nodes = some.subquery()
-        async with transaction(self._engine) as connection:
+        async with reading(self._engine) as connection:
             known = await connection.execute(select(t.searches.c.id).where(t.searches.c.id == search_id))
             if known.one_or_none() is None:
                 return None
@@ -83,7 +83,7 @@ class FollowedSearches:
     ) -> tuple[dict[str, NodePlace], list[ToldTask]] | None:
         """Places of all nodes, and all tasks that the strategy was told of; why, of the `limit` ones after `after` alone. None:
         unknown search."""
-        async with transaction(self._engine) as connection:
+        async with reading(self._engine) as connection:
             known = await connection.execute(select(t.searches.c.id).where(t.searches.c.id == search_id))
             if known.one_or_none() is None:
                 return None

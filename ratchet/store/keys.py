@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ratchet.contracts.keys import AuditEntry, AuditPage, KeyLimits, KeyRequest, KeyView
 from ratchet.store import tables as t
-from ratchet.store.engine import retried, transaction
+from ratchet.store.engine import reading, retried, transaction
 from ratchet.store.key_records import AuditedCall, StoredKey
 
 
@@ -52,14 +52,14 @@ class KeyStore:
     @retried
     async def all(self) -> list[KeyView]:
         """All that were ever made, the newest first."""
-        async with transaction(self._engine) as connection:
+        async with reading(self._engine) as connection:
             rows = await connection.execute(select(t.api_keys).order_by(t.api_keys.c.id.desc()))
             return [_view(row) for row in rows]
 
     @retried
     async def in_force(self) -> list[StoredKey]:
         """Those that have not been revoked."""
-        async with transaction(self._engine) as connection:
+        async with reading(self._engine) as connection:
             rows = await connection.execute(select(t.api_keys).where(t.api_keys.c.revoked_at.is_(None)))
             return [
                 StoredKey(row.id, row.name, row.scope, KeyLimits.model_validate(row.limits), row.sha256)
@@ -83,7 +83,7 @@ class KeyStore:
     @retried
     async def begun_by(self, search_id: UUID) -> UUID | None:
         """The key by which the search was begun; None: by the operator's, or there is no such search."""
-        async with transaction(self._engine) as connection:
+        async with reading(self._engine) as connection:
             return (
                 await connection.execute(select(t.searches.c.key_id).where(t.searches.c.id == search_id))
             ).scalar_one_or_none()
@@ -91,7 +91,7 @@ class KeyStore:
     @retried
     async def searches_under_way(self, key_id: UUID) -> int:
         """How many searches of the key wait or run."""
-        async with transaction(self._engine) as connection:
+        async with reading(self._engine) as connection:
             counted = await connection.execute(
                 select(func.count())
                 .select_from(t.searches)
@@ -107,7 +107,7 @@ class KeyStore:
     async def tokens_since(self, key_id: UUID, since: datetime) -> int:
         """Tokens that the policy has generated for the key's searches that were begun since then."""
         tokens = t.searches.c.usage["policy"]["tokens"].astext.cast(BigInteger)
-        async with transaction(self._engine) as connection:
+        async with reading(self._engine) as connection:
             summed = await connection.execute(
                 select(func.coalesce(func.sum(tokens), 0)).where(
                     t.searches.c.key_id == key_id, t.searches.c.created_at >= since
@@ -131,7 +131,7 @@ class KeyStore:
             query = query.where(t.audited_calls.c.id < before)
         if key is not None:
             query = query.where(t.audited_calls.c.key == key)
-        async with transaction(self._engine) as connection:
+        async with reading(self._engine) as connection:
             rows = (await connection.execute(query)).all()
         entries = [AuditEntry.model_validate(dict(row._mapping)) for row in rows[:limit]]
         return AuditPage(entries=entries, next=entries[-1].id if len(rows) > limit else None)

@@ -14,7 +14,7 @@ from ratchet.contracts.serving import PRM1
 from ratchet.contracts.trainer import ModelKind, ServedBy, ServingPair
 from ratchet.states import MODEL_TRANSITIONS, ModelState, check_transition
 from ratchet.store import tables as t
-from ratchet.store.engine import retried, transaction
+from ratchet.store.engine import reading, retried, transaction
 from ratchet.store.rounds import RoundClaim, require_lease
 
 
@@ -35,26 +35,26 @@ class PairStore:
     @retried
     async def current(self) -> ServingPair | None:
         """The pair that serves; None: no policy was ever registered."""
-        async with transaction(self._engine) as connection:
+        async with reading(self._engine) as connection:
             return await _newest(connection)
 
     @retried
     async def history(self, limit: int = 100) -> list[ServingPair]:
         """The newest first."""
         query = select(t.serving_pairs).order_by(t.serving_pairs.c.id.desc()).limit(limit)
-        async with transaction(self._engine) as connection:
+        async with reading(self._engine) as connection:
             return [_pair(row) for row in (await connection.execute(query)).mappings()]
 
     @retried
     async def last_with(self, policy: str) -> ServingPair | None:
         """The pair in which a policy last served; None: it never did."""
-        async with transaction(self._engine) as connection:
+        async with reading(self._engine) as connection:
             return await _newest(connection, policy=policy)
 
     @retried
     async def previous(self, leaving: int) -> ServingPair:
         """The pair that `rollback` would make serve. Raises RollbackError."""
-        async with transaction(self._engine) as connection:
+        async with reading(self._engine) as connection:
             return await _previous(connection, leaving)
 
     @retried

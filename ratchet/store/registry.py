@@ -23,7 +23,7 @@ from ratchet.contracts.trainer import (
 )
 from ratchet.states import MODEL_TRANSITIONS, ModelState, check_transition
 from ratchet.store import tables as t
-from ratchet.store.engine import retried, transaction
+from ratchet.store.engine import reading, retried, transaction
 from ratchet.store.ids import new_id
 from ratchet.store.rounds import RoundClaim, require_lease
 
@@ -94,7 +94,7 @@ class Registry:
     @retried
     async def get(self, version: str) -> ModelView | None:
         """One version; None: unknown."""
-        async with transaction(self._engine) as connection:
+        async with reading(self._engine) as connection:
             row = (
                 (await connection.execute(select(t.models).where(t.models.c.version == version)))
                 .mappings()
@@ -106,7 +106,7 @@ class Registry:
     async def lineage(self, version: str) -> Lineage | None:
         """The version and its ancestors with their data sets, the base last; None: unknown version."""
         found: list[Ancestor] = []
-        async with transaction(self._engine) as connection:
+        async with reading(self._engine) as connection:
             current: str | None = version
             while current is not None:
                 row = (
@@ -135,7 +135,7 @@ class Registry:
             query = query.where(t.models.c.kind == kind)
         if state is not None:
             query = query.where(t.models.c.state == state)
-        async with transaction(self._engine) as connection:
+        async with reading(self._engine) as connection:
             return [_model(row) for row in (await connection.execute(query)).mappings()]
 
     @retried

@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from ratchet.states import ROUND_ENDS, SEARCH_TRANSITIONS, RoundState, SearchState, is_end
 from ratchet.store import tables as t
-from ratchet.store.engine import from_now, retried, transaction
+from ratchet.store.engine import from_now, reading, retried, transaction
 
 BATCH = 100
 """Searches of one transaction: locks are held for a moment only."""
@@ -102,7 +102,7 @@ class WasteStore:
 
     @retried
     async def _find(self, waste: Waste, retention: Retention, after: UUID) -> Sequence[UUID]:
-        async with transaction(self._engine) as connection:
+        async with reading(self._engine) as connection:
             found = await connection.execute(
                 _candidates(waste, retention).where(t.searches.c.id > after).limit(BATCH)
             )
@@ -110,7 +110,7 @@ class WasteStore:
 
     @retried
     async def _amount(self, waste: Waste, ids: Sequence[UUID]) -> Amount:
-        async with transaction(self._engine) as connection:
+        async with reading(self._engine) as connection:
             return await _measure(connection, waste, ids)
 
     @retried
@@ -138,7 +138,7 @@ class WasteStore:
         """Those that nothing names, and those that only searches name which go."""
         going = or_(*(_is_waste(waste, retention) for waste in (Waste.ORPHANS, Waste.SEARCHES)))
         size = func.coalesce(func.sum(func.pg_column_size(t.problems.c.text) + ROW_BYTES), 0)
-        async with transaction(self._engine) as connection:
+        async with reading(self._engine) as connection:
             row = (
                 await connection.execute(
                     select(func.count().label("number"), size.label("bytes")).where(_is_unnamed(~going))

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from ratchet.contracts.search import SearchRequest, Usage
 from ratchet.states import SEARCH_TRANSITIONS, SearchState, is_end
 from ratchet.store import tables as t
-from ratchet.store.engine import retried, transaction
+from ratchet.store.engine import reading, retried, transaction
 from ratchet.store.ids import new_id
 from ratchet.store.nodes import NodeRecord, read_trees
 from ratchet.store.rounds import RoundClaim, require_lease
@@ -119,7 +119,7 @@ class RoundSearchStore:
     @retried
     async def count_ended(self, round_id: UUID, purpose: str) -> tuple[int, int]:
         """How many of the round's searches for a purpose are over, and how many there are."""
-        async with transaction(self._engine) as connection:
+        async with reading(self._engine) as connection:
             row = (
                 await connection.execute(
                     select(
@@ -140,7 +140,7 @@ class RoundSearchStore:
         joined = t.round_searches.join(t.searches, t.searches.c.id == t.round_searches.c.search_id).outerjoin(
             t.solutions, t.solutions.c.search_id == t.searches.c.id
         )
-        async with transaction(self._engine) as connection:
+        async with reading(self._engine) as connection:
             rows = await connection.execute(
                 select(
                     t.round_searches.c.place,
@@ -186,7 +186,7 @@ class RoundSearchStore:
     @retried
     async def planned(self, round_id: UUID, purpose: str) -> list[tuple[int, int, UUID]]:
         """Place, attempt and id of each search for a purpose, by place and attempt."""
-        async with transaction(self._engine) as connection:
+        async with reading(self._engine) as connection:
             rows = await connection.execute(
                 select(t.round_searches.c.place, t.round_searches.c.attempt, t.round_searches.c.search_id)
                 .where(t.round_searches.c.round_id == round_id, t.round_searches.c.purpose == purpose)
@@ -196,7 +196,7 @@ class RoundSearchStore:
 
     @retried
     async def _trees(self, search_ids: Sequence[UUID]) -> dict[UUID, list[NodeRecord]]:
-        async with transaction(self._engine) as connection:
+        async with reading(self._engine) as connection:
             return await read_trees(connection, search_ids)
 
     @retried

@@ -33,7 +33,7 @@ from ratchet.states import (
     check_transition,
 )
 from ratchet.store import tables as t
-from ratchet.store.engine import from_now, retried, transaction
+from ratchet.store.engine import from_now, reading, retried, transaction
 from ratchet.store.ids import new_id
 from ratchet.store.quarantine import overrule, read_quarantine, set_aside
 from ratchet.store.round_rows import (
@@ -133,7 +133,7 @@ class RoundStore:
     @retried
     async def get(self, round_id: UUID) -> RoundView | None:
         """One round; None: unknown. Raises UnreadableRoundError."""
-        async with transaction(self._engine) as connection:
+        async with reading(self._engine) as connection:
             found = await connection.execute(select(t.rounds).where(t.rounds.c.id == round_id))
             row = found.mappings().one_or_none()
         return None if row is None else view_of(row)
@@ -144,7 +144,7 @@ class RoundStore:
         query = select(t.rounds).order_by(t.rounds.c.created_at.desc()).limit(limit)
         if run is not None:
             query = query.where(t.rounds.c.run == run)
-        async with transaction(self._engine) as connection:
+        async with reading(self._engine) as connection:
             rows = (await connection.execute(query)).mappings().all()
         return readable_views(rows)
 
@@ -336,7 +336,7 @@ class RoundStore:
     @retried
     async def problems(self, round_id: UUID, split: str) -> list[RoundProblem]:
         """The round's problems of a split, in their order."""
-        async with transaction(self._engine) as connection:
+        async with reading(self._engine) as connection:
             rows = await connection.execute(
                 select(t.round_problems, t.problems.c.text)
                 .join(t.problems, t.problems.c.id == t.round_problems.c.problem_id)
@@ -365,7 +365,7 @@ class RoundStore:
     @retried
     async def quarantined(self, *, run: str | None = None, round_id: UUID | None = None) -> list[Quarantined]:
         """Problems that the rounds of a run, or one round, have set aside; those that were overruled among them."""
-        async with transaction(self._engine) as connection:
+        async with reading(self._engine) as connection:
             return await read_quarantine(connection, run=run, round_id=round_id)
 
     @retried

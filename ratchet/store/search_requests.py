@@ -73,12 +73,12 @@ async def insert_searches(
     branch: Branch | None = None,
 ) -> None:
     """Store searches as queued, each under its id. An idempotency key belongs to one search, so it comes with one request
-    only, and so does a branch. `key_id`: the API key by which they are begun."""
+    only, and so does a branch. `key_id`: the API key by which they are begun. What an earlier try has stored stays."""
     if not requests:
         return
     problem_ids = await ensure_problems(connection, {request.problem for request in requests.values()})
     await connection.execute(
-        t.searches.insert(),
+        insert(t.searches).on_conflict_do_nothing(index_elements=["id"]),
         [
             {
                 "id": search_id,
@@ -107,7 +107,7 @@ async def insert_searches(
         if request.reference_answer is not None
     ]
     if answers:
-        await connection.execute(t.reference_answers.insert(), answers)
+        await connection.execute(insert(t.reference_answers).on_conflict_do_nothing(), answers)
 
 
 def read_request(row: Row[Any], problem: str) -> SearchRequest:

@@ -22,7 +22,7 @@ from ratchet.contracts.search import Priority, SearchRequest, SearchResult, Stra
 from ratchet.contracts.search_list import SearchFilter, SearchPage
 from ratchet.states import SEARCH_TRANSITIONS, IllegalTransitionError, SearchState, check_transition, is_end
 from ratchet.store import tables as t
-from ratchet.store.engine import from_now, retried, transaction
+from ratchet.store.engine import from_now, reading, retried, transaction
 from ratchet.store.ids import new_id
 from ratchet.store.nodes import NodeRecord, read_trees, write_nodes
 from ratchet.store.search_list import read_page
@@ -123,15 +123,9 @@ class SearchStore:
                 earlier = await find_by_key(connection, idempotency_key, digest)
                 if earlier is not None:
                     return earlier, earlier == search_id
-            known = await connection.execute(select(t.searches.c.id).where(t.searches.c.id == search_id))
-            if known.one_or_none() is None:
-                await insert_searches(
-                    connection,
-                    {search_id: request},
-                    idempotency_key=idempotency_key,
-                    key_id=key_id,
-                    branch=branch,
-                )
+            await insert_searches(
+                connection, {search_id: request}, idempotency_key=idempotency_key, key_id=key_id, branch=branch
+            )
         return search_id, True
 
     @retried
@@ -199,7 +193,7 @@ class SearchStore:
     @retried
     async def is_suspect(self, search_id: UUID) -> bool:
         """Whether a worker was lost with this search while its journal did not grow: it may be what ended that worker."""
-        async with transaction(self._engine) as connection:
+        async with reading(self._engine) as connection:
             attempts = await connection.execute(
                 select(t.searches.c.attempts).where(t.searches.c.id == search_id)
             )
@@ -208,7 +202,7 @@ class SearchStore:
     @retried
     async def reference_answer(self, claim: Claim) -> str | None:
         """The right answer, for the verifier alone."""
-        async with transaction(self._engine) as connection:
+        async with reading(self._engine) as connection:
             return (
                 await connection.execute(
                     select(t.reference_answers.c.answer).where(t.reference_answers.c.search_id == claim.id)
@@ -301,19 +295,19 @@ class SearchStore:
     @retried
     async def load_nodes(self, search_id: UUID) -> list[NodeRecord]:
         """The tree, parents before children; of one depth in order of creation."""
-        async with transaction(self._engine) as connection:
+        async with reading(self._engine) as connection:
             return (await read_trees(connection, [search_id]))[search_id]
 
     @retried
     async def load_progress(self, search_id: UUID) -> Progress | None:
         """Where the search stood when its tree was last written; None where nobody, or an older version, wrote it down."""
-        async with transaction(self._engine) as connection:
+        async with reading(self._engine) as connection:
             return await read_progress(connection, search_id)
 
     @retried
     async def load_journal(self, search_id: UUID) -> SearchJournal | None:
         """The request with all that was journalled of the search; None: unknown."""
-        async with transaction(self._engine) as connection:
+        async with reading(self._engine) as connection:
             return await read_journal(connection, search_id)
 
     @retried
@@ -378,7 +372,7 @@ class SearchStore:
     @retried
     async def state(self, search_id: UUID) -> SearchState | None:
         """The state alone, for those who poll; None: unknown."""
-        async with transaction(self._engine) as connection:
+        async with reading(self._engine) as connection:
             return (
                 await connection.execute(select(t.searches.c.state).where(t.searches.c.id == search_id))
             ).scalar_one_or_none()
@@ -386,13 +380,13 @@ class SearchStore:
     @retried
     async def result(self, search_id: UUID) -> SearchResult | None:
         """The search as the API shows it; None: unknown."""
-        async with transaction(self._engine) as connection:
+        async with reading(self._engine) as connection:
             return await read_result(connection, search_id)
 
     @retried
     async def proof(self, search_id: UUID) -> dict[str, Any] | None:
         """The proof bundle; None where there is none."""
-        async with transaction(self._engine) as connection:
+        async with reading(self._engine) as connection:
             proof: dict[str, Any] | None = (
                 await connection.execute(
                     select(t.solutions.c.proof).where(t.solutions.c.search_id == search_id)
@@ -409,7 +403,7 @@ class SearchStore:
         key_id: UUID | None = None,
     ) -> SearchPage:
         """The newest searches first; `cursor` is the `next` of the page before. `key_id`: only those begun by this key."""
-        async with transaction(self._engine) as connection:
+        async with reading(self._engine) as connection:
             return await read_page(connection, limit, narrowed, cursor, key_id)
 
     @retried
@@ -418,14 +412,14 @@ class SearchStore:
 
         They are running with the lease run out, given back and due, or queued for longer than `queued_seconds`.
         """
-        async with transaction(self._engine) as connection:
+        async with reading(self._engine) as connection:
             rows = await find_due(connection, queued_seconds, limit)
             return [Waiting(row.id, row.fence, row.priority) for row in rows]
 
     @retried
     async def count_waiting(self) -> tuple[int, int, float]:
         """How many searches are queued, how many run, and the age of the oldest queued one in seconds."""
-        async with transaction(self._engine) as connection:
+        async with reading(self._engine) as connection:
             return await count_waiting(connection)
 
 

@@ -7,7 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from ratchet.contracts.search import StrategyName
 from ratchet.contracts.strategies import StrategyChoice
 from ratchet.store import tables as t
-from ratchet.store.engine import retried, transaction
+from ratchet.store.engine import reading, retried, transaction
 
 UNMEASURED = StrategyName.MCTS
 """The strategy of a pair for which nothing was measured."""
@@ -48,7 +48,7 @@ class StrategyChoiceStore:
     @retried
     async def all(self) -> list[StrategyChoice]:
         """The newest first."""
-        async with transaction(self._engine) as connection:
+        async with reading(self._engine) as connection:
             rows = await connection.execute(
                 select(t.strategy_choices.c.choice).order_by(t.strategy_choices.c.created_at.desc())
             )

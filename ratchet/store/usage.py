@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from ratchet.store.engine import retried, transaction
+from ratchet.store.engine import reading, retried
 from ratchet.store.tables import metadata
 
 _SIZES = text(
@@ -29,6 +29,6 @@ class TableSize:
 @retried
 async def table_sizes(engine: AsyncEngine) -> list[TableSize]:
     """All tables, the largest first. Raises StoreUnavailableError."""
-    async with transaction(engine) as connection:
+    async with reading(engine) as connection:
         rows = await connection.execute(_SIZES, {"names": list(metadata.tables)})
         return [TableSize(row.relname, row.rows, row.bytes) for row in rows]

@@ -160,6 +160,13 @@ async def serious_findings(page: Page) -> list[str]:
     ]
 
 
+async def assert_accessible(page: Page, figures: dict[str, Any]) -> None:
+    """axe-core finds nothing serious on the page as it stands; what it finds is counted."""
+    found = await serious_findings(page)
+    figures["axe_serious"] = figures.get("axe_serious", 0) + len(found)
+    assert not found, "\n".join(found)
+
+
 async def assert_fits(page: Page) -> None:
     """No part of the page lies beyond its width, and no control is covered or out of reach."""
     assert (over := await page.evaluate(_TOO_WIDE)) is None, over

@@ -6,7 +6,15 @@ from typing import Any
 import pytest
 from playwright.async_api import Page, expect
 
-from tests.page.browser import DESKTOP, PHONE, Scheme, Transfer, assert_fits, serious_findings
+from tests.page.browser import (
+    DESKTOP,
+    PHONE,
+    Scheme,
+    Transfer,
+    assert_accessible,
+    assert_fits,
+    serious_findings,
+)
 from tests.page.conftest import OpenPage
 from tests.page.site import Site
 
@@ -89,19 +97,25 @@ async def test_a_view_has_no_serious_finding_and_fits_a_phone(
     assert not found, "\n".join(found)
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
 async def test_dialogs_have_no_serious_finding(
-    site: Site, open_page: OpenPage, figures: dict[str, Any]
+    site: Site, open_page: OpenPage, addresses: Addresses, figures: dict[str, Any], scheme: Scheme
 ) -> None:
-    for scheme in ("light", "dark"):
-        page = await open_page("dark" if scheme == "dark" else "light", PHONE)
-        await show(site, page, "/")
-        await page.get_by_role("button", name="Key", exact=True).click()
-        await expect(page.get_by_role("dialog", name="API key")).to_be_visible()
-        found = await serious_findings(page)
-        figures["axe_serious"] = figures.get("axe_serious", 0) + len(found)
-        assert not found
-        await page.keyboard.press("Escape")
-        await expect(page.get_by_role("dialog")).to_have_count(0)
+    """The others are looked at where they are used, in `test_rounds.py`."""
+    page = await open_page(scheme, PHONE)
+    await show(site, page, "/")
+    await page.get_by_role("button", name="Key", exact=True).click()
+    await expect(page.get_by_role("dialog", name="API key")).to_be_visible()
+    await assert_accessible(page, figures)
+    await page.keyboard.press("Escape")
+    await expect(page.get_by_role("dialog")).to_have_count(0)
+    await show(site, page, addresses.by_name["node"])
+    await page.get_by_role("button", name="Branch from here").click()
+    dialog = page.get_by_role("dialog", name="Branch from this step")
+    for choice in ("Edit this step", "Forbid this step"):
+        await dialog.get_by_label(choice).check()
+        await assert_accessible(page, figures)
+        await assert_fits(page)
 
 
 async def test_the_theme_follows_the_system_until_somebody_chooses(site: Site, open_page: OpenPage) -> None:
