@@ -1,8 +1,9 @@
 """How a search is taken in, and how it is called off: the one way for all routes that do either."""
 
+import asyncio
 import contextlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from uuid import UUID
 
@@ -27,6 +28,11 @@ log = structlog.get_logger()
 
 FULL_SECONDS = 10
 """After which a caller may find room in a queue that is full."""
+STORED_AT_ONCE = 8
+"""Searches that are stored at the same moment. More are no faster, and would leave no connection to those who read; the others
+wait in the order in which they came, which waiting for a connection does not keep."""
+TURN_SECONDS = 20.0
+"""So long a caller waits for that, at most: then Postgres is in trouble."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +46,7 @@ class Intake:
     newsroom: Newsroom
     backlog: Backlog
     access: Access
+    _storing: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(STORED_AT_ONCE))
 
     async def begin(
         self,
@@ -61,10 +68,11 @@ class Intake:
         if followed:
             self.newsroom.require_room()
         own_key = own_idempotency_key(caller, idempotency_key)
-        await self._require_room(body, own_key)
         try:
-            async with self.access.beginning(caller, body, own_key):
-                search_id, created = await self.store.create(body, own_key, caller.key_id, branch)
+            async with self._turn():
+                await self._require_room(body, own_key)
+                async with self.access.beginning(caller, body, own_key):
+                    search_id, created = await self.store.create(body, own_key, caller.key_id, branch)
         except IdempotencyConflictError as error:
             raise ProblemError(HTTPStatus.CONFLICT, str(error)) from error
         if created:
@@ -88,6 +96,23 @@ class Intake:
             elif before is SearchState.QUEUED and after is not None:
                 await self.events.publish(search_id, [state_event(after, result.reason), end_event()])
         return result
+
+    @contextlib.asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """One of those who store. Raises a problem (503) where none gets done."""
+        try:
+            async with asyncio.timeout(TURN_SECONDS):
+                await self._storing.acquire()
+        except TimeoutError:
+            raise ProblemError(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                f"The search could not be stored within {TURN_SECONDS:g} s. Try again later.",
+                headers={"Retry-After": str(FULL_SECONDS)},
+            ) from None
+        try:
+            yield
+        finally:
+            self._storing.release()
 
     async def _require_room(self, body: SearchRequest, idempotency_key: str | None) -> None:
         """Raise a problem (503) where as many searches wait as may; a retry of one that was taken in is always answered."""

@@ -12,6 +12,7 @@ from uuid import UUID
 import asyncpg
 import httpx
 import pytest
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ratchet.contracts.search import EventKind, SearchRequest, TreeView
@@ -23,7 +24,7 @@ from ratchet.store.followed import PAGE_BYTES
 from ratchet.store.nodes import NodeRecord
 from ratchet.store.search_results import SearchOutcome
 from ratchet.store.searches import Claim, SearchStore
-from services.search import following
+from services.search import following, intake
 from services.search.app import build_app
 from services.search.news import POLL_SECONDS, Newsroom
 from tests.served_app import served
@@ -267,6 +268,30 @@ async def test_a_queue_that_is_full_takes_no_more_but_answers_retries_and_other_
     # There is room again as soon as a worker takes one up.
     assert await store.claim(UUID(first.json()["id"]), "w", 60, 5) is not None
     assert (await api.post("/search", json=body)).status_code == 202
+
+
+async def test_submissions_that_postgres_holds_up_leave_connections_to_readers_and_an_answer_to_the_next(
+    api: httpx.AsyncClient, store: SearchStore, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(intake, "TURN_SECONDS", 0.5)
+    known, _ = await store.create(SearchRequest(problem="known"), None)
+    body = {"problem": "held up", "priority": "low"}
+    async with engine.begin() as holder:
+        await holder.execute(text("LOCK TABLE problems IN EXCLUSIVE MODE"))
+        held = [asyncio.create_task(api.post("/search", json=body)) for _ in range(2)]
+        # As many as may, so that the next has to wait for its turn.
+        held += [asyncio.create_task(api.post("/search", json=body)) for _ in range(intake.STORED_AT_ONCE)]
+        done, still = await asyncio.wait(held, timeout=5)
+        refused = [each.result() for each in done]
+        assert [each.status_code for each in refused] == [503, 503]
+        assert all(int(each.headers["retry-after"]) > 0 for each in refused)
+        assert all("could not be stored" in each.json()["detail"] for each in refused)
+        assert (await api.get(f"/search/{known}")).status_code == 200
+    taken = [await each for each in still]
+    assert len(taken) == intake.STORED_AT_ONCE
+    # What found no room in the queue was at least answered.
+    assert {each.status_code for each in taken} <= {202, 503}
+    assert sum(each.status_code == 202 for each in taken) >= 3
 
 
 def a_node(number: int, text: str = "pass") -> NodeRecord:
