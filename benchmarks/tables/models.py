@@ -138,8 +138,8 @@ def decoding(results: Results) -> Rows:
 
 
 TABLES = {
-    "prompts": Table(("prompts-small",), prompts),
-    "prompts-paired": Table(("prompts-small",), paired_prompts, Below.NOTHING),
+    "prompts": Table(("prompts-small", "prompts-medium"), prompts),
+    "prompts-paired": Table(("prompts-small", "prompts-medium"), paired_prompts, Below.NOTHING),
     "prm1-signals": Table(("prm1-signals-first", "prm1-signals"), signals),
     "vllm-two-cores": Table(("vllm-two-cores",), two_cores),
     "policy-precision": Table(("policy-precision",), precision),

@@ -1,11 +1,12 @@
 """What do kills, outages, hostile callers and many readers do to the system?"""
 
 from collections.abc import Mapping
+from typing import Any
 
 from benchmarks.tables.documents import Results, Rows, Table
 
-CHAOS = ("chaos-seed0",)
-TRAINER, FUZZ = "trainer-kills", "fuzz"
+CHAOS = ("chaos-seed0", "chaos-seed1", "chaos-seed2")
+TRAINER, FUZZ, API = "trainer-kills", "fuzz", "api-load"
 
 
 def chaos(results: Results) -> Rows:
@@ -55,8 +56,44 @@ def fuzz(results: Results) -> Rows:
     ]
 
 
+def api(results: Results) -> Rows:
+    """Many callers, large steps, many readers."""
+    figures = results[API].figures
+    load, large, idle = figures["load"], figures["large_steps"], figures["idle_readers"]
+    used, rates = large["used_bytes"], idle["transactions_per_second"]
+    return [
+        ["what", "figure"],
+        ["submissions from so many clients, beside a round", f"{load['submissions']:,}; {load['clients']}"],
+        ["errors", str(load["errors"])],
+        ["submissions a second", f"{load['per_second']:g}"],
+        ["p99 of a submission against a trivial request by the same client", _ratio(load)],
+        ["Redis after so many searches with steps of 64 KiB", _memory(large)],
+        ["… at the most, of its limit", f"{_mib(used['most'])} of {_mib(large['maxmemory_bytes'])}"],
+        ["idle readers of events", f"{idle['readers']:,}"],
+        ["memory of the API for a reader", f"{idle['bytes_a_reader'] / 1024:.0f} KiB"],
+        [
+            "transactions of Postgres a second, without and with them",
+            f"{rates['without']:g}, {rates['with']:g}",
+        ],
+    ]
+
+
+def _ratio(load: Mapping[str, Any]) -> str:
+    p99 = load["p99_ms"]
+    return f"{load['p99_ratio']:.1f} times ({p99['submission']:.0f} ms, {p99['trivial']:.0f} ms)"
+
+
+def _memory(large: Mapping[str, Any]) -> str:
+    return f"{_mib(large['used_bytes']['after'])} after {large['searches']:,}"
+
+
+def _mib(size: float) -> str:
+    return f"{size / 2**20:.1f} MiB"
+
+
 TABLES: Mapping[str, Table] = {
     "robust-chaos": Table(CHAOS, chaos),
     "robust-trainer": Table((TRAINER,), trainer),
     "robust-fuzz": Table((FUZZ,), fuzz),
+    "robust-api": Table((API,), api),
 }

@@ -21,7 +21,7 @@ from ratchet.solutions.step_formats import (
     few_shot,
 )
 
-MEASURED: dict[str, FormatName] = {"small": "chat"}
+MEASURED: dict[str, FormatName] = {"small": "chat", "medium": "chat"}
 """By the names in `MIRRORS`; the same models from the hub count as well."""
 UNMEASURED: FormatName = "few_shot"
 
