@@ -5,7 +5,7 @@ from pathlib import Path
 from uuid import UUID
 
 from benchmarks.stored_trees import StoredEnd, StoredTree, is_right, load_trees
-from benchmarks.verified import answers_of_trees, figures
+from benchmarks.verified import answers_crosswise, answers_of_trees, figures
 from benchmarks.votes import measure
 from ratchet.contracts.search import StrategyName
 
@@ -73,6 +73,25 @@ def test_verified_is_counted_on_trees_that_nothing_was_fitted_on(tmp_path: Path)
     assert found["verified"] == sum(each.verified for each in answers) <= len(agreed)
     assert found["precision"] >= found["before"]["precision"]
     assert all(each.confidence is not None and each.confidence >= least for each in answers if each.verified)
+
+
+def test_where_trees_are_few_each_tenth_is_counted_by_a_calibration_of_the_others() -> None:
+    stored = trees(80, "held_out", 3)
+    # A calibration that had seen its answer would say that the odd problem out is right like all others.
+    odd = stored[0].model_copy(
+        update={"ends": tuple(end.model_copy(update={"right": False}) for end in stored[0].ends)}
+    )
+    answers, least = answers_crosswise([odd, *stored[1:]])
+    found = figures(answers)
+    assert (found["n"], found["answered"]) == (80, 80)
+    [seen], same = answers_of_trees([odd, *stored[1:]], [odd])
+    [unseen], _ = answers_of_trees(stored[1:], [odd])
+    assert same == least
+    assert seen.confidence is not None
+    assert unseen.confidence is not None
+    assert seen.confidence < unseen.confidence
+    assert unseen.confidence > min(each.confidence or 0.0 for each in answers)
+    assert seen.confidence < max(each.confidence or 0.0 for each in answers if not each.right)
 
 
 def test_an_answer_is_right_in_any_spelling() -> None:
