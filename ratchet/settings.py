@@ -121,10 +121,18 @@ class StoreSettings(Settings):
         return parts._replace(netloc=f"{user.partition(':')[0]}:{quote(password, safe='')}@{host}").geturl()
 
 
+BEST_HERE = "auto"
+"""The name of the model that this machine serves well (`ratchet.models.sources`)."""
+
+
 class PolicySettings(Settings):
     """The policy service."""
 
-    model: str = Field(default="small", description="Local folder, hub id, or a name: nano, small, medium.")
+    model: str = Field(
+        default=BEST_HERE,
+        description="Local folder, hub id, or a name: nano, small, medium. auto: medium, or small where memory is short or the "
+        "processor does not multiply bf16.",
+    )
     engine: Literal["auto", "vllm", "transformers"] = Field(
         default="auto",
         description="auto: vLLM where it is installed, otherwise transformers, as for very small models.",

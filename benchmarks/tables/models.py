@@ -73,6 +73,40 @@ def paired_prompts(results: Results) -> Rows:
     return rows
 
 
+_NEWCOMERS = {"small": "verified-small-crosswise", "medium": "verified-medium"}
+
+
+def newcomers(results: Results) -> Rows:
+    """What each model is worth to somebody who has just begun, and what it costs."""
+    rows = [
+        [
+            "model",
+            "`greedy`, right",
+            "`mcts`, right",
+            "called verified",
+            "of them right",
+            "seconds for one answer alone",
+            "memory of the engine",
+        ]
+    ]
+    for model, verified in _NEWCOMERS.items():
+        arms = results[f"gsm8k-{model}"].figures["arms"]
+        called = results[verified].figures
+        precision = f"{100 * called['precision']:.0f} %" if called["verified"] else "–"
+        rows.append(
+            [
+                f"`{model}`",
+                f"{100 * arms['greedy']['accuracy']:.0f} % of {arms['greedy']['n']}",
+                f"{100 * arms['mcts']['accuracy']:.0f} % of {arms['mcts']['n']}",
+                f"{100 * called['coverage']:.0f} % of {called['n']}",
+                precision,
+                f"{results[f'one-answer-{model}'].figures['seconds_per_problem']:.0f}",
+                f"{results[f'prompts-{model}'].figures['engine']['memory_gb']:.1f} GB",
+            ]
+        )
+    return rows
+
+
 def signals(results: Results) -> Rows:
     """AUC of each signal in both runs."""
     runs = [results["prm1-signals-first"].figures, results["prm1-signals"].figures]
@@ -140,6 +174,12 @@ def decoding(results: Results) -> Rows:
 TABLES = {
     "prompts": Table(("prompts-small", "prompts-medium"), prompts),
     "prompts-paired": Table(("prompts-small", "prompts-medium"), paired_prompts, Below.NOTHING),
+    "newcomers": Table(
+        tuple(f"{name}-{model}" for name in ("gsm8k", "one-answer", "prompts") for model in _NEWCOMERS)
+        + tuple(_NEWCOMERS.values()),
+        newcomers,
+        Below.NOTHING,
+    ),
     "prm1-signals": Table(("prm1-signals-first", "prm1-signals"), signals),
     "vllm-two-cores": Table(("vllm-two-cores",), two_cores),
     "policy-precision": Table(("policy-precision",), precision),

@@ -166,18 +166,6 @@ def _against_majority(found: Mapping[str, Any]) -> str:
     return f"{with_interval(found['accuracy'], found['ci95'])} [{pair['better']} : {pair['worse']}]"
 
 
-def prm_value_short(results: Results) -> Rows:
-    """For the README: best-of-N only."""
-    found = results["prm-value"].figures
-    after = [
-        each["best_of_n"]["accuracy"] for name, each in found["prms"].items() if name != "prm1-likelihood"
-    ]
-    return [
-        ["% of 400 held-out problems", "majority vote, no PRM", "PRM of round 1", "2", "3", "4"],
-        ["best-of-N", percent(found["majority"]["accuracy"]), *(percent(share) for share in after)],
-    ]
-
-
 def squared_vote(results: Results) -> Rows:
     """Problems solved with the plain and the squared weight."""
     found = results["prm-value-squared-vote"].figures
@@ -315,5 +303,4 @@ TABLES = {
     "how-far-to-train": Table(("how-far-to-train",), how_far),
     "readme-rounds": Table(("rounds-nano-seed1",), four_rounds, Below.COMMANDS),
     "readme-round-small": Table(("round-small",), real_round, Below.NOTHING),
-    "readme-prm-value": Table(("prm-value",), prm_value_short, Below.COMMANDS),
 }

@@ -2,53 +2,54 @@
 
 from benchmarks.tables.documents import Below, Results, Rows, Table, interval
 
-STRATEGIES = {
-    "gsm8k-greedy": "`greedy`: the policy alone",
-    "gsm8k-majority": "`majority`: vote of independent trajectories",
-    "gsm8k-mcts": "`mcts`: tree search with PRM1",
-}
+STRATEGIES = {"greedy": "`greedy`: the policy alone", "mcts": "`mcts`: tree search with PRM1"}
 
 
 def accuracy(results: Results) -> Rows:
-    """Accuracy and cost of each strategy."""
-    rows = [["strategy", "right", "accuracy", "95 % (Wilson)", "tokens a problem"]]
-    for name, label in STRATEGIES.items():
-        found = results[name].figures
-        rows.append(
-            [
-                label,
-                f"{found['right']} of {found['n']}",
-                f"{100 * found['accuracy']:.1f} %",
-                f"{interval(found['ci95'])} %",
-                f"{found['tokens_per_problem']:,.0f}",
-            ]
-        )
+    """Accuracy, coverage and cost of each strategy with each model."""
+    rows = [["model", "strategy", "right", "accuracy", "95 % (Wilson)", "coverage", "tokens a problem"]]
+    for model, result in zip(_MODELS, results.values(), strict=True):
+        for name, found in result.figures["arms"].items():
+            rows.append(
+                [
+                    f"`{model}`",
+                    STRATEGIES[name],
+                    f"{found['right']} of {found['n']}",
+                    f"{100 * found['accuracy']:.1f} %",
+                    f"{interval(found['ci95'])} %",
+                    f"{100 * found['coverage']:.1f} %",
+                    f"{found['tokens_per_problem']:,.0f}",
+                ]
+            )
     return rows
 
 
 def paired(results: Results) -> Rows:
     """Strategies compared problem by problem."""
-    found = results["gsm8k-paired"].figures
     rows = [
-        ["problem by problem", "only `mcts` is right", "only the other is right", "McNemar, exact, two-sided"]
+        [
+            "model",
+            "only `mcts` is right",
+            "only `greedy`",
+            "difference, points",
+            "95 % (paired)",
+            "McNemar, exact",
+        ]
     ]
-    for other in ("greedy", "majority"):
-        pair = found[f"mcts_against_{other}"]
-        rows.append([f"`mcts` and `{other}`", str(pair["better"]), str(pair["worse"]), f"p = {pair['p']}"])
+    for model, result in zip(_MODELS, results.values(), strict=True):
+        found = result.figures["paired"]["mcts against greedy"]
+        low, high = (100 * edge for edge in found["ci95"])
+        rows.append(
+            [
+                f"`{model}`",
+                str(found["better"]),
+                str(found["worse"]),
+                f"{100 * found['difference']:+.1f}",
+                f"{low:+.1f} – {high:+.1f}",
+                f"p = {found['p']:.2g}",
+            ]
+        )
     return rows
-
-
-def trees(results: Results) -> Rows:
-    """What the trees hold and the vote finds."""
-    found = results["gsm8k-trees"].figures
-    low, high = found["found_by_prm_weighted_vote"]
-    return [
-        ["of the 60 trees", "share"],
-        ["trajectories that are right", f"{100 * found['right_trajectories']:.0f} %"],
-        ["problems with at least one right one", f"{100 * found['problems_with_a_right_trajectory']:.0f} %"],
-        ["problems that the plain vote gets right", f"{100 * found['found_by_vote']:.0f} %"],
-        ["the same, votes weighted by PRM1", f"{100 * low:.0f} to {100 * high:.0f} %"],
-    ]
 
 
 GROUNDING = {
@@ -84,6 +85,11 @@ def grounding(results: Results) -> Rows:
 _COMPARED = ("strategies-nano", "strategies-nano-weak")
 
 
+def strategies_short(results: Results) -> Rows:
+    """The same without p and coverage."""
+    return [row[:6] for row in strategies(results)]
+
+
 def strategies(results: Results) -> Rows:
     """Tree search and best-of-N at equal tokens, with each PRM."""
     rows = [
@@ -108,12 +114,13 @@ def strategies(results: Results) -> Rows:
     return rows
 
 
-_EVALUATED = tuple(STRATEGIES)
+_MODELS = ("small", "medium")
+_EVALUATED = tuple(f"gsm8k-{model}" for model in _MODELS)
 TABLES = {
     "gsm8k": Table(_EVALUATED, accuracy),
+    "gsm8k-paired": Table(_EVALUATED, paired, Below.NOTHING),
     "strategies": Table(_COMPARED, strategies),
-    "gsm8k-paired": Table(("gsm8k-paired",), paired),
-    "gsm8k-trees": Table(("gsm8k-trees",), trees),
     "grounding": Table(("grounding-nano",), grounding),
     "readme-gsm8k": Table(_EVALUATED, accuracy, Below.COMMANDS),
+    "readme-strategies": Table(_COMPARED, strategies_short, Below.COMMANDS),
 }

@@ -21,15 +21,6 @@ VOTES = {
 VERIFIED = {"verified": "level and probability", "before": "the level `agreement` alone, as before"}
 
 
-def trust(results: Results) -> Rows:
-    """Right answers by verification level."""
-    rows = [["verification", "answers", "of them right"]]
-    for level, count in results["gsm8k-mcts"].figures["solved_by_level"].items():
-        if count["n"]:
-            rows.append([f"`{level}`", str(count["n"]), str(count["right"])])
-    return rows
-
-
 def votes(results: Results) -> Rows:
     """Right answers of each vote, over all pairs of models."""
     figures = results["votes-nano"].figures
@@ -161,11 +152,13 @@ def reliability_of(name: str) -> Table:
 
 
 TABLES = {
-    "trust": Table(("gsm8k-mcts",), trust),
     "votes-nano": Table(("votes-nano",), votes),
     "probable-nano": Table(("votes-nano",), probable, Below.NOTHING),
     "verified-nano": verified_of("verified-nano"),
     "reliability-nano": reliability_of("verified-nano"),
     "verified-small": verified_of("verified-small"),
-    "reliability-small": reliability_of("verified-small"),
+    "verified-small-crosswise": verified_of("verified-small-crosswise"),
+    "reliability-small": reliability_of("verified-small-crosswise"),
+    "verified-medium": verified_of("verified-medium"),
+    "reliability-medium": reliability_of("verified-medium"),
 }

@@ -42,7 +42,10 @@ def calibrate(
         ),
     ],
     model: Annotated[
-        str | None, typer.Option(help="Model for a stack that is started here: small, a folder, or a hub id.")
+        str | None,
+        typer.Option(
+            help="Model for a stack that is started here: a name (small, medium), a folder, or a hub id."
+        ),
     ] = None,
     strategy: Annotated[StrategyName, typer.Option(help="How the trees are grown.")] = StrategyName.MCTS,
     tokens: Annotated[int | None, typer.Option(help="Budget per problem: generated tokens.")] = None,

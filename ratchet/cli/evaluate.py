@@ -50,7 +50,10 @@ def evaluate(
         ),
     ],
     model: Annotated[
-        str | None, typer.Option(help="Model for a stack that is started here: small, a folder, or a hub id.")
+        str | None,
+        typer.Option(
+            help="Model for a stack that is started here: a name (small, medium), a folder, or a hub id."
+        ),
     ] = None,
     strategy: Annotated[
         StrategyName | None, typer.Option(help="How the tree is grown; default mcts.", show_default=False)

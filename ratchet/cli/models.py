@@ -20,7 +20,7 @@ from ratchet.cli.session import (
     trainer_of,
 )
 from ratchet.contracts.trainer import ServingPair
-from ratchet.settings import PolicySettings
+from ratchet.settings import BEST_HERE, PolicySettings
 
 EXIT_FAILED = 1
 
@@ -35,8 +35,11 @@ def models() -> None:
 @app.command()
 def fetch(
     model: Annotated[
-        str, typer.Argument(help="A name (small, medium), a hub id (org/name), or a local folder.")
-    ] = "small",
+        str,
+        typer.Argument(
+            help="A name (small, medium, or auto: what this machine serves well), a hub id (org/name), or a local folder."
+        ),
+    ] = BEST_HERE,
     cache_dir: Annotated[
         Path | None, typer.Option(help="Where converted checkpoints are kept.", envvar="RATCHET_CACHE_DIR")
     ] = None,

@@ -25,6 +25,11 @@ class Preset(StrEnum):
     GSM8K = "gsm8k"
     GSM8K_2CORES = "gsm8k-2cores"
 
+    @property
+    def base(self) -> str:
+        """The model that a run with these settings improves, unless another is named: that on which they were tried."""
+        return "nano" if self is Preset.NANO else "small"
+
 
 def nano(number: int, seed: int) -> dict[str, Any]:
     """Round `number` of a run on nano's problems."""

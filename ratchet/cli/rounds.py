@@ -53,7 +53,9 @@ def run_rounds(
     preset: Annotated[Preset, typer.Option(help="Settings to begin with.")] = Preset.NANO,
     model: Annotated[
         str | None,
-        typer.Option(help="Base policy for a stack that is started here: nano, small, a folder, a hub id."),
+        typer.Option(
+            help="Base policy for a stack that is started here; default: nano for the preset nano, otherwise small."
+        ),
     ] = None,
     name: Annotated[
         str | None, typer.Option("--run", help="Name of the run; its rounds follow one another.")
@@ -76,9 +78,7 @@ def run_rounds(
 
     async def command(interrupts: Interrupts) -> int:
         began = time.monotonic()
-        async with trainer_of(
-            url, data, model or (preset.value if preset is Preset.NANO else None), console, workers
-        ) as trainer:
+        async with trainer_of(url, data, model or preset.base, console, workers) as trainer:
             known = await trainer.rounds(chosen_run)
             if known and known[0].state is RoundState.FAILED:
                 await _retry(trainer, known[0], overrides, console, here)

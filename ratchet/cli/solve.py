@@ -30,7 +30,10 @@ FINAL_TREE_LINES = 40
 def solve(
     problem: Annotated[str, typer.Argument(help="The problem, in plain words; - reads it from stdin.")],
     model: Annotated[
-        str | None, typer.Option(help="Model for a stack that is started here: small, a folder, or a hub id.")
+        str | None,
+        typer.Option(
+            help="Model for a stack that is started here: a name (small, medium), a folder, or a hub id."
+        ),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print only the result, as JSON.")] = False,
     strategy: Annotated[StrategyName, typer.Option(help="How the tree is grown.")] = StrategyName.MCTS,

@@ -33,7 +33,10 @@ def up(
         Path | None, typer.Option(help="Folder of all state. Default: $RATCHET_DATA, otherwise ./.ratchet")
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help="Model: a local folder, a hub id, or a name (small, medium).")
+        str | None,
+        typer.Option(
+            help="Model: nano, small, medium, a local folder, or a hub id; default: medium, or small where memory is short."
+        ),
     ] = None,
     engine: Annotated[str | None, typer.Option(help="Policy engine: auto, vllm, transformers.")] = None,
     port: Annotated[

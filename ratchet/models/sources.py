@@ -1,6 +1,7 @@
 """What the word after `--model` means: a folder, a hub id, or a name; it becomes a folder with a checkpoint.
 
-`nano` comes with the code. Any other name is one row of `MIRRORS`: first the cache, then the hub, then the mirror.
+`nano` comes with the code. Any other name is one row of `MIRRORS`: first the cache, then the hub, then the mirror. `auto` is
+that which this machine serves well (docs/measurements/prompts.md).
 """
 
 import re
@@ -19,8 +20,12 @@ from ratchet.models.checkpoint import (
 )
 from ratchet.models.hub import from_hub
 from ratchet.models.mirror import MIRRORS, Mirror, from_mirror, locked
+from ratchet.models.precision import computes_bf16
+from ratchet.settings import BEST_HERE
 
 NANO = "nano"
+ROOMY_BYTES = 15 * 2**30
+"""Memory of a machine on which `medium` is served: it takes 8 GB, the system around it 2, and programs some."""
 # In a checkout the weights lie beside the recipe that makes them; a wheel carries them inside the package.
 NANO_FOLDERS = (
     Path(__file__).parents[2] / "models" / "nano" / "policy",
@@ -36,11 +41,13 @@ def resolve(
     mirrors: dict[str, Mirror] = MIRRORS,
     hub: str | None = None,
 ) -> ResolvedModel:
-    """A checkpoint folder for `model`: a name, a hub id (`org/name`), or a local folder.
+    """A checkpoint folder for `model`: a name, `auto`, a hub id (`org/name`), or a local folder.
 
     `hub` is the hub's address; None takes HF_ENDPOINT or the public one. Raises ModelSourceError.
     """
     cache_dir = cache_dir.expanduser()
+    if model == BEST_HERE:
+        model = best_here()
     if model == NANO:
         return _packaged_checkpoint(NANO, NANO_FOLDERS, cache_dir, progress)
     if model in mirrors:
@@ -57,8 +64,18 @@ def resolve(
         return local_checkpoint(path, cache_dir, progress, name=model.split("/")[1], source=Source.HUB)
     raise ModelSourceError(
         f"There is no model {model!r}: it is not a folder, not a hub id like org/name, and not one of the names "
-        f"{', '.join(sorted([NANO, *mirrors]))}."
+        f"{', '.join(sorted([BEST_HERE, NANO, *mirrors]))}."
     )
+
+
+def best_here() -> str:
+    """`medium` where it finds memory and a processor that multiplies bf16, or a GPU; otherwise `small`."""
+    import psutil
+    import torch
+
+    if torch.cuda.is_available():
+        return "medium"
+    return "medium" if computes_bf16("cpu") and psutil.virtual_memory().total >= ROOMY_BYTES else "small"
 
 
 def _packaged_checkpoint(

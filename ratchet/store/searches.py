@@ -124,7 +124,11 @@ class SearchStore:
                 if earlier is not None:
                     return earlier, earlier == search_id
             await insert_searches(
-                connection, {search_id: request}, idempotency_key=idempotency_key, key_id=key_id, branch=branch
+                connection,
+                {search_id: request},
+                idempotency_key=idempotency_key,
+                key_id=key_id,
+                branch=branch,
             )
         return search_id, True
 

@@ -15,14 +15,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from ratchet.cli.models import app as models_app
 from ratchet.models import checkpoint as checkpoints
+from ratchet.models import sources
 from ratchet.models.checkpoint import ModelSourceError, Source
 from ratchet.models.mirror import MIRRORS, Mirror
 from ratchet.models.sources import resolve
+from ratchet.settings import BEST_HERE
 from tests.models import make_checkpoint
 from tests.tiny_gguf import gguf_file
 
@@ -226,12 +230,40 @@ def test_too_little_disk_space_is_said_before_anything_is_fetched(
     assert leftovers(tmp_path / "cache") == []
 
 
+@pytest.mark.parametrize(
+    ("gigabytes", "bf16", "gpu", "name"),
+    [
+        (16, True, False, "medium"),
+        (8, True, False, "small"),
+        (64, False, False, "small"),
+        (8, False, True, "medium"),
+    ],
+)
+def test_auto_is_what_the_machine_serves_well(
+    monkeypatch: pytest.MonkeyPatch, gigabytes: int, bf16: bool, gpu: bool, name: str
+) -> None:
+    memory = namedtuple("memory", "total")
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: memory(gigabytes * 2**30))
+    monkeypatch.setattr(sources, "computes_bf16", lambda device: bf16)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    assert sources.best_here() == name
+
+
+def test_auto_is_resolved_as_the_model_that_it_names(
+    mirror: Mirror, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "best_here", lambda: "named")
+    found = resolve(BEST_HERE, tmp_path / "cache", mirrors={"named": mirror}, hub=NOWHERE)
+    assert found.version.startswith("named@")
+
+
 FULL_DISK = """
 import sys, shutil, collections
 from pathlib import Path
 from ratchet.models.checkpoint import ModelSourceError
 from ratchet.models.mirror import MIRRORS, Mirror
 from ratchet.models.sources import resolve
+from ratchet.settings import BEST_HERE
 cache, parts, size, sha = sys.argv[1:]
 usage = collections.namedtuple("usage", "total used free")
 shutil.disk_usage = lambda path: usage(10**12, 0, 10**12)  # the check before would stop it: the disk fills later
