@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from ratchet.contracts.calibration import AnswerCalibration, Feature
 from ratchet.contracts.serving import PRM1
+from ratchet.models.mirror import MIRRORS
 from ratchet.models.sources import resolve
 from ratchet.solutions.aggregator import FEATURES, features, probabilities, softmax_with_none
 from ratchet.solutions.calibration import (
@@ -169,6 +170,7 @@ def test_the_packaged_calibrations_are_of_the_packaged_models_and_of_these_featu
     pairs = {(each.policy, each.prm) for each in packaged()}
     assert len(pairs) == len(packaged())
     assert (nano, f"{PRM1}@{nano}") in pairs
+    assert {policy.partition("@")[0] for policy, _ in pairs} == {"nano", *MIRRORS}
     for each in packaged():
         assert tuple(feature.name for feature in each.features) == FEATURES
         assert each.prm.startswith(PRM1)
