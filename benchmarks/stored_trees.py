@@ -4,6 +4,9 @@
 `--results EVAL.jsonl` those of a `ratchet eval` or `ratchet calibrate` instead (they lie in the same folder). Only the folder's
 Postgres is started. Reference answers come from the rounds or from the result file; ends are compared with them here.
 
+With `--early-stop` the trees are those at which the searches would have ended, had they ended where their answer could hardly
+be overtaken: each is grown again from its journal. Answer and level are still those of the whole search.
+
 Limit: answers that are no numbers are equal only where they are written alike or mean the same expression.
 """
 
@@ -23,12 +26,15 @@ from ratchet.contracts.search import StrategyName
 from ratchet.notation.numbers import is_same_number
 from ratchet.notation.reading import read_number
 from ratchet.solutions.answers import answer_key
-from ratchet.solutions.votes import End, find_ends
+from ratchet.solutions.votes import End, TreeNode, find_ends
 from ratchet.stack.config import StackConfig
 from ratchet.stack.local import local_stack
 from ratchet.store import tables as t
-from ratchet.store.engine import make_engine, transaction
+from ratchet.store.engine import make_engine, reading
 from ratchet.store.nodes import read_trees
+from ratchet.store.searches import SearchStore
+from services.search.early_stop import is_settled, next_look
+from services.search.replay import grown
 
 AT_ONCE = 100
 
@@ -77,12 +83,18 @@ def is_right(answer: str, reference: str) -> bool:
     return answer.strip() == reference.strip() or answer_key(answer) == answer_key(reference)
 
 
-async def stored(engine: AsyncEngine, rows: Sequence[Mapping[str, Any]]) -> AsyncIterator[StoredTree]:
+async def stored(
+    engine: AsyncEngine, rows: Sequence[Mapping[str, Any]], *, early_stop: bool = False
+) -> AsyncIterator[StoredTree]:
     """The trees of these searches; each row has the columns of `_COLUMNS`, and problem, split and reference."""
     for start in range(0, len(rows), AT_ONCE):
         some = rows[start : start + AT_ONCE]
-        async with transaction(engine) as connection:
-            trees = await read_trees(connection, [row["id"] for row in some])
+        async with reading(engine) as connection:
+            trees: Mapping[UUID, Sequence[TreeNode]] = await read_trees(
+                connection, [row["id"] for row in some]
+            )
+        if early_stop:
+            trees = {row["id"]: await settled(SearchStore(engine), row["id"]) for row in some}
         for row in some:
             models: Mapping[str, str] = row["models"]
             yield StoredTree(
@@ -106,6 +118,21 @@ async def stored(engine: AsyncEngine, rows: Sequence[Mapping[str, Any]]) -> Asyn
                     for end in find_ends(trees[row["id"]])
                 ),
             )
+
+
+async def settled(store: SearchStore, search_id: UUID) -> list[TreeNode]:
+    """The nodes at which the search would have ended early; all of them where it would not."""
+    journal = await store.load_journal(search_id)
+    assert journal is not None
+    tree, due = None, next_look(0)
+    for tree in grown(journal.request, journal.nodes, journal.tasks):
+        rollouts = tree.root.visits
+        if rollouts < due:
+            continue
+        due = next_look(rollouts + 1)
+        if is_settled(tree, journal.request):
+            break
+    return [] if tree is None else list(tree.nodes.values())
 
 
 _COLUMNS = (
@@ -141,7 +168,7 @@ async def rows_of_rounds(engine: AsyncEngine) -> list[Mapping[str, Any]]:
         .where(t.round_searches.c.purpose.contains("." + split + "."), t.searches.c.ended_at.is_not(None))
         .order_by(t.searches.c.id)
     )
-    async with transaction(engine) as connection:
+    async with reading(engine) as connection:
         return [dict(row) for row in (await connection.execute(query)).mappings()]
 
 
@@ -151,7 +178,7 @@ async def rows_of_results(
     """The searches of graded problems."""
     by_id = {UUID(each.search): each for each in graded if each.search is not None}
     query = select(*_COLUMNS).select_from(_WITH_RESULTS).where(t.searches.c.id.in_(by_id))
-    async with transaction(engine) as connection:
+    async with reading(engine) as connection:
         rows = list((await connection.execute(query)).mappings())
     return [
         {
@@ -164,7 +191,7 @@ async def rows_of_results(
     ]
 
 
-async def dump(folder: Path, out: Path, results: Path | None) -> int:
+async def dump(folder: Path, out: Path, results: Path | None, *, early_stop: bool = False) -> int:
     """Write the trees of a data folder; how many there were."""
     graded = None if results is None else read_graded(results)
     count = 0
@@ -173,7 +200,7 @@ async def dump(folder: Path, out: Path, results: Path | None) -> int:
         try:
             rows = await (rows_of_rounds(engine) if graded is None else rows_of_results(engine, *graded))
             with out.open("w") as file:
-                async for tree in stored(engine, rows):
+                async for tree in stored(engine, rows, early_stop=early_stop):
                     file.write(tree.model_dump_json() + "\n")
                     count += 1
         finally:
@@ -201,8 +228,11 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="data folder of a local stack that is not running")
     parser.add_argument("out", type=Path)
     parser.add_argument("--results", type=Path, help="a result file of searches in that folder")
+    parser.add_argument(
+        "--early-stop", action="store_true", help="the trees as they were when they might have ended"
+    )
     options = parser.parse_args()
-    count = asyncio.run(dump(options.folder, options.out, options.results))
+    count = asyncio.run(dump(options.folder, options.out, options.results, early_stop=options.early_stop))
     print(f"{count} trees in {options.out}")
 
 

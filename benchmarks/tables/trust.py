@@ -131,6 +131,31 @@ def verified_of(name: str) -> Table:
     return Table((name,), rows)
 
 
+_EARLY = {"small": "verified-small-crosswise", "medium": "verified-medium"}
+
+
+def verified_early(results: Results) -> Rows:
+    """Whole searches beside those that end early."""
+    found = [
+        ["model", "searches", "right of all", "called verified", "of them right", "95 % (Wilson)", "ECE"]
+    ]
+    for model, whole in _EARLY.items():
+        for label, name in (("whole", whole), ("ended early", f"verified-{model}-early")):
+            of = results[name].figures
+            found.append(
+                [
+                    f"`{model}`",
+                    label,
+                    f"{100 * of['accuracy']:.1f} % of {of['n']}",
+                    str(of["verified"]),
+                    f"{100 * of['precision']:.1f} %" if of["verified"] else "–",
+                    f"{interval(of['precision_ci95'])} %" if of["verified"] else "–",
+                    f"{of['ece']:.3f}",
+                ]
+            )
+    return found
+
+
 def reliability_of(name: str) -> Table:
     """The reliability diagram of one measurement, as a table."""
 
@@ -159,6 +184,11 @@ TABLES = {
     "verified-small": verified_of("verified-small"),
     "verified-small-crosswise": verified_of("verified-small-crosswise"),
     "reliability-small": reliability_of("verified-small-crosswise"),
+    "verified-early": Table(
+        tuple(_EARLY.values()) + tuple(f"verified-{model}-early" for model in _EARLY),
+        verified_early,
+        Below.NOTHING,
+    ),
     "verified-medium": verified_of("verified-medium"),
     "reliability-medium": reliability_of("verified-medium"),
 }

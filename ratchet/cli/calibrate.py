@@ -57,6 +57,13 @@ def calibrate(
         int, typer.Option(help="Shuffles the set before offset and limit; seeds the searches.")
     ] = 0,
     concurrency: Annotated[int, typer.Option(min=1, max=256, help="Searches at once.")] = 8,
+    early_stop: Annotated[
+        bool,
+        typer.Option(
+            "--early-stop",
+            help="End a search when its answer can hardly be overtaken. Searches with these models may then do so, too.",
+        ),
+    ] = False,
     plot: Annotated[
         Path | None, typer.Option(help="Draw the reliability diagram here: .png or .svg.")
     ] = None,
@@ -76,10 +83,10 @@ def calibrate(
     problems = sample(held.problems, seed=seed, offset=offset, limit=limit)
     if not problems:
         raise typer.BadParameter(f"{spec} has {len(held.problems)} problems.", param_hint="--offset")
-    # The whole budget: of a search that ends early, trees with many votes would never be seen.
     request = search_request(
-        {"problem": problems[0].text, "strategy": strategy, "seed": seed},
-        parameters={"rollouts": rollouts, "early_stop": False},
+        # A probability that is known already has no say in how these searches end.
+        {"problem": problems[0].text, "strategy": strategy, "seed": seed, "min_confidence": 0.0},
+        parameters={"rollouts": rollouts, "early_stop": early_stop},
         budget={"tokens": tokens, "seconds": seconds},
     )
     plan = Plan(held, problems, request, with_reference=False, offset=offset)

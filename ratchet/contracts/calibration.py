@@ -56,6 +56,11 @@ class AnswerCalibration(Contract):
         le=1,
         description="What an answer needs to count as solved where the request asks for nothing else.",
     )
+    early_stop: bool = Field(
+        default=False,
+        description="Fitted to searches that ended early where their answer could hardly be overtaken. Only then may a search "
+        "whose probability counts end so.",
+    )
     reliability: Reliability = Field(description="Out of fold: of each problem by a model fitted on others.")
     created_at: datetime
 

@@ -81,8 +81,10 @@ class _Model:
         return _softmax_with_none(design @ self.weights, problems.there)
 
 
-def calibrate(policy: str, prm: str, votes: Sequence[LabelledVote], source: str) -> AnswerCalibration:
-    """The model of a policy with its PRM, from searches with both. Raises CalibrationError."""
+def calibrate(
+    policy: str, prm: str, votes: Sequence[LabelledVote], source: str, *, early_stop: bool = False
+) -> AnswerCalibration:
+    """The model of a policy with its PRM, from searches with both; `early_stop`: they might end early. Raises CalibrationError."""
     answered = _problems([vote for vote in votes if vote.groups])
     right = int(answered.right[:, :1].sum())
     if len(answered) < LEAST_PROBLEMS or right in (0, len(answered)):
@@ -112,6 +114,7 @@ def calibrate(policy: str, prm: str, votes: Sequence[LabelledVote], source: str)
         problems=len(votes),
         source=source,
         min_confidence=least_confidence(out_of_fold, truths),
+        early_stop=early_stop,
         reliability=reliability(out_of_fold, truths),
         created_at=datetime.now(UTC),
     )

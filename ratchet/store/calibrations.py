@@ -36,6 +36,8 @@ class SearchedTree:
     strategy: StrategyName
     models: Mapping[str, str]
     knew_reference: bool
+    early_stop: bool
+    """Whether it might end early."""
     nodes: list[NodeRecord]
     """Parents before children."""
 
@@ -96,6 +98,7 @@ class CalibrationStore:
                     t.searches.c.strategy,
                     t.searches.c.models,
                     knew.label("knew"),
+                    t.searches.c.parameters["early_stop"].astext.label("early_stop"),
                 )
                 .where(t.searches.c.id.in_(search_ids), t.searches.c.beginning.is_(None))
                 .order_by(t.searches.c.id)
@@ -103,7 +106,9 @@ class CalibrationStore:
             found = rows.all()
             trees = await read_trees(connection, [row.id for row in found])
         return [
-            SearchedTree(row.id, row.state, row.strategy, row.models, row.knew, trees[row.id])
+            SearchedTree(
+                row.id, row.state, row.strategy, row.models, row.knew, row.early_stop == "true", trees[row.id]
+            )
             for row in found
         ]
 

@@ -11,7 +11,7 @@ one that another version of Python parsed, has another id now, so that the trees
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from ratchet.contracts.branching import Beginning
@@ -67,6 +67,16 @@ def replay(
         leading=_leading(groups),
         place=keys.index(key) + 1 if key in keys else None,
     )
+
+
+def grown(request: SearchRequest, nodes: Sequence[NodeRecord], tasks: Sequence[TaskRecord]) -> Iterator[Tree]:
+    """The tree of a search as it grew: it is given after each task that was told."""
+    again = _Again(request, {node.id: node for node in nodes}, {task.number: task for task in tasks})
+    for place, task in enumerate(tasks):
+        if place and task.fence != tasks[place - 1].fence:
+            again.hand_over(task)
+        again.take(task, counted=False)
+        yield again.tree
 
 
 @dataclass(slots=True)

@@ -82,8 +82,10 @@ async def create(
         except ValueError:
             raise invalid(f"searches.{place}.search", "This is no id of a search.") from None
     try:
-        policy, prm, votes = await read_labelled(store, sandbox, references)
-        calibration = await asyncio.to_thread(calibrate, policy, prm, votes, body.source)
+        found = await read_labelled(store, sandbox, references)
+        calibration = await asyncio.to_thread(
+            calibrate, found.policy, found.prm, found.votes, body.source, early_stop=found.early_stop
+        )
     except (UnfitSearchError, CalibrationError) as error:
         raise invalid("searches", str(error)) from error
     except (ServiceError, SandboxFailedError) as error:

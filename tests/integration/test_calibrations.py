@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from ratchet.clients import PolicyClient, PrmClient, SandboxClient
 from ratchet.contracts.calibration import AnswerCalibration
 from ratchet.contracts.rounds import RoundProgress
-from ratchet.contracts.search import SearchRequest, StrategyName, Usage
+from ratchet.contracts.search import SearchRequest, StrategyName, StrategyParameters, Usage
 from ratchet.queue import SearchQueue
 from ratchet.settings import TrainerSettings
 from ratchet.states import NodeState, SearchState
@@ -68,10 +68,16 @@ async def a_search(
     reference: str | None = None,
     strategy: StrategyName = StrategyName.MCTS,
     over: bool = True,
+    early_stop: bool = False,
 ) -> UUID:
     """A search in which a trajectory gave each of these answers."""
     store = SearchStore(engine)
-    request = SearchRequest(problem=f"What is {new_id()}?", reference_answer=reference, strategy=strategy)
+    request = SearchRequest(
+        problem=f"What is {new_id()}?",
+        reference_answer=reference,
+        strategy=strategy,
+        parameters=StrategyParameters(early_stop=early_stop),
+    )
     search_id, _ = await store.create(request)
     await end_search(store, search_id, answers, MODELS if models is None else models, over=over)
     return search_id
@@ -90,14 +96,15 @@ async def end_search(
         await store.finish(claim, SearchState.ANSWERED_UNVERIFIED, outcome)
 
 
-async def searched(engine: AsyncEngine, n: int) -> list[dict[str, str]]:
+async def searched(engine: AsyncEngine, n: int, *, early_stop: bool = False) -> list[dict[str, str]]:
     """Searches, labelled: the more trajectories agree, the likelier are they right."""
     rng = random.Random(0)
     found = []
     for _ in range(n):
         share = rng.random()
         answers = ["7" if rng.random() < share else str(rng.randint(8, 12)) for _ in range(8)]
-        found.append({"search": str(await a_search(engine, answers)), "reference_answer": "7.0"})
+        search_id = await a_search(engine, answers, early_stop=early_stop)
+        found.append({"search": str(search_id), "reference_answer": "7.0"})
     return found
 
 
@@ -109,6 +116,7 @@ async def test_searches_that_are_over_calibrate_their_pair(
     assert answer.status_code == 201, answer.text
     made = AnswerCalibration.model_validate(answer.json())
     assert (made.policy, made.prm, made.problems) == (MODELS["policy"], MODELS["prm"], 60)
+    assert not made.early_stop
     weights = {feature.name: feature.coefficient for feature in made.features}
     assert weights["log_share"] + weights["log_votes"] > 0
     store = CalibrationStore(engine)
@@ -118,6 +126,21 @@ async def test_searches_that_are_over_calibrate_their_pair(
     assert again.status_code == 201
     listed = (await api.get("/calibrations")).json()["calibrations"]
     assert [each["source"] for each in listed if each["policy"] == made.policy] == ["fewer"]
+
+
+async def test_a_calibration_says_how_its_searches_ended_and_mixes_no_two_kinds(
+    api: httpx.AsyncClient, engine: AsyncEngine
+) -> None:
+    early = await searched(engine, 40, early_stop=True)
+    answer = await api.post("/calibrations", json={"searches": early, "source": "40 problems"})
+    assert answer.status_code == 201, answer.text
+    assert answer.json()["early_stop"] is True
+    mixed = [*early, *await searched(engine, 1)]
+    refused = await api.post("/calibrations", json={"searches": mixed, "source": "41 problems"})
+    assert refused.status_code == 422
+    [error] = refused.json()["errors"]
+    assert error["field"] == "searches"
+    assert "might end early, others not" in error["message"]
 
 
 async def test_a_round_calibrates_the_pair_that_its_development_searches_were_of(engine: AsyncEngine) -> None:

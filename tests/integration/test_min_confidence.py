@@ -148,12 +148,13 @@ async def test_a_probable_answer_without_the_level_is_not_solved(client: Sandbox
     [
         (calibration(0.7), None, False),
         (calibration(0.9), 0.5, False),
+        (calibration(0.7).model_copy(update={"early_stop": True}), None, True),
         (calibration(0.9), 0.0, True),
         (None, None, True),
         (None, 0.9, True),
     ],
 )
-async def test_a_search_whose_probability_counts_is_not_ended_early(
+async def test_a_search_whose_probability_counts_ends_early_only_if_the_calibration_is_of_such_searches(
     client: SandboxClient, known: AnswerCalibration | None, asked: float | None, stops: bool
 ) -> None:
     search = searched(client, AGREEING, known, min_confidence=asked)

@@ -1,5 +1,6 @@
 """A search that is run again from its journal asks for the same and ends the same; a journal that was changed does not."""
 
+import itertools
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +17,7 @@ from ratchet.store.nodes import NodeRecord
 from ratchet.store.search_progress import Progress
 from ratchet.store.search_tasks import NodePlace, TaskRecord, ToldTask
 from services.search.journal_view import journal_page
-from services.search.replay import replay
+from services.search.replay import grown, replay
 from services.search.saved_tree import record_of, task_of, tree_of
 from services.search.strategies import ExecutedStep, Rollout, Tree, strategy_of
 from services.search.task_log import TaskLog
@@ -146,6 +147,19 @@ def test_the_same_tasks_are_asked_for_and_the_same_tree_grows(
         assert all(task.why is not None for task in shown)
     made = [node for task in found.tasks for node in task.made]
     assert sorted(made) == sorted(node.id for node in searched.nodes if node.parent is not None)
+
+
+def test_the_tree_is_seen_as_it_grew() -> None:
+    searched = grow(StrategyName.MCTS, 5, 2)
+    seen = [
+        (set(tree.nodes), tree.root.visits)
+        for tree in grown(searched.request, searched.nodes, searched.tasks)
+    ]
+    assert len(seen) == len(searched.tasks)
+    assert seen[-1][0] == {node.id for node in searched.nodes}
+    for (before, earlier), (after, later) in itertools.pairwise(seen):
+        assert before <= after
+        assert earlier <= later
 
 
 def test_a_task_that_begins_elsewhere_is_seen_and_the_replay_goes_on() -> None:
