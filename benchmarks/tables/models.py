@@ -73,7 +73,7 @@ def paired_prompts(results: Results) -> Rows:
     return rows
 
 
-_NEWCOMERS = {"small": "verified-small-crosswise", "medium": "verified-medium"}
+_NEWCOMERS = {"small": "verified-small-early", "medium": "verified-medium-early"}
 
 
 def newcomers(results: Results) -> Rows:
