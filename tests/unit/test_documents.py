@@ -67,12 +67,12 @@ def test_a_result_without_one_of_its_fields_is_refused(field: str, tmp_path: Pat
 
 
 def test_a_table_that_differs_from_its_results_is_written_anew() -> None:
-    text = "before\n\n<!-- table: gsm8k -->\n| accuracy |\n| 99.9 % |\n<!-- end -->\n\nafter\n"
+    text = "before\n\n<!-- table: policy-precision -->\n| accuracy |\n| 99.9 % |\n<!-- end -->\n\nafter\n"
     made = filled(text, TABLES, read_results(), ROOT / "docs")
     assert "99.9" not in made
-    assert "| 121 of 440 | 27.5 % | 23.5 – 31.9 % | 27.5 % | 111 |" in made
+    assert "| tokens/s, 16 problems at once | 61.7 | 15.6 | 4.0 times |" in made
     assert "transcribed, the output was not kept" in made
-    assert made.startswith("before\n\n<!-- table: gsm8k -->\n")
+    assert made.startswith("before\n\n<!-- table: policy-precision -->\n")
     assert made.endswith("<!-- end -->\n\nafter\n")
 
 
