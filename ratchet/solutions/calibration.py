@@ -84,7 +84,10 @@ class _Model:
 def calibrate(
     policy: str, prm: str, votes: Sequence[LabelledVote], source: str, *, early_stop: bool = False
 ) -> AnswerCalibration:
-    """The model of a policy with its PRM, from searches with both; `early_stop`: they might end early. Raises CalibrationError."""
+    """The model of a policy with its PRM, from searches with both.
+
+    `early_stop`: these might end early. Raises CalibrationError.
+    """
     answered = _problems([vote for vote in votes if vote.groups])
     right = int(answered.right[:, :1].sum())
     if len(answered) < LEAST_PROBLEMS or right in (0, len(answered)):

@@ -115,7 +115,6 @@ async def test_dialogs_have_no_serious_finding(
     for choice in ("Edit this step", "Forbid this step"):
         await dialog.get_by_label(choice).check()
         await assert_accessible(page, figures)
-        await assert_fits(page)
 
 
 async def test_the_theme_follows_the_system_until_somebody_chooses(site: Site, open_page: OpenPage) -> None:
