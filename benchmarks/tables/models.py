@@ -178,7 +178,6 @@ TABLES = {
         tuple(f"{name}-{model}" for name in ("gsm8k", "one-answer", "prompts") for model in _NEWCOMERS)
         + tuple(_NEWCOMERS.values()),
         newcomers,
-        Below.NOTHING,
     ),
     "prm1-signals": Table(("prm1-signals-first", "prm1-signals"), signals),
     "vllm-two-cores": Table(("vllm-two-cores",), two_cores),

@@ -187,7 +187,6 @@ TABLES = {
     "verified-early": Table(
         tuple(_EARLY.values()) + tuple(f"verified-{model}-early" for model in _EARLY),
         verified_early,
-        Below.NOTHING,
     ),
     "verified-medium": verified_of("verified-medium"),
     "reliability-medium": reliability_of("verified-medium"),
