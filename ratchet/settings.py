@@ -284,6 +284,9 @@ class TrainerSettings(StoreSettings):
         default=None,
         description="Folder of the problem files that a round may name; none: it may name no file.",
     )
+    work_on_rounds: bool = Field(
+        default=True, description="Whether rounds are worked on, or only kept, shown and asked for."
+    )
 
 
 def load(kind: type[_S]) -> _S:

@@ -1,18 +1,14 @@
 """`ratchet keys`: who may use the APIs, within which limits, and what they did."""
 
-import contextlib
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from pydantic import ValidationError
-from rich.console import Console
 from rich.table import Table
 
 from ratchet.cli.display import clean
-from ratchet.cli.session import Interrupts, connected, run, table_console
-from ratchet.clients import SearchClient
+from ratchet.cli.session import Interrupts, looking, run, table_console
 from ratchet.contracts.keys import KeyLimits, KeyRequest, KeyScope, KeyView
 from ratchet.contracts.search import Priority
 
@@ -60,7 +56,7 @@ def create(
         raise typer.BadParameter(f"{first['msg']}.", param_hint=str(first["loc"][-1])) from None
 
     async def command(_: Interrupts) -> int:
-        async with _search(url, data) as client:
+        async with looking(url, data) as client:
             print((await client.create_key(request)).key)
         return 0
 
@@ -75,7 +71,7 @@ def list_keys(url: Url = None, data: Data = None) -> None:
         table = Table(box=None, pad_edge=False)
         for column in ("name", "scope", "limits", "made", "revoked"):
             table.add_column(column)
-        async with _search(url, data) as client:
+        async with looking(url, data) as client:
             for key in await client.keys():
                 revoked = "" if key.revoked_at is None else f"{key.revoked_at:%Y-%m-%d %H:%M}"
                 table.add_row(key.name, key.scope, _limits(key), f"{key.created_at:%Y-%m-%d %H:%M}", revoked)
@@ -90,7 +86,7 @@ def revoke(name: Name, url: Url = None, data: Data = None) -> None:
     """Refuse a key from now on; within two seconds everywhere. Searches that it began go on."""
 
     async def command(_: Interrupts) -> int:
-        async with _search(url, data) as client:
+        async with looking(url, data) as client:
             await client.revoke_key(name)
         print(f"{name} is revoked")
         return 0
@@ -111,7 +107,7 @@ def audit(
         table = Table(box=None, pad_edge=False)
         for column in ("time (UTC)", "key", "service", "call", "status"):
             table.add_column(column)
-        async with _search(url, data) as client:
+        async with looking(url, data) as client:
             for each in (await client.audit(limit, key)).entries:
                 call = clean(f"{each.method} {each.target}").replace("[", r"\[")
                 at = f"{each.at:%Y-%m-%d %H:%M:%S}"
@@ -120,16 +116,6 @@ def audit(
         return 0
 
     run(command)
-
-
-@contextlib.asynccontextmanager
-async def _search(url: str | None, data: Path | None) -> AsyncIterator[SearchClient]:
-    """The search API of this session, with the operator's key. Raises what `connected` raises."""
-    async with (
-        connected(url=url, data=data, model=None, console=Console(stderr=True)) as endpoint,
-        SearchClient(endpoint.search, key=endpoint.key) as client,
-    ):
-        yield client
 
 
 def _limits(key: KeyView) -> str:

@@ -21,6 +21,7 @@ from ratchet.cli.session import (
 )
 from ratchet.contracts.trainer import ServingPair
 from ratchet.settings import BEST_HERE, PolicySettings
+from ratchet.stack.config import SERVICES
 
 EXIT_FAILED = 1
 
@@ -78,7 +79,7 @@ def list_models(url: Url = None, data: Data = None) -> None:
         table = Table(box=None, pad_edge=False)
         for column in ("version", "kind", "state", "trained from", "made"):
             table.add_column(column)
-        async with trainer_of(url, data, None, Console(stderr=True)) as trainer:
+        async with trainer_of(url, data, Console(stderr=True)) as trainer:
             for each in await trainer.models():
                 made = each.created_at.isoformat(sep=" ", timespec="seconds")
                 table.add_row(each.version, each.kind, each.state, each.parent or "", made)
@@ -95,7 +96,7 @@ def show(
     """One version, what it was trained from, and on which data, down to the base."""
 
     async def command(_: Interrupts) -> int:
-        async with trainer_of(url, data, None, Console(stderr=True)) as trainer:
+        async with trainer_of(url, data, Console(stderr=True)) as trainer:
             lineage = await trainer.lineage(version)
         for each in lineage.versions:
             print(f"{each.model.version}  ({each.model.kind}, {each.model.state})")
@@ -161,7 +162,7 @@ def promote(
     """Serve a version from now on: a PRM beside the present policy, a policy with the PRM that it last served with."""
 
     async def command(_: Interrupts) -> int:
-        async with trainer_of(url, data, None, Console(stderr=True)) as trainer:
+        async with trainer_of(url, data, Console(stderr=True), services=SERVICES) as trainer:
             print(_described(await trainer.serve(version)))
         return 0
 
@@ -173,7 +174,7 @@ def rollback(url: Url = None, data: Data = None) -> None:
     """Go back to the policy and the PRM that served before these; a second time goes further back."""
 
     async def command(_: Interrupts) -> int:
-        async with trainer_of(url, data, None, Console(stderr=True)) as trainer:
+        async with trainer_of(url, data, Console(stderr=True), services=SERVICES) as trainer:
             serving = next(iter(await trainer.pairs(1)), None)
             if serving is None or serving.before is None:
                 complain("no pair served before the one that serves now; `ratchet models pairs` lists them.")
@@ -192,7 +193,7 @@ def pairs(url: Url = None, data: Data = None) -> None:
         table = Table(box=None, pad_edge=False)
         for column in ("pair", "policy", "prm", "why", "since", "rolls back to"):
             table.add_column(column)
-        async with trainer_of(url, data, None, Console(stderr=True)) as trainer:
+        async with trainer_of(url, data, Console(stderr=True)) as trainer:
             for each in await trainer.pairs():
                 since = each.created_at.isoformat(sep=" ", timespec="seconds")
                 before = "" if each.before is None else str(each.before)

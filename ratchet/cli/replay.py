@@ -17,8 +17,8 @@ from rich.live import Live
 from rich.text import Text
 
 from ratchet.cli.display import TreeDisplay, clean, tree_lines
-from ratchet.cli.session import Interrupts, connected, run
-from ratchet.clients import SearchClient, ServiceError
+from ratchet.cli.session import Interrupts, looking, run
+from ratchet.clients import ServiceError
 from ratchet.contracts.replay import Replay, ReplayedTask
 from ratchet.contracts.search import NodeView, SearchResult, TreeView
 
@@ -45,10 +45,7 @@ def replay(
     console = Console(stderr=json)
 
     async def command(_: Interrupts) -> int:
-        async with (
-            connected(url=url, data=data, model=None, console=Console(stderr=True)) as endpoint,
-            SearchClient(endpoint.search, key=endpoint.key) as client,
-        ):
+        async with looking(url, data) as client:
             try:
                 found = await client.replay(search)
             except ServiceError as error:

@@ -27,6 +27,7 @@ from ratchet.cli.problem_files import with_copied_files
 from ratchet.cli.session import Interrupts, complain, run, table_console, trainer_of
 from ratchet.clients import TrainerClient
 from ratchet.contracts.rounds import RoundConfig, RoundRequest, RoundView
+from ratchet.stack.config import SERVICES
 from ratchet.states import ROUND_ENDS, RoundState
 from ratchet.summary import run_summary
 
@@ -78,7 +79,15 @@ def run_rounds(
 
     async def command(interrupts: Interrupts) -> int:
         began = time.monotonic()
-        async with trainer_of(url, data, model or preset.base, console, workers) as trainer:
+        async with trainer_of(
+            url,
+            data,
+            console,
+            model=model or preset.base,
+            workers=workers,
+            services=SERVICES,
+            rounds=True,
+        ) as trainer:
             known = await trainer.rounds(chosen_run)
             if known and known[0].state is RoundState.FAILED:
                 await _retry(trainer, known[0], overrides, console, here)
@@ -113,9 +122,8 @@ def list_rounds(
     """Rounds, the newest first."""
 
     async def command(_: Interrupts) -> int:
-        console = table_console()
-        async with trainer_of(url, data, None, console) as trainer:
-            console.print(_table(await trainer.rounds(name)))
+        async with trainer_of(url, data, Console(stderr=True)) as trainer:
+            table_console().print(_table(await trainer.rounds(name)))
         return 0
 
     run(command)
@@ -128,7 +136,7 @@ def show(
     """One round as JSON."""
 
     async def command(_: Interrupts) -> int:
-        async with trainer_of(url, data, None, Console(stderr=True)) as trainer:
+        async with trainer_of(url, data, Console(stderr=True)) as trainer:
             found = await trainer.round(round_id)
             print(orjson.dumps(found.model_dump(mode="json"), option=orjson.OPT_INDENT_2).decode())
         return 0
@@ -141,7 +149,7 @@ def _add_command(what: Literal["pause", "resume", "cancel"], text: str) -> None:
         round_id: Annotated[str, typer.Argument(help="Id of a round.")], url: Url = None, data: Data = None
     ) -> None:
         async def command(_: Interrupts) -> int:
-            async with trainer_of(url, data, None, Console(stderr=True)) as trainer:
+            async with trainer_of(url, data, Console(stderr=True)) as trainer:
                 found = await trainer.ask(round_id, what)
                 print(f"round {found.number} of {found.run}: {found.state}, {what} asked for")
             return 0
@@ -168,7 +176,7 @@ def retry(
 
     async def command(_: Interrupts) -> int:
         console = Console(stderr=True)
-        async with trainer_of(url, data, None, console) as trainer:
+        async with trainer_of(url, data, console) as trainer:
             here = _files_where_the_trainer_is(url, data)
             await _retry(trainer, await trainer.round(round_id), override or [], console, here)
         return 0
@@ -184,7 +192,7 @@ def list_quarantine(name: Run, url: Url = None, data: Data = None) -> None:
     """Problems that a run has set aside, because independent programs agree on another answer than the reference."""
 
     async def command(_: Interrupts) -> int:
-        async with trainer_of(url, data, None, Console(stderr=True)) as trainer:
+        async with trainer_of(url, data, Console(stderr=True)) as trainer:
             found = (await trainer.quarantine_of_run(name)).problems
         if not found:
             print(f"{name} has set no problem aside")
@@ -215,7 +223,7 @@ def overrule(
     """Trust the reference answer of a problem that was set aside: the run trains on it again."""
 
     async def command(_: Interrupts) -> int:
-        async with trainer_of(url, data, None, Console(stderr=True)) as trainer:
+        async with trainer_of(url, data, Console(stderr=True)) as trainer:
             found = await trainer.overrule(name, problem, reason)
         print(f"{found.id} is trained on again in {name}")
         return 0

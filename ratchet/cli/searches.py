@@ -1,7 +1,7 @@
 """`ratchet searches`: look at searches, and have one taken up again or ended."""
 
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from http import HTTPStatus
 from pathlib import Path
 from typing import Annotated
@@ -9,11 +9,10 @@ from typing import Annotated
 import orjson
 import typer
 from pydantic import ValidationError
-from rich.console import Console
 from rich.table import Table
 
 from ratchet.cli.display import clean
-from ratchet.cli.session import Interrupts, complain, connected, run, table_console
+from ratchet.cli.session import Interrupts, complain, looking, run, table_console
 from ratchet.clients import SearchClient, ServiceError
 from ratchet.contracts.search import SearchResult, StrategyName, VerificationLevel
 from ratchet.contracts.search_list import SearchFilter, SearchPage
@@ -64,7 +63,7 @@ def list_searches(
         raise typer.BadParameter(wrong["msg"], param_hint=f"--{wrong['loc'][0]}") from error
 
     async def command(_: Interrupts) -> int:
-        async with _client(url, data) as client:
+        async with looking(url, data) as client:
             page = await _find(client, limit, narrowed)
         if as_json:
             _print_json(page)
@@ -80,7 +79,7 @@ def show(search: Search, as_json: Json = False, url: Url = None, data: Data = No
     """One search as it stands."""
 
     async def command(_: Interrupts) -> int:
-        async with _client(url, data) as client:
+        async with looking(url, data) as client:
             with _refusals() as refused:
                 _tell(await client.get(search), as_json)
         return refused.code
@@ -93,7 +92,7 @@ def retry(search: Search, as_json: Json = False, url: Url = None, data: Data = N
     """Have a failed search taken up again, with the tree that it has."""
 
     async def command(_: Interrupts) -> int:
-        async with _client(url, data) as client:
+        async with looking(url, data) as client:
             with _refusals() as refused:
                 _tell(await client.retry(search), as_json)
         return refused.code
@@ -106,7 +105,7 @@ def cancel(search: Search, as_json: Json = False, url: Url = None, data: Data = 
     """End a search with the best answer so far."""
 
     async def command(_: Interrupts) -> int:
-        async with _client(url, data) as client:
+        async with looking(url, data) as client:
             with _refusals() as refused:
                 _tell(await client.cancel(search), as_json)
         return refused.code
@@ -145,15 +144,6 @@ def _refusals() -> Iterator[_Refused]:
             raise
         complain(str(error))
         refused.code = EXIT_REFUSED
-
-
-@contextlib.asynccontextmanager
-async def _client(url: str | None, data: Path | None) -> AsyncIterator[SearchClient]:
-    async with (
-        connected(url=url, data=data, model=None, console=Console(stderr=True)) as endpoint,
-        SearchClient(endpoint.search, key=endpoint.key) as client,
-    ):
-        yield client
 
 
 def _print_json(document: SearchPage | SearchResult) -> None:

@@ -1,7 +1,8 @@
 """How a command reaches the services, and how it ends.
 
 `connected` gives the service at `--url`, else the running stack of the data folder, else a local stack that lives as
-long as the command. `run` turns every way in which a command can end into an exit code and a message, never a
+long as the command, of the services that the command asks: to look at what is stored loads no model, and begins no work.
+`run` turns every way in which a command can end into an exit code and a message, never a
 traceback: 2 the command was used wrongly, 3 the system failed, 130 interrupted; 0 and 1 are the command's own.
 """
 
@@ -24,7 +25,7 @@ from rich.console import Console
 from ratchet.cli.display import clean
 from ratchet.clients import PolicyClient, SearchClient, ServiceError, TrainerClient
 from ratchet.settings import read_secret
-from ratchet.stack.config import StackConfig, StackUrls, default_data
+from ratchet.stack.config import SERVICES, StackConfig, StackUrls, default_data
 from ratchet.stack.data_folder import running_stack
 from ratchet.stack.errors import StackError
 from ratchet.stack.local import local_stack
@@ -135,10 +136,19 @@ def describe(error: ServiceError) -> str:
 
 @contextlib.asynccontextmanager
 async def connected(
-    *, url: str | None, data: Path | None, model: str | None, console: Console, workers: int = 1
+    *,
+    url: str | None,
+    data: Path | None,
+    model: str | None,
+    console: Console,
+    workers: int = 1,
+    services: Sequence[str] = SERVICES,
+    rounds: bool = False,
 ) -> AsyncIterator[Endpoint]:
-    """The services of this session; a stack that is started here gets so many search workers.
+    """The services of this session.
 
+    A stack that is started here has these services, so many search workers where they have all that they need, and works on
+    rounds only if `rounds` says so: a short command would take one up and leave it at once.
     Raises typer.BadParameter, ServiceError, StackError.
     """
     if url is not None:
@@ -161,11 +171,17 @@ async def connected(
             )
         yield _endpoint(running, serving)
         return
-    config = StackConfig(data=data or default_data(), model=model, search_workers=workers)
+    config = StackConfig(
+        data=data or default_data(),
+        model=model,
+        search_workers=workers,
+        services=tuple(services),
+        env={"RATCHET_WORK_ON_ROUNDS": "true" if rounds else "false"},
+    )
     async with contextlib.AsyncExitStack() as stack:
         with _progress(console) as on_status:
             urls = await stack.enter_async_context(local_stack(config, on_status=on_status))
-        yield _endpoint(urls, await _serving_version(urls))
+        yield _endpoint(urls, await _serving_version(urls) if "policy" in services else None)
 
 
 def _endpoint(urls: StackUrls, model: str | None) -> Endpoint:
@@ -194,15 +210,42 @@ def key_from_environment() -> str | None:
 
 
 @contextlib.asynccontextmanager
+async def looking(url: str | None, data: Path | None) -> AsyncIterator[SearchClient]:
+    """The search API of this session, for what is stored. Raises what `connected` raises."""
+    async with (
+        connected(
+            url=url, data=data, model=None, console=Console(stderr=True), services=("search",)
+        ) as endpoint,
+        SearchClient(endpoint.search, key=endpoint.key) as client,
+    ):
+        yield client
+
+
+@contextlib.asynccontextmanager
 async def trainer_of(
-    url: str | None, data: Path | None, model: str | None, console: Console, workers: int = 1
+    url: str | None,
+    data: Path | None,
+    console: Console,
+    *,
+    model: str | None = None,
+    workers: int = 1,
+    services: Sequence[str] = ("trainer",),
+    rounds: bool = False,
 ) -> AsyncIterator[TrainerClient]:
-    """The trainer of this session, at `url` or of the local stack. Raises what `connected` raises."""
+    """The trainer of this session, at `url` or of the local stack; the rest as for `connected`, which says what is raised."""
     key = key_from_environment() if url is not None else None
     async with contextlib.AsyncExitStack() as stack:
         if url is None:
             endpoint = await stack.enter_async_context(
-                connected(url=None, data=data, model=model, console=console, workers=workers)
+                connected(
+                    url=None,
+                    data=data,
+                    model=model,
+                    console=console,
+                    workers=workers,
+                    services=services,
+                    rounds=rounds,
+                )
             )
             assert endpoint.trainer is not None
             url, key = endpoint.trainer, endpoint.key

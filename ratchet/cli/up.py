@@ -35,7 +35,8 @@ def up(
     model: Annotated[
         str | None,
         typer.Option(
-            help="Model: nano, small, medium, a local folder, or a hub id; default: medium, or small where memory is short."
+            help="Model: nano, small, medium, a local folder, or a hub id; default: the one last named in the data folder, "
+            "otherwise medium, or small where memory is short."
         ),
     ] = None,
     engine: Annotated[str | None, typer.Option(help="Policy engine: auto, vllm, transformers.")] = None,

@@ -43,7 +43,9 @@ class HeldModel(Contract):
     uri: str
     sha256: str | None
     serving: bool = Field(description="Answers requests that name no version.")
-    configured: bool = Field(description="The service starts with it, as its settings say.")
+    configured: bool = Field(
+        description="The service's settings name it, so that it serves in place of a pair that does not descend from it."
+    )
     step_format: str | None = Field(
         default=None,
         description="Of a policy: how it is asked for steps (markers, few_shot, chat). None of a PRM.",

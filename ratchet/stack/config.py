@@ -25,7 +25,8 @@ def default_data() -> Path:
 class StackConfig:
     """What may differ between local stacks. `ports`: by part (see PORTS), a free one where none is given.
 
-    `model` and `engine` go to the policy service (None: its defaults); `host` is the address that the search API binds,
+    `model` and `engine` go to the policy service (None: the model with which the folder's policy was last started, so that what
+    was trained from it goes on serving, and otherwise the defaults); `host` is the address that the search API binds,
     everything else stays on loopback. `sandbox`: a process of this machine, or a container of its Docker engine (image
     `ratchet-sandbox:local`, unless RATCHET_SANDBOX_IMAGE says otherwise). `env` is added to the environment of every
     service. `services` may name fewer than all: then workers run only where all that they need does, and with none the

@@ -16,6 +16,7 @@ from ratchet.stack.errors import StackError
 
 SECRETS = "secrets"
 """Folder in the data folder: the operator's key, the header that sends it, and the services' token."""
+_MODEL_FILE = "model"
 # What a killed stack's children may take to end before the folder is free again.
 ORPHAN_SECONDS = 20.0
 
@@ -82,6 +83,20 @@ def open_data(data: Path) -> Path:
             f"The data folder {data} cannot be used: {reason}. Choose another with --data or RATCHET_DATA."
         ) from error
     return data
+
+
+def last_model(data: Path) -> str | None:
+    """The model that was named when the folder's policy was last started, None if none ever was."""
+    try:
+        return (data / _MODEL_FILE).read_text().strip() or None
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+def remember_model(data: Path, model: str) -> None:
+    """Keep what `last_model` gives; of a folder, its whole path. Raises OSError."""
+    folder = Path(model).expanduser()
+    _write_private(data / _MODEL_FILE, f"{folder.resolve() if folder.is_dir() else model}\n")
 
 
 def problems_folder(data: Path) -> Path:

@@ -21,7 +21,15 @@ from ratchet.settings import read_secret
 from ratchet.stack import ports, postgres, valkey
 from ratchet.stack.children import Plan, children
 from ratchet.stack.config import PORTS, SERVICES, StackConfig, StackUrls, worker_names
-from ratchet.stack.data_folder import SECRETS, announced, held, make_secrets, open_data
+from ratchet.stack.data_folder import (
+    SECRETS,
+    announced,
+    held,
+    last_model,
+    make_secrets,
+    open_data,
+    remember_model,
+)
 from ratchet.stack.errors import StackError
 from ratchet.stack.logs import rotate
 from ratchet.stack.marked import kill_marked
@@ -81,8 +89,11 @@ async def local_stack(config: StackConfig, on_status: OnStatus | None = None) ->
         await asyncio.to_thread(kill_marked, f"{mark}::", prefix=True)
         for log in (data / "logs").glob("*.log"):
             rotate(log)
-        plan = _plan(config, data)
+        named = config.model or os.environ.get("RATCHET_MODEL")
+        plan = _plan(replace(config, model=named or last_model(data)), data)
         async with _supervised(children(plan), mark=mark, keep_open=[lock], on_status=on_status):
+            if named and "policy" in config.services:
+                remember_model(data, named)
             with announced(data, plan.urls):
                 yield plan.urls
 

@@ -78,8 +78,8 @@ class HeldVersions(ABC, Generic[M]):
     def __init__(self, first: HeldVersion[M], *, cache_dir: Path, limit: int | None = None) -> None:
         """Holds `first`, which serves; `cache_dir` is for `resolve`, `limit` (RATCHET_MAX_MODELS) counts all versions."""
         self.serving = first
-        self.configured = first.name
-        """The version that the service starts with."""
+        self.configured: str | None = first.name
+        """The version that the settings name; None if they name none."""
         self.ready = False
         """Until a service sets this, requests are refused with 503."""
         self._cache_dir = cache_dir

@@ -16,7 +16,7 @@ from ratchet.contracts.policy import Prefix
 from ratchet.contracts.serving import HeldModel
 from ratchet.models.checkpoint import ResolvedModel
 from ratchet.models.prompts import choose
-from ratchet.settings import PolicySettings
+from ratchet.settings import BEST_HERE, PolicySettings
 from ratchet.solutions.step_formats import StepFormat
 from ratchet.web.held_versions import CheckpointError, HeldVersion, HeldVersions
 from services.policy.engines.base import Engine, EngineFailedError, EngineStartError, Sampling
@@ -37,6 +37,9 @@ class PolicyVersions(HeldVersions[StepWriter]):
 
     def __init__(self, first: HeldVersion[StepWriter], settings: PolicySettings) -> None:
         super().__init__(first, cache_dir=settings.cache_dir, limit=settings.max_models)
+        if settings.model == BEST_HERE:
+            # Nobody has named it: where a pair serves, that goes on serving.
+            self.configured = None
         self._step_format = settings.step_format
         self._watchers: dict[HeldVersion[StepWriter], asyncio.Task[None]] = {}
         self._serving_died: asyncio.Future[str] | None = None

@@ -48,7 +48,7 @@ def build_app(settings: TrainerSettings) -> FastAPI:
     serving = Serving(registry, PairStore(engine), services)
 
     @contextlib.asynccontextmanager
-    async def working(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         queue = SearchQueue(settings.redis_url, settings.queue_name)
         async with (
             PolicyClient(settings.policy_url, key=settings.service_token) as policy,
@@ -68,7 +68,10 @@ def build_app(settings: TrainerSettings) -> FastAPI:
                 prm,
                 sandbox,
             )
-            async with background.running(background.restart("rounds", machine.run), keep_serving(serving)):
+            working = [keep_serving(serving)]
+            if settings.work_on_rounds:
+                working.append(background.restart("rounds", machine.run))
+            async with background.running(*working):
                 yield
         await queue.aclose()
         await engine.dispose()
@@ -77,7 +80,7 @@ def build_app(settings: TrainerSettings) -> FastAPI:
         service="trainer",
         summary="The model registry, and the rounds that make the next models.",
         settings=settings,
-        lifespan=working,
+        lifespan=lifespan,
         health=lambda: health(engine),
         keys=KeyStore(engine),
     )

@@ -127,8 +127,9 @@ async def _look(serving: Serving, kind: ModelKind, reconcile: Callable[[Serving]
 async def reconcile_policy(serving: Serving) -> None:
     """Have the policy service serve the pair's policy, or the pair follow the settings of the service.
 
-    A service that was restarted serves the model that its settings name. If the pair's policy descends from that, it is
-    served again. Otherwise the settings were changed, and that model begins a new pair, with PRM1.
+    A service that was restarted serves the model of its settings. If these name it and the pair's policy does not descend
+    from it, they were changed, and it begins a new pair, with PRM1. Otherwise the pair's policy is served again: a model that
+    nobody has named, but was chosen for this machine, takes nobody's place.
     """
     served = next((each for each in await serving.services[ModelKind.POLICY].models() if each.serving), None)
     if served is None or served.sha256 is None:

@@ -20,9 +20,11 @@ import psutil
 import pytest
 import redis.asyncio
 
+from ratchet.clients import TrainerClient
+from ratchet.contracts.rounds import RoundRequest
 from ratchet.stack import local, postgres, unprivileged, valkey
 from ratchet.stack.config import StackConfig, StackUrls
-from ratchet.stack.data_folder import running_stack
+from ratchet.stack.data_folder import last_model, remember_model, running_stack
 from ratchet.stack.errors import StackError
 from ratchet.stack.local import local_stack
 from ratchet.stack.supervisor import ChildState, ChildStatus
@@ -369,6 +371,54 @@ def test_up_says_what_is_wrong_and_how_to_mend_it(
     assert done.returncode == 1
     assert complaint.format(**values) in done.stderr
     assert done.stderr.startswith("ratchet: ")
+
+
+@pytest.mark.parametrize(
+    ("command", "service"), [("rounds", "trainer"), ("models", "trainer"), ("searches", "search")]
+)
+def test_a_look_at_what_is_stored_starts_no_model_and_no_worker(
+    tmp_path: Path, command: str, service: str
+) -> None:
+    done = ratchet(command, "list", "--data", str(tmp_path / "data"))
+    assert done.returncode == 0, done.stderr
+    assert sorted(line.split(":")[0] for line in done.stderr.splitlines()) == sorted(
+        ["postgres", "valkey", "migrate", service]
+    )
+
+
+async def test_a_round_waits_for_a_stack_that_is_meant_to_work_on_it(tmp_path: Path) -> None:
+    splits = {
+        name: {"spec": f"nano:{name}?count=6", "count": 6} for name in ("train", "development", "held_out")
+    }
+    asked = RoundRequest.model_validate({"run": "waits", "config": splits})
+
+    async def taken_up(seconds: float, *, work: bool) -> bool:
+        config = StackConfig(
+            data=tmp_path / "data", services=("trainer",), env={"RATCHET_WORK_ON_ROUNDS": str(work).lower()}
+        )
+        async with local_stack(config) as urls, TrainerClient(urls.trainer, key=urls.key) as trainer:
+            if not await trainer.rounds("waits"):
+                await trainer.create_round(asked)
+            deadline = time.monotonic() + seconds
+            log = tmp_path / "data" / "logs" / "trainer.log"
+            while not (told := "round taken up" in log.read_text()) and time.monotonic() < deadline:
+                await asyncio.sleep(0.1)
+            return told
+
+    assert not await taken_up(3.0, work=False)
+    assert await taken_up(60.0, work=True)
+
+
+def test_a_folder_remembers_the_model_that_was_named_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert last_model(tmp_path) is None
+    remember_model(tmp_path, "small")
+    assert last_model(tmp_path) == "small"
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").mkdir()
+    remember_model(tmp_path, "mine")
+    assert last_model(tmp_path) == str(tmp_path / "mine"), "found from every folder"
 
 
 def test_a_port_range_of_the_user_namespace_swaps_only_root_and_nobody() -> None:

@@ -127,7 +127,8 @@ class ServiceDouble:
     """A policy or PRM service whose second answer to a look may be told late: it is as old as the question."""
 
     def __init__(self, started_with: str) -> None:
-        self.configured = self.serving = started_with
+        self.configured: str | None = started_with
+        self.serving = started_with
         self.looks = 0
         self.asked, self.may_answer = asyncio.Event(), asyncio.Event()
         self.may_answer.set()
@@ -212,6 +213,9 @@ async def test_settings_that_name_another_model_begin_a_new_pair_from_which_one_
     serving = serving_of(registry, engine, policy, prm)
     await serve(serving, trained, prm_of_it, ServedBy.PERSON)
     another = f"medium@{new_id().hex}"
+    policy.serving, policy.configured = another, None
+    await reconcile_policy(serving)
+    assert policy.serving == trained, "what was chosen for want of a name takes nobody's place"
     policy.configured = policy.serving = another
     await reconcile_policy(serving)
     await reconcile_prm(serving)
