@@ -32,6 +32,7 @@ from ratchet.stack.local import local_stack
 from ratchet.store import tables as t
 from ratchet.store.engine import make_engine, reading
 from ratchet.store.nodes import read_trees
+from ratchet.store.search_tasks import SearchJournal
 from ratchet.store.searches import SearchStore
 from services.search.early_stop import is_settled, next_look
 from services.search.replay import grown
@@ -94,7 +95,7 @@ async def stored(
                 connection, [row["id"] for row in some]
             )
         if early_stop:
-            trees = {row["id"]: await settled(SearchStore(engine), row["id"]) for row in some}
+            trees = {row["id"]: settled(await journal_of(engine, row["id"])) for row in some}
         for row in some:
             models: Mapping[str, str] = row["models"]
             yield StoredTree(
@@ -120,10 +121,15 @@ async def stored(
             )
 
 
-async def settled(store: SearchStore, search_id: UUID) -> list[TreeNode]:
-    """The nodes at which the search would have ended early; all of them where it would not."""
-    journal = await store.load_journal(search_id)
+async def journal_of(engine: AsyncEngine, search_id: UUID) -> SearchJournal:
+    """What the search has written down; it is there."""
+    journal = await SearchStore(engine).load_journal(search_id)
     assert journal is not None
+    return journal
+
+
+def settled(journal: SearchJournal) -> list[TreeNode]:
+    """The nodes at which the search would have ended early; all of them where it would not."""
     tree, due = None, next_look(0)
     for tree in grown(journal.request, journal.nodes, journal.tasks):
         rollouts = tree.root.visits

@@ -2,7 +2,7 @@
 
 import itertools
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import pytest
@@ -90,9 +90,15 @@ def scored(rollout: Rollout, tree: Tree) -> Rollout:
 
 
 def grow(
-    strategy: StrategyName, seed: int, in_flight: int, workers: int = 1, *, hand_over: bool = True
+    strategy: StrategyName,
+    seed: int,
+    in_flight: int,
+    workers: int = 1,
+    *,
+    hand_over: bool = True,
+    look: Callable[[Tree], None] = lambda _: None,
 ) -> Searched:
-    """A search whose rollouts are told in random order, by one worker after another.
+    """A search whose rollouts are told in random order, by one worker after another; `look` sees the tree after each.
 
     Each takes over what the one before had in flight; without `hand_over`, as in 0.1.0, that is lost.
     """
@@ -112,6 +118,7 @@ def grow(
             rollout = scored(rollout_of(task, depth, random.Random(seed * 1000 + task.number)), tree)
             tasks.append(log.tell(tree, rollout))
             strategy_of(request, prm).tell(tree, rollout)
+            look(tree)
             prm = PRM
         if worker < workers:
             nodes = sorted((record_of(node) for node in tree.nodes.values()), key=lambda node: node.depth)

@@ -4,9 +4,14 @@ import random
 from pathlib import Path
 from uuid import UUID
 
+import pytest
+from pydantic import TypeAdapter
+
+from benchmarks import package_calibrations
 from benchmarks.stored_trees import StoredEnd, StoredTree, is_right, load_trees
 from benchmarks.verified import answers_crosswise, answers_of_trees, figures
 from benchmarks.votes import measure
+from ratchet.contracts.calibration import AnswerCalibration
 from ratchet.contracts.search import StrategyName
 
 
@@ -98,3 +103,19 @@ def test_an_answer_is_right_in_any_spelling() -> None:
     assert is_right("7.0", "7")
     assert is_right("sqrt(2)/2", "1/sqrt(2)")
     assert not is_right("8", "7")
+
+
+def test_a_packaged_calibration_takes_the_place_of_its_pair_s_alone(tmp_path: Path) -> None:
+    file = tmp_path / "calibrations.json"
+    file.write_bytes(package_calibrations.PACKAGED.read_bytes())
+    shipped = TypeAdapter(list[AnswerCalibration]).validate_json(file.read_bytes())
+    for n in (60, 80):
+        made = package_calibrations.fitted(trees(n, "development", 1), f"{n} trees", early_stop=n == 80)
+        package_calibrations.put(made, file)
+    found = TypeAdapter(list[AnswerCalibration]).validate_json(file.read_bytes())
+    assert found == [*shipped, made]
+    assert (made.problems, made.source, made.early_stop) == (80, "80 trees", True)
+    with pytest.raises(ValueError, match="2 pairs"):
+        package_calibrations.fitted(
+            [*trees(1, "a", 1), trees(1, "a", 1)[0].model_copy(update={"prm": "other"})], "", early_stop=False
+        )
