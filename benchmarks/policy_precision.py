@@ -1,13 +1,13 @@
-"""The same policy in fp32 and in bf16 on this CPU: seconds to the first token of a cold prompt, and tokens a second.
+"""The same policy in fp32, bf16 and int8 on this CPU: seconds to the first token of a cold prompt, and tokens a second.
 
 Each format has a vLLM engine in a process of its own, one after the other. First it reads one cold prompt of the few-shot
-format, about 650 tokens, and writes one token. Then it writes 24 tokens for each of 16 problems at once, twice; the second
-time counts.
+format, about 650 tokens, and writes one token. Then it writes 24 tokens for each of 16 problems at once, twice, and of 4 and
+64 problems; the second time counts.
 
-`python -m benchmarks.policy_precision [--model small]`; the last line is JSON. `chosen` is what the policy service takes here
-by itself (`ratchet.models.precision`).
+`python -m benchmarks.policy_precision [--model small] [--formats bfloat16,int8]`; the last line is JSON. `chosen` is what the
+policy service takes here by itself (`ratchet.models.precision`).
 
-Limits: one run of each; what else runs on the machine shows. Three minutes on two cores without bf16 arithmetic.
+Limits: one run of each; what else runs on the machine shows. Some minutes on two cores.
 """
 
 import argparse
@@ -17,7 +17,7 @@ import multiprocessing
 import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, cast
 
 import torch
 
@@ -29,37 +29,49 @@ from ratchet.solutions.step_formats import few_shot
 from services.policy.engines.base import Sampling
 
 Dtype = Literal["float32", "bfloat16"]
-DTYPES: tuple[Dtype, Dtype] = ("float32", "bfloat16")
+
+FORMATS = ("float32", "bfloat16", "int8")
 BATCH, NEW = 16, 24
+BATCHES = (4, BATCH, 64)
 
 
-def measure(checkpoint: Path, dtype: Dtype) -> dict[str, float]:
+def measure(checkpoint: Path, number_format: str) -> dict[str, Any]:
     """Figures of one format; runs in a process of its own."""
-    return asyncio.run(_measure(checkpoint, dtype))
+    return asyncio.run(_measure(checkpoint, number_format))
 
 
-async def _measure(checkpoint: Path, dtype: Dtype) -> dict[str, float]:
+async def _measure(checkpoint: Path, number_format: str) -> dict[str, Any]:
     from services.policy.engines.vllm import VllmEngine
 
-    engine = VllmEngine(checkpoint, "measured@1", dtype=dtype)
+    began = time.monotonic()
+    if number_format == "int8":
+        engine = VllmEngine(checkpoint, "measured@1", int8_cache=PolicySettings().cache_dir)
+    else:
+        engine = VllmEngine(checkpoint, "measured@1", dtype=cast("Dtype", number_format))
     await engine.start()
+    started = time.monotonic() - began
     form = few_shot()
-    texts = [f"A box holds {n + 2} pens. How many pens do {n + 3} boxes hold?" for n in range(BATCH)]
+    texts = [f"A box holds {n + 2} pens. How many pens do {n + 3} boxes hold?" for n in range(max(BATCHES))]
     prompts = engine.encode([form.render(Prefix(problem=text)) for text in texts])
     began = time.monotonic()
     await engine.generate(prompts[:1], Sampling(max_tokens=1, temperature=0.0))
     first = time.monotonic() - began
-    speed = 0.0
-    for _ in range(2):
-        began = time.monotonic()
-        written = await engine.generate(prompts, Sampling(max_tokens=NEW, temperature=1.0, seed=1))
-        tokens = sum(len(one.logprobs) for row in written for one in row)
-        speed = tokens / (time.monotonic() - began)
+    speed: dict[int, float] = {}
+    for batch in BATCHES:
+        for _ in range(2):
+            began = time.monotonic()
+            written = await engine.generate(
+                prompts[:batch], Sampling(max_tokens=NEW, temperature=1.0, seed=1)
+            )
+            tokens = sum(len(one.logprobs) for row in written for one in row)
+            speed[batch] = tokens / (time.monotonic() - began)
     await engine.stop()
     return {
         "prompt_tokens": len(prompts[0]),
+        "start_seconds": round(started, 1),
         "first_token_seconds": round(first, 2),
-        "tokens_per_second": round(speed, 1),
+        "tokens_per_second": round(speed[BATCH], 1),
+        "by_batch": {str(batch): round(each, 1) for batch, each in speed.items()},
     }
 
 
@@ -69,14 +81,22 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", default="small", help="Local folder, hub id, or a name (default: small).")
-    model: str = parser.parse_args().model
+    parser.add_argument(
+        "--formats",
+        default=",".join(FORMATS),
+        help="Of these, the first is what the others are compared with.",
+    )
+    options = parser.parse_args()
+    model, formats = options.model, options.formats.split(",")
+    if unknown := set(formats) - set(FORMATS):
+        parser.error(f"no format: {', '.join(sorted(unknown))}; there are {', '.join(FORMATS)}")
     checkpoint = resolve(model, PolicySettings().cache_dir, lambda _: None).path
-    found: dict[str, dict[str, float]] = {}
-    for dtype in DTYPES:
+    found: dict[str, dict[str, Any]] = {}
+    for each in formats:
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
-            found[dtype] = process.submit(measure, checkpoint, dtype).result()
-        print(dtype, found[dtype], flush=True)
-    fp32, bf16 = (found[dtype] for dtype in DTYPES)
+            found[each] = process.submit(measure, checkpoint, each).result()
+        print(each, found[each], flush=True)
+    first = found[formats[0]]
     print(
         json.dumps(
             {
@@ -87,9 +107,17 @@ def main() -> None:
                 "computes_bf16": computes_bf16("cpu"),
                 "chosen": str(serving_dtype(checkpoint, torch.bfloat16, "cpu")).removeprefix("torch."),
                 **found,
-                "fp32_over_bf16": {
-                    "first_token": round(bf16["first_token_seconds"] / fp32["first_token_seconds"], 2),
-                    "tokens_per_second": round(fp32["tokens_per_second"] / bf16["tokens_per_second"], 2),
+                "faster_than_the_first": {
+                    each: {
+                        "first_token": round(
+                            first["first_token_seconds"] / found[each]["first_token_seconds"], 2
+                        ),
+                        "by_batch": {
+                            batch: round(found[each]["by_batch"][batch] / first["by_batch"][batch], 2)
+                            for batch in first["by_batch"]
+                        },
+                    }
+                    for each in formats[1:]
                 },
             }
         )

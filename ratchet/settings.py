@@ -148,6 +148,9 @@ class PolicySettings(Settings):
     )
     max_models: int = Field(default=3, ge=1, description="Most versions of the model held at once.")
     kv_cache_gb: float = Field(default=2.0, gt=0, description="KV cache on CPU, GiB.")
+    int8: bool = Field(
+        default=False, description="vLLM on a CPU that multiplies bytes serves weights as 8-bit numbers."
+    )
     step_format: Literal["auto", "markers", "few_shot", "chat"] = Field(
         default="auto",
         description="How the model is asked for steps. auto: what the checkpoint's config says, otherwise what measured "

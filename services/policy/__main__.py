@@ -48,6 +48,7 @@ def choose_engine(settings: PolicySettings, model: "ResolvedModel") -> "Engine":
             max_model_len=settings.max_model_len,
             max_num_seqs=settings.max_num_seqs,
             kv_cache_gb=settings.kv_cache_gb,
+            int8_cache=settings.cache_dir if settings.int8 else None,
         )
     if importlib.util.find_spec("torch") is None or importlib.util.find_spec("transformers") is None:
         sys.exit("ratchet: torch and transformers are not installed. Install the extra models, cpu or gpu.")

@@ -497,3 +497,30 @@ async def test_vllm_agrees_with_transformers(
             await asyncio.wait_for(waiting, 20)
     finally:
         await made.stop()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+async def test_vllm_with_8_bit_weights_writes_nearly_the_same(
+    tiny_checkpoint: Path, engine: TransformersEngine, tmp_path: Path
+) -> None:
+    pytest.importorskip("vllm")
+    from ratchet.models.int8 import computes_int8
+    from services.policy.engines.vllm import VllmEngine
+
+    if not computes_int8():
+        pytest.skip("this CPU does not multiply bytes")
+    made = VllmEngine(
+        tiny_checkpoint, "tiny@1", max_model_len=1024, max_num_seqs=16, kv_cache_gb=1, int8_cache=tmp_path
+    )
+    await made.start()
+    try:
+        assert made.checkpoint == tiny_checkpoint, "the version is that of the stored weights"
+        assert any((tmp_path / "int8").iterdir())
+        mine, theirs = await made.read(PROMPTS), await engine.read(PROMPTS)
+        for one, other in zip(mine, theirs, strict=True):
+            assert one.tokens == other.tokens
+            assert one.logprobs == pytest.approx(other.logprobs, abs=0.1)
+            assert one.logprobs != other.logprobs
+    finally:
+        await made.stop()

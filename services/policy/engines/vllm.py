@@ -25,6 +25,7 @@ from typing import Any, Literal, TypeVar
 
 import structlog
 
+from ratchet.models.int8 import computes_int8, int8_checkpoint
 from ratchet.models.precision import serving_dtype
 from services.policy.engines.base import (
     COLDEST,
@@ -72,8 +73,12 @@ class VllmEngine:
         max_num_seqs: int = 64,
         kv_cache_gb: float = 2.0,
         dtype: Literal["bfloat16", "float32"] | None = None,
+        int8_cache: Path | None = None,
     ) -> None:
-        """`kv_cache_gb` counts on the CPU only, rounded up to whole GiB (vLLM's unit); `dtype` None: see `serving_dtype`."""
+        """`kv_cache_gb` counts on the CPU only, rounded up to whole GiB (vLLM's unit); `dtype` None: see `serving_dtype`.
+
+        With `int8_cache`, the folder of cached models, a CPU that multiplies bytes serves the weights as such.
+        """
         self.checkpoint = checkpoint
         self.model_version = model_version
         self.max_model_len = context_length(checkpoint, max_model_len)
@@ -81,6 +86,7 @@ class VllmEngine:
         self.max_num_seqs = max_num_seqs
         self.kv_cache_gb = kv_cache_gb
         self.dtype = dtype
+        self.int8_cache = int8_cache
         self.device = "unknown"
         self._llm: Any = None
         self._tokenizer: Any = None
@@ -96,6 +102,7 @@ class VllmEngine:
             max_num_seqs=self.max_num_seqs,
             kv_cache_gb=self.kv_cache_gb,
             dtype=self.dtype,
+            int8_cache=self.int8_cache,
         )
 
     async def start(self) -> None:
@@ -154,7 +161,7 @@ class VllmEngine:
         self._ends = sorted(end_tokens(self.checkpoint, self._tokenizer))
         worker = "services.policy.engines.vllm_worker"
         arguments = AsyncEngineArgs(
-            model=str(self.checkpoint),
+            model=str(self._weights() if on_cpu else self.checkpoint),
             dtype=self.dtype or _dtype_here(self.checkpoint, self.device),
             max_model_len=self.max_model_len,
             max_num_seqs=self.max_num_seqs,
@@ -171,6 +178,17 @@ class VllmEngine:
             worker_extension_cls=f"{worker}.Lifeline",
         )
         return AsyncLLM.from_engine_args(arguments)
+
+    def _weights(self) -> Path:
+        """The folder that a CPU serves."""
+        if self.int8_cache is None:
+            return self.checkpoint
+        if not computes_int8():
+            log.warning(
+                "served in the stored format: this CPU does not multiply bytes", model=self.model_version
+            )
+            return self.checkpoint
+        return int8_checkpoint(self.checkpoint, self.int8_cache)
 
     async def stop(self) -> None:
         self._stopping = True
