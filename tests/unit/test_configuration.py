@@ -42,7 +42,7 @@ def test_every_setting_is_read() -> None:
     code = "".join(
         file.read_text() for room in ("ratchet", "services") for file in (ROOT / room).rglob("*.py")
     )
-    read = set(re.findall(r"[sS]ettings\)?\.([a-z_]+)", code))
+    read = set(re.findall(r"[sS]ettings\)?\.([a-z0-9_]+)", code))
     unread = {name for _, kind in ROLES for name in kind.model_fields} - read
     # The settings read these themselves: the URLs have the passwords, `door_key` and `service_token` what is in the others.
     assert unread == {
