@@ -62,7 +62,12 @@ class LabelSearch(Contract):
     top_p: float = Field(default=1.0, gt=0, le=1)
     max_depth: int = Field(default=16, ge=1, le=64)
     max_tokens: int = Field(default=512, ge=8, le=4096, description="Most tokens in one trajectory.")
-    in_flight: int = Field(default=4, ge=1, le=64, description="Rollouts of one search at once.")
+    in_flight: int | None = Field(
+        default=None,
+        ge=1,
+        le=64,
+        description="Rollouts of one search at once. Null: see the parameters of a search.",
+    )
     batch_rollouts: bool = Field(default=False, description="They share one request to the policy.")
     prm: PrmUse | None = Field(
         default=None,
@@ -130,7 +135,12 @@ class Evaluation(Contract):
     temperature: float = Field(default=0.8, gt=0, le=2)
     top_p: float = Field(default=1.0, gt=0, le=1)
     max_tokens: int = Field(default=512, ge=8, le=4096, description="Most tokens in one trajectory.")
-    in_flight: int = Field(default=4, ge=1, le=64, description="Rollouts of one search at once.")
+    in_flight: int | None = Field(
+        default=None,
+        ge=1,
+        le=64,
+        description="Rollouts of one search at once. Null: see the parameters of a search.",
+    )
     batch_rollouts: bool = Field(default=False, description="They share one request to the policy.")
     samples: int = Field(
         default=4,

@@ -117,12 +117,13 @@ class StrategyParameters(Contract):
         le=4096,
         description="Most generated tokens in one trajectory, or in what is left of it.",
     )
-    in_flight: int = Field(
-        default=4,
+    in_flight: int | None = Field(
+        default=None,
         ge=1,
         le=64,
-        description="Tasks of one search under way at once; keep it small for mcts. best_of_n and majority without "
-        "`early_stop` draw as wide as their budget.",
+        description="Tasks of one search under way at once. Null: four of those that had better wait for one another; of those "
+        "that need not (the first `branching_factor` rollouts of mcts without a gate, the steps of a level, independent "
+        "solutions) eight, 64 without `early_stop`.",
     )
     batch_rollouts: bool = Field(
         default=False,

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from ratchet.contracts.search import Priority, SearchRequest, StrategyName
+from ratchet.contracts.search import Priority, SearchRequest
 from services.search.beginning import (
     BeginningFailedError,
     failed_step,
@@ -24,6 +24,11 @@ from services.search.search import Backends, Search
 from services.search.strategies import Node, Rollout, Strategy, Task, Tree, Why
 
 WIDEST = 64
+WAITING = 4
+"""Tasks under way of a strategy that chooses by what came of others: the fewer, the more each knows."""
+SPARED = 8
+"""Tasks under way that need not wait for one another, in a search that may end early and would have no use for them. On a CPU a
+batch of eight takes hardly longer than one of four."""
 """Independent trajectories of one search at once."""
 SHORTEST_WAIT = 0.05
 """Seconds. The clock may stand a moment before the deadline, and whoever waits for it would ask all the time."""
@@ -66,7 +71,7 @@ async def grow(
     running = {asyncio.create_task(roll_out(search, backends, task_of(each))) for each in taken_over}
     stopped = asyncio.create_task(search.stop.wait())
     reserve = _Reserve()
-    early_stop, width = EarlyStop(search), most_in_flight(request)
+    early_stop = EarlyStop(search)
     # Nobody watches a search of low priority, and there are many of them.
     watched = request.priority is not Priority.LOW
     try:
@@ -77,7 +82,7 @@ async def grow(
             reason = _reason_to_end(search, early_stop, deadline - clock())
             while (
                 reason is None
-                and len(running) < width
+                and len(running) < most_in_flight(request, free=strategy.is_free(search.tree))
                 and search.usage.policy.tokens + reserve.expected(len(running)) < request.budget.tokens
                 and (task := strategy.ask(search.tree)) is not None
             ):
@@ -111,14 +116,14 @@ def _record(search: Search, strategy: Strategy, rollout: Rollout, journal: Journ
     journal.note([search.tree.nodes[node] for node in changed])
 
 
-def most_in_flight(request: SearchRequest) -> int:
-    """Tasks of a search that may be under way at once.
-
-    Trajectories that neither learn from one another nor may be spared are drawn as wide as the budget pays for.
-    """
-    in_flight, early_stop = request.parameters.in_flight, request.parameters.early_stop
-    independent = request.strategy in (StrategyName.MAJORITY, StrategyName.BEST_OF_N)
-    return max(in_flight, WIDEST) if independent and not early_stop else in_flight
+def most_in_flight(request: SearchRequest, *, free: bool = True) -> int:
+    """Tasks of a search that may be under way at once; `free`: the next one need not wait for them."""
+    named = request.parameters.in_flight
+    if named is not None:
+        return named
+    if not free:
+        return WAITING
+    return SPARED if request.parameters.early_stop else WIDEST
 
 
 class _Reserve:

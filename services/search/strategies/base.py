@@ -79,6 +79,9 @@ class Strategy(Protocol):
         None with nothing in flight: the search has nothing left to do.
         """
 
+    def is_free(self, tree: Tree) -> bool:
+        """Whether the next task would be the same whatever those under way bring: it need not wait for them."""
+
     def explain(self, tree: Tree, task: Task) -> Why:
         """Why the task begins where it does; to be asked at once after `ask` gave it. Changes nothing."""
 

@@ -25,6 +25,10 @@ class _Independent:
             return None
         return start_task(tree, tree.top, Draw.TRAJECTORY)
 
+    def is_free(self, tree: Tree) -> bool:
+        """Always: no trajectory depends on another."""
+        return True
+
     def explain(self, tree: Tree, task: Task) -> Why:
         """Nothing in the tree has a say in it."""
         number = draw_of(tree.rollouts, self.rollouts, "solution")

@@ -68,6 +68,10 @@ class LevelWise(ABC):
                 return None
             width += self.width
 
+    def is_free(self, tree: Tree) -> bool:
+        """Always: what a level draws is settled when it begins, and nothing else is asked for until it is done."""
+        return True
+
     def _next(self, tree: Tree, width: int) -> tuple[Node | None, bool]:
         """The first node that lacks a draw at this width; where there is none, whether draws under way may change that."""
         draws, ended, candidates = self._from_where(tree, width)

@@ -50,6 +50,10 @@ class Mcts:
             node = tree.top
         return None if node is None else self._start(tree, node)
 
+    def is_free(self, tree: Tree) -> bool:
+        """While the top of the tree gets its first rollouts: children are compared afterwards. A gate learns from each."""
+        return not self.gate and tree.top.expansions + tree.top.expanding < self.branching_factor
+
     def _start(self, tree: Tree, node: Node) -> Task:
         if not self.gate:
             return start_task(tree, node, Draw.TRAJECTORY, retries=self.retries)
