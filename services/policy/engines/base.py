@@ -146,6 +146,7 @@ COLDEST = 0.01
 # How the vLLM engine speaks to its worker: two extra arguments of a sequence, one environment variable.
 TOP_P_KEY = "ratchet_top_p"
 SEED_KEY = "ratchet_seed"
+TEMPERATURE_KEY = "ratchet_temperature"
 SERVICE_PID = "RATCHET_POLICY_SERVICE_PID"
 
 

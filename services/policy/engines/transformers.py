@@ -41,7 +41,7 @@ from services.policy.engines.base import (
     uniforms,
 )
 from services.policy.engines.decoders import CachedDecoder, Decoder, SmallDecoder, order_without
-from services.policy.engines.nucleus import draw, keep_nucleus
+from services.policy.engines.nucleus import draw
 from services.policy.engines.sequence import ROW, Sequence, TokenTexts
 
 log = structlog.get_logger()
@@ -342,8 +342,7 @@ def _draw(
     if len(warm):
         mine = rows[warm.cpu().numpy()]
         top_p = torch.from_numpy(mine["top_p"].copy()).to(logits.device)
-        tempered = logits[warm] / temperature[warm].unsqueeze(1)
-        numbers = torch.from_numpy(uniforms(mine["seed"], mine["drawn"]))
-        chosen[warm] = draw(keep_nucleus(tempered, top_p), numbers)
+        numbers = torch.from_numpy(uniforms(mine["seed"], mine["drawn"])).to(logits.device)
+        chosen[warm] = draw(logits[warm], top_p, numbers, temperature[warm])
     found = logits.gather(1, chosen.unsqueeze(1)).squeeze(1) - logits.logsumexp(dim=-1)
     return chosen.cpu(), found.clamp(max=0.0).cpu()

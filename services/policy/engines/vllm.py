@@ -4,7 +4,8 @@ Each sequence is a request of its own, so batches form in the engine over everyt
 sequence has its own random stream, which does not depend on its neighbours. The logits do, in the last bit of bf16: the
 same request may rarely give another token in another batch. vLLM promises no more than that.
 
-On CPUs top-p and seeded draws are our own (`vllm_worker`): vLLM sorts the whole vocabulary for every token.
+On CPUs draws are our own (`vllm_worker`): vLLM sorts the vocabulary for a top-p, and draws a random number for each of its
+tokens, which takes longer than a model of 0.5 B parameters.
 
 Limits: two versions of a model are two engines, each with a core process and a KV cache of its own. On CUDA the first
 one takes nearly all of the GPU's memory (vLLM's gpu_memory_utilization), so a second one does not start beside it.
@@ -15,6 +16,7 @@ import contextlib
 import itertools
 import math
 import os
+import secrets
 import shutil
 import sys
 import threading
@@ -32,6 +34,7 @@ from services.policy.engines.base import (
     GREEDY_BELOW,
     SEED_KEY,
     SERVICE_PID,
+    TEMPERATURE_KEY,
     TOP_P_KEY,
     Completion,
     Ended,
@@ -239,13 +242,19 @@ class VllmEngine:
 
         greedy = sampling.temperature < GREEDY_BELOW
         seed = None if sampling.seed is None else sequence_seed(sampling.seed, number, candidate)
+        temperature = 0.0 if greedy else max(COLDEST, sampling.temperature)
         own: dict[str, Any] = {}
         if self.device == "cpu" and not greedy:
-            own = {TOP_P_KEY: sampling.top_p} | ({} if seed is None else {SEED_KEY: seed})
+            # To vLLM they are greedy: `vllm_worker` draws, and makes the token that it has drawn the most likely one.
+            own = {
+                TEMPERATURE_KEY: temperature,
+                TOP_P_KEY: sampling.top_p,
+                SEED_KEY: secrets.randbits(63) if seed is None else seed,
+            }
         output = await self._last_output(
             prompt,
             SamplingParams(
-                temperature=0.0 if greedy else max(COLDEST, sampling.temperature),
+                temperature=0.0 if own else temperature,
                 top_p=1.0 if own or greedy else sampling.top_p,
                 seed=None if own or greedy else seed,
                 stop=list(sampling.stop),

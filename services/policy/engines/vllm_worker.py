@@ -1,4 +1,4 @@
-"""What runs inside vLLM's own engine process: sampling for the CPU, and a lifeline to the service.
+"""What runs inside vLLM's own engine process: draws for the CPU, and a lifeline to the service.
 
 vLLM imports both by name. The lifeline ends the engine process when the service is gone: after `kill -9` of the
 service nothing else would tell it, and it would keep its memory and cores.
@@ -15,25 +15,27 @@ import torch
 from vllm.config import VllmConfig
 from vllm.v1.sample.logits_processor import BatchUpdate, LogitsProcessor, MoveDirectionality
 
-from services.policy.engines.base import SEED_KEY, SERVICE_PID, TOP_P_KEY, uniforms
-from services.policy.engines.nucleus import draw, keep_nucleus
+from services.policy.engines.base import SEED_KEY, SERVICE_PID, TEMPERATURE_KEY, TOP_P_KEY, uniforms
+from services.policy.engines.nucleus import draw
 
 
 @dataclass(frozen=True)
 class _Row:
     """How one row of vLLM's batch is sampled."""
 
+    temperature: float
     top_p: float
-    seed: int | None
+    seed: int
     written: list[int]
     """vLLM's own list of the tokens written so far: it grows."""
 
 
 class OwnSampling(LogitsProcessor):
-    """Top-p and seeded draws from `SamplingParams.extra_args`; runs where vLLM's own top-p runs, after the temperature.
+    """Draws by `SamplingParams.extra_args`, of requests that are greedy to vLLM: the token that is drawn becomes the largest.
 
-    Seeded rows are decided here: all but the drawn token is masked. vLLM's own seeded draws fail on CPUs: where a prompt is
-    computed in pieces, vLLM 0.32 takes a draw back with an operation that CPU generators do not have, and its core dies.
+    vLLM's own draws would come after it, with one exponential random number for each token of the vocabulary. Its seeded ones
+    fail on CPUs: where a prompt is computed in pieces, vLLM 0.32 takes a draw back with an operation that CPU generators do not
+    have, and its core dies.
     """
 
     def __init__(self, vllm_config: VllmConfig, device: torch.device, is_pin_memory: bool) -> None:
@@ -41,8 +43,8 @@ class OwnSampling(LogitsProcessor):
         self._device = device
 
     def is_argmax_invariant(self) -> bool:
-        # True even for the seeded rows: vLLM then applies it to sampled rows only, and greedy ones carry no seed.
-        return True
+        """Not so: it says which one the largest is."""
+        return False
 
     def update_state(self, batch_update: BatchUpdate | None) -> None:
         if batch_update is None:
@@ -53,7 +55,7 @@ class OwnSampling(LogitsProcessor):
             # A row that is given to a new request forgets the old one.
             self._rows.pop(row, None)
             if own := params.extra_args:
-                self._rows[row] = _Row(own.get(TOP_P_KEY, 1.0), own.get(SEED_KEY), written)
+                self._rows[row] = _Row(own[TEMPERATURE_KEY], own[TOP_P_KEY], own[SEED_KEY], written)
         for here, there, direction in batch_update.moved:
             mine, theirs = self._rows.pop(here, None), self._rows.pop(there, None)
             if mine is not None:
@@ -62,20 +64,21 @@ class OwnSampling(LogitsProcessor):
                 self._rows[here] = theirs
 
     def apply(self, logits: torch.Tensor) -> torch.Tensor:
-        rows = {row: own for row, own in self._rows.items() if row < logits.shape[0]}
+        """`logits` fp32 [rows, vocabulary], in place."""
+        rows = sorted(row for row in self._rows if row < logits.shape[0])
         if not rows:
             return logits
-        top_p = torch.ones(logits.shape[0], device=self._device)
-        for row, own in rows.items():
-            top_p[row] = own.top_p
-        logits = keep_nucleus(logits, top_p)
-        seeds = {row: (own.seed, len(own.written)) for row, own in rows.items() if own.seed is not None}
-        if seeds:
-            numbers, positions = np.array(list(seeds.values()), dtype=np.uint64).T
-            index = torch.tensor(list(seeds), device=self._device)
-            chosen = draw(logits[index], torch.from_numpy(uniforms(numbers, positions)))
-            logits[index] = -torch.inf
-            logits[index, chosen] = 0.0
+        own = [self._rows[row] for row in rows]
+        index = torch.tensor(rows, device=self._device)
+        top_p, temperature = torch.tensor(
+            [(each.top_p, each.temperature) for each in own], device=self._device
+        ).T
+        numbers = uniforms(
+            np.array([each.seed for each in own], dtype=np.uint64),
+            np.array([len(each.written) for each in own], dtype=np.uint64),
+        )
+        drawn = logits if len(rows) == logits.shape[0] else logits[index]
+        logits[index, draw(drawn, top_p, torch.from_numpy(numbers), temperature)] = torch.inf
         return logits
 
 
