@@ -1,23 +1,24 @@
 """The same policy in fp32, bf16 and int8 on this CPU: seconds to the first token of a cold prompt, and tokens a second.
 
 Each format has a vLLM engine in a process of its own, one after the other. First it reads one cold prompt of the few-shot
-format, about 650 tokens, and writes one token. Then it writes 24 tokens for each of 16 problems at once, twice, and of 4 and
-64 problems; the second time counts.
+format, about 650 tokens, and writes one token. Then it writes 48 tokens for each of 4, 16 and 64 problems at once: once to
+warm up, and three times of which the median counts.
 
 `python -m benchmarks.policy_precision [--model small] [--formats bfloat16,int8]`; the last line is JSON. `chosen` is what the
 policy service takes here by itself (`ratchet.models.precision`).
 
-Limits: one run of each; what else runs on the machine shows. Some minutes on two cores.
+Limits: a prompt is read once; what else runs on the machine shows. Some minutes on two cores.
 """
 
 import argparse
 import asyncio
 import json
 import multiprocessing
+import statistics
 import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 
@@ -26,12 +27,15 @@ from ratchet.models.precision import computes_bf16, serving_dtype
 from ratchet.models.sources import resolve
 from ratchet.settings import PolicySettings
 from ratchet.solutions.step_formats import few_shot
-from services.policy.engines.base import Sampling
+from services.policy.engines.base import Sampling, Tokens
+
+if TYPE_CHECKING:
+    from services.policy.engines.vllm import VllmEngine
 
 Dtype = Literal["float32", "bfloat16"]
 
 FORMATS = ("float32", "bfloat16", "int8")
-BATCH, NEW = 16, 24
+BATCH, NEW, TIMES = 16, 48, 3
 BATCHES = (4, BATCH, 64)
 
 
@@ -58,13 +62,8 @@ async def _measure(checkpoint: Path, number_format: str) -> dict[str, Any]:
     first = time.monotonic() - began
     speed: dict[int, float] = {}
     for batch in BATCHES:
-        for _ in range(2):
-            began = time.monotonic()
-            written = await engine.generate(
-                prompts[:batch], Sampling(max_tokens=NEW, temperature=1.0, seed=1)
-            )
-            tokens = sum(len(one.logprobs) for row in written for one in row)
-            speed[batch] = tokens / (time.monotonic() - began)
+        speeds = [await _tokens_per_second(engine, prompts[:batch]) for _ in range(1 + TIMES)]
+        speed[batch] = statistics.median(speeds[1:])
     await engine.stop()
     return {
         "prompt_tokens": len(prompts[0]),
@@ -73,6 +72,12 @@ async def _measure(checkpoint: Path, number_format: str) -> dict[str, Any]:
         "tokens_per_second": round(speed[BATCH], 1),
         "by_batch": {str(batch): round(each, 1) for batch, each in speed.items()},
     }
+
+
+async def _tokens_per_second(engine: "VllmEngine", prompts: list[Tokens]) -> float:
+    began = time.monotonic()
+    written = await engine.generate(prompts, Sampling(max_tokens=NEW, temperature=1.0, seed=1))
+    return sum(len(one.logprobs) for row in written for one in row) / (time.monotonic() - began)
 
 
 def main() -> None:

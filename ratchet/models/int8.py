@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ratchet.models.checkpoint import TOKENIZER_FILES, local_checkpoint
+from ratchet.models.precision import computes_bf16
 
 if TYPE_CHECKING:
     import torch
@@ -26,7 +27,7 @@ KEPT = 4
 """8-bit forms in the cache: of the base, and of the versions that a round holds beside it."""
 _PROJECTION = "_proj.weight"
 """How the names of a decoder's linear layers end; that of the output layer does not."""
-_MULTIPLIES_BYTES = ("amx_int8", "avx512_vnni", "avx_vnni", "avx2_vnni")
+_MULTIPLIES_BYTES = ("amx_int8", "avx512_vnni")
 _OTHER_FILES = ("generation_config.json",)
 _NUMBER = {"num_bits": 8, "type": "int", "symmetric": True}
 _QUANTISATION = {
@@ -45,11 +46,11 @@ _QUANTISATION = {
 
 
 def computes_int8() -> bool:
-    """Whether this CPU adds up products of bytes itself."""
+    """Whether this CPU multiplies bytes itself, and bf16, in which all else is computed."""
     import torch
 
     able = torch.cpu.get_capabilities()
-    return any(able.get(name) for name in _MULTIPLIES_BYTES)
+    return computes_bf16("cpu") and any(able.get(name) for name in _MULTIPLIES_BYTES)
 
 
 def int8_checkpoint(checkpoint: Path, cache_dir: Path) -> Path:

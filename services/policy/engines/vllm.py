@@ -163,9 +163,11 @@ class VllmEngine:
         self._tokenizer = AutoTokenizer.from_pretrained(self.checkpoint, local_files_only=True)
         self._ends = sorted(end_tokens(self.checkpoint, self._tokenizer))
         worker = "services.policy.engines.vllm_worker"
+        int8 = self._int8() if on_cpu else None
         arguments = AsyncEngineArgs(
-            model=str(self._weights() if on_cpu else self.checkpoint),
-            dtype=self.dtype or _dtype_here(self.checkpoint, self.device),
+            model=str(int8 or self.checkpoint),
+            # Bytes are multiplied by numbers that come as bf16.
+            dtype="bfloat16" if int8 else self.dtype or _dtype_here(self.checkpoint, self.device),
             max_model_len=self.max_model_len,
             max_num_seqs=self.max_num_seqs,
             enable_prefix_caching=True,
@@ -182,15 +184,15 @@ class VllmEngine:
         )
         return AsyncLLM.from_engine_args(arguments)
 
-    def _weights(self) -> Path:
-        """The folder that a CPU serves."""
+    def _int8(self) -> Path | None:
+        """The folder of the 8-bit weights, where they are to be served and this CPU multiplies such."""
         if self.int8_cache is None:
-            return self.checkpoint
+            return None
         if not computes_int8():
             log.warning(
-                "served in the stored format: this CPU does not multiply bytes", model=self.model_version
+                "served as stored: this CPU does not multiply bytes and bf16", model=self.model_version
             )
-            return self.checkpoint
+            return None
         return int8_checkpoint(self.checkpoint, self.int8_cache)
 
     async def stop(self) -> None:
