@@ -161,6 +161,34 @@ def precision(results: Results) -> Rows:
     ]
 
 
+def draws(results: Results) -> Rows:
+    """Milliseconds of a draw."""
+    return [
+        ["top-p", "sequences", "vLLM's sampler, ms", "ours, ms", "ratio"],
+        *(
+            [
+                f"{each['top_p']:g}",
+                str(each["sequences"]),
+                f"{each['vllm_ms']:.0f}",
+                f"{each['ours_ms']:.1f}",
+                f"{each['ratio']:.0f} times",
+            ]
+            for each in results["draws"].figures["draws"]
+        ),
+    ]
+
+
+def int8(results: Results) -> Rows:
+    """8-bit weights beside bf16."""
+    rows = [["model", "problems at once", "tokens/s, bf16", "tokens/s, int8", "int8 is faster"]]
+    for model in _NEWCOMERS:
+        found = results[f"policy-int8-{model}"].figures
+        for batch, faster in found["faster_than_the_first"]["int8"]["by_batch"].items():
+            bf16, bytewise = (found[each]["by_batch"][batch] for each in ("bfloat16", "int8"))
+            rows.append([f"`{model}`", batch, f"{bf16:.0f}", f"{bytewise:.0f}", f"{faster:.1f} times"])
+    return rows
+
+
 def decoding(results: Results) -> Rows:
     """Tokens a second of each way."""
     found = results["policy-speed"].figures
@@ -182,5 +210,7 @@ TABLES = {
     "prm1-signals": Table(("prm1-signals-first", "prm1-signals"), signals),
     "vllm-two-cores": Table(("vllm-two-cores",), two_cores),
     "policy-precision": Table(("policy-precision",), precision),
+    "draws": Table(("draws",), draws),
+    "policy-int8": Table(tuple(f"policy-int8-{model}" for model in _NEWCOMERS), int8),
     "policy-speed": Table(("policy-speed",), decoding),
 }
