@@ -302,5 +302,4 @@ TABLES = {
     "prm-lora": Table(("prm-lora",), lora),
     "how-far-to-train": Table(("how-far-to-train",), how_far),
     "readme-rounds": Table(("rounds-nano-seed1",), four_rounds, Below.COMMANDS),
-    "readme-round-small": Table(("round-small",), real_round, Below.NOTHING),
 }

@@ -52,6 +52,33 @@ def paired(results: Results) -> Rows:
     return rows
 
 
+def greedy_arms(results: Results) -> Rows:
+    """Two policies, or two ways to serve one, by the greedy programs of the same problems."""
+    [figures] = [result.figures for result in results.values()]
+    first, second = figures["arms"].items()
+    found = figures["paired"][f"{second[0]} against {first[0]}"]
+    low, high = (100 * edge for edge in found["ci95"])
+    rows = [
+        ["greedy programs of", "right", "accuracy", "95 % (Wilson)", "tokens a problem", "against the first"]
+    ]
+    against = (
+        f"{100 * found['difference']:+.1f} points ({low:+.1f} – {high:+.1f}), {found['better']} : {found['worse']}, "
+        f"p = {found['p']:.2g}"
+    )
+    for (name, arm), told in ((first, ""), (second, against)):
+        rows.append(
+            [
+                name,
+                f"{arm['right']} of {arm['n']}",
+                f"{100 * arm['accuracy']:.1f} %",
+                f"{interval(arm['ci95'])} %",
+                f"{arm['tokens_per_problem']:,.0f}",
+                told,
+            ]
+        )
+    return rows
+
+
 GROUNDING = {
     "answers": ("answers of the searches", "right"),
     "vote_of_grounded": ("a vote of grounded trajectories alone", "right"),
@@ -119,6 +146,9 @@ _EVALUATED = tuple(f"gsm8k-{model}" for model in _MODELS)
 TABLES = {
     "gsm8k": Table(_EVALUATED, accuracy),
     "gsm8k-paired": Table(_EVALUATED, paired, Below.NOTHING),
+    "round-small-policy": Table(("round-small-policy",), greedy_arms),
+    "readme-round-small-policy": Table(("round-small-policy",), greedy_arms, Below.NOTHING),
+    "int8-medium": Table(("int8-medium",), greedy_arms),
     "strategies": Table(_COMPARED, strategies),
     "grounding": Table(("grounding-nano",), grounding),
     "readme-gsm8k": Table(_EVALUATED, accuracy, Below.COMMANDS),
