@@ -189,6 +189,28 @@ def int8(results: Results) -> Rows:
     return rows
 
 
+_ONE_ANSWER = {
+    "one-answer-medium": "bf16, draws of before, four rollouts at once",
+    "one-answer-medium-int8": "8-bit weights, draws of today, the first eight rollouts at once",
+}
+
+
+def one_answer(results: Results) -> Rows:
+    """What one answer of medium takes."""
+    rows = [["served with", "problems", "seconds, mean", "tokens, mean"]]
+    for name, label in _ONE_ANSWER.items():
+        found = results[name].figures
+        rows.append(
+            [
+                label,
+                str(found["n"]),
+                f"{found['seconds_per_problem']:.0f}",
+                f"{found['tokens_per_problem']:,.0f}",
+            ]
+        )
+    return rows
+
+
 def decoding(results: Results) -> Rows:
     """Tokens a second of each way."""
     found = results["policy-speed"].figures
@@ -211,6 +233,7 @@ TABLES = {
     "vllm-two-cores": Table(("vllm-two-cores",), two_cores),
     "policy-precision": Table(("policy-precision",), precision),
     "draws": Table(("draws",), draws),
+    "one-answer": Table(tuple(_ONE_ANSWER), one_answer),
     "policy-int8": Table(tuple(f"policy-int8-{model}" for model in _NEWCOMERS), int8),
     "policy-speed": Table(("policy-speed",), decoding),
 }
