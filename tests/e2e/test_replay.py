@@ -41,7 +41,7 @@ async def test_a_search_asks_for_the_same_tasks_again(stack: Running, strategy: 
 async def test_a_search_goes_on_from_a_step_that_a_person_wrote(stack: Running) -> None:
     solved = await stack.solve(NUTS.problem, seed=3, budget={"tokens": 1500})
     nodes = (await stack.http.get(f"/search/{solved.id}/tree")).json()["nodes"]
-    first = next(each for each in nodes if each["parent"] == "root" and each["state"] != "failed")
+    first = next(each for each in nodes if each["parent"] == "root" and each["state"] == "open")
     edit = {"text": f"# Mine.\n{first['text']}"}
     body = {"node": first["id"], "edit": edit, "budget": {"tokens": 600}}
     begun = await stack.http.post(f"/search/{solved.id}/branch", json=body)
