@@ -43,7 +43,9 @@ async def test_a_search_goes_on_from_a_step_that_a_person_wrote(stack: Running) 
     whole = {"rollouts": 24, "early_stop": False, "temperature": 1.3, "top_p": 1.0}
     solved = await stack.solve(NUTS.problem, seed=3, parameters=whole, budget={"tokens": 1500})
     nodes = (await stack.http.get(f"/search/{solved.id}/tree")).json()["nodes"]
-    first = next(each for each in nodes if each["parent"] == "root" and each["state"] in ("open", "exhausted"))
+    first = next(
+        each for each in nodes if each["parent"] == "root" and each["state"] in ("open", "exhausted")
+    )
     edit = {"text": f"# Mine.\n{first['text']}"}
     body = {"node": first["id"], "edit": edit, "budget": {"tokens": 600}}
     begun = await stack.http.post(f"/search/{solved.id}/branch", json=body)
