@@ -2,8 +2,8 @@
 
 W8A8 in the form of compressed-tensors: of each linear layer of the network the weights as int8, with one scale for each
 output (its largest magnitude is 127), while activations are rounded at run time, with one scale for each token. Embeddings,
-norms and the output layer stay as they are. No data are needed: to write one takes seconds. What it gains, and that accuracy
-holds: `python -m benchmarks.policy_precision`, docs/measurements/precision.md.
+norms and the output layer stay as they are. No data are needed: to write one takes seconds. What it gains, and what it does to
+answers: docs/measurements/precision.md.
 
 Source: LLM.int8() (arXiv 2208.07339) without its outliers; the form is that of vLLM's `compressed-tensors`.
 """

@@ -24,12 +24,11 @@ from services.search.search import Backends, Search
 from services.search.strategies import Node, Rollout, Strategy, Task, Tree, Why
 
 WIDEST = 64
+"""Tasks under way that need not wait for one another, in a search that spends its whole budget."""
 WAITING = 4
 """Tasks under way of a strategy that chooses by what came of others: the fewer, the more each knows."""
 SPARED = 8
-"""Tasks under way that need not wait for one another, in a search that may end early and would have no use for them. On a CPU a
-batch of eight takes hardly longer than one of four."""
-"""Independent trajectories of one search at once."""
+"""The same in a search that may end early, and would have no use for more of them."""
 SHORTEST_WAIT = 0.05
 """Seconds. The clock may stand a moment before the deadline, and whoever waits for it would ask all the time."""
 FIRST_GUESS_TOKENS = 120

@@ -107,7 +107,7 @@ def _from_head(
     inside = torch.where(head >= least, head, 0.0).gather(1, order).double()
     above = inside.cumsum(-1)
     found = _place(above, inside, uniforms.to(above).unsqueeze(1) * above[:, -1:])
-    return token.gather(1, found).squeeze(1), (reached & closed) | (count * BLOCK <= head.shape[1])
+    return token.gather(1, found).squeeze(1), reached & closed
 
 
 def _least_inside(ranked: torch.Tensor, mass: torch.Tensor) -> torch.Tensor:
