@@ -25,10 +25,10 @@ from services.search.strategies import Node, Rollout, Strategy, Task, Tree, Why
 
 WIDEST = 64
 """Tasks under way that need not wait for one another, in a search that spends its whole budget."""
-WAITING = 4
-"""Tasks under way of a strategy that chooses by what came of others: the fewer, the more each knows."""
 SPARED = 8
 """The same in a search that may end early, and would have no use for more of them."""
+WAITING = 4
+"""Tasks under way of a strategy that chooses by what came of others: the fewer, the more each knows."""
 SHORTEST_WAIT = 0.05
 """Seconds. The clock may stand a moment before the deadline, and whoever waits for it would ask all the time."""
 FIRST_GUESS_TOKENS = 120
