@@ -37,8 +37,8 @@ from ratchet.states import SEARCH_TRANSITIONS, SearchState, is_end
 from ratchet.statistics import mcnemar, wilson
 from ratchet.store.engine import make_engine
 from ratchet.store.rounds import RoundProblem, RoundStore
+from services.trainer.pairs import Pair
 from services.trainer.stages.measuring import Plan
-from services.trainer.stages.planned_searches import Pair
 
 WAIT_SECONDS = 1800.0
 """For one search; a longer one ends the measurement."""

@@ -33,8 +33,9 @@ from services.trainer import (
     round_routes,
     strategy_routes,
 )
+from services.trainer.holding import Serving, keep_unloading
 from services.trainer.machine import Machine
-from services.trainer.promotion import Serving, keep_serving
+from services.trainer.promotion import keep_serving
 
 HEALTH_SECONDS = 3.0
 
@@ -45,7 +46,7 @@ def build_app(settings: TrainerSettings) -> FastAPI:
     registry, rounds = Registry(engine), RoundStore(engine)
     round_searches, calibrations = RoundSearchStore(engine), CalibrationStore(engine)
     services: dict[ModelKind, ModelServiceClient] = {}
-    serving = Serving(registry, PairStore(engine), services)
+    serving = Serving(registry, PairStore(engine), rounds, services)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -68,7 +69,7 @@ def build_app(settings: TrainerSettings) -> FastAPI:
                 prm,
                 sandbox,
             )
-            working = [keep_serving(serving)]
+            working = [keep_serving(serving), keep_unloading(serving)]
             if settings.work_on_rounds:
                 working.append(background.restart("rounds", machine.run))
             async with background.running(*working):

@@ -27,15 +27,17 @@ from ratchet.settings import TrainerSettings
 from ratchet.states import RoundState
 from ratchet.store.calibrations import CalibrationStore
 from ratchet.store.errors import StoreUnavailableError
+from ratchet.store.pairs import UnknownVersionError
 from ratchet.store.round_searches import RoundSearchStore
 from ratchet.store.rounds import RoundClaim, RoundLostError, RoundStore
 from services.trainer.gate import why_rejected
+from services.trainer.holding import Serving, let_go
 from services.trainer.pace import Pace
-from services.trainer.promotion import Serving, let_go, serve, versions_in_rounds
+from services.trainer.pairs import Pair, worked_with
+from services.trainer.promotion import serve
 from services.trainer.report.write import write_report
 from services.trainer.stages.context import Context, RoundFailedError, require_part
 from services.trainer.stages.evaluate import evaluate
-from services.trainer.stages.planned_searches import Pair
 from services.trainer.stages.prepare import prepare
 from services.trainer.stages.search import search
 from services.trainer.stages.select import select
@@ -186,7 +188,7 @@ class Machine:
         chosen = Pair.named(verdict.candidate) if verdict.promoted else None
         if chosen is not None:
             await self._promote(claim, chosen)
-        await self._clear_away(claim, chosen, Pair.named(verdict.reference))
+        await self._reject(claim, chosen)
         state = RoundState.REJECTED if chosen is None else RoundState.PROMOTED
         reason = None if chosen is not None else why_rejected(verdict)
         held.claim = await self._end(claim, state, found, reason)
@@ -206,19 +208,13 @@ class Machine:
             else:
                 return
 
-    async def _clear_away(self, claim: RoundClaim, chosen: Pair | None, reference: Pair) -> None:
-        """Reject what is new and in no pair that serves, and unload what nobody needs any more."""
-        models = require_part(claim.metrics.models)
+    async def _reject(self, claim: RoundClaim, chosen: Pair | None) -> None:
+        """Reject what is new and in no pair that serves."""
         serving = await self._serving.pairs.current()
         taken = {each for pair in (chosen, serving) if pair is not None for each in (pair.policy, pair.prm)}
-        needed = taken | {models.base} | await versions_in_rounds(self._rounds, apart=claim.id)
-        for made, client, before in (
-            (claim.metrics.policy, self._policy, {models.policy, reference.policy}),
-            (claim.metrics.prm, self._prm, {models.prm, reference.prm}),
-        ):
+        for made in (claim.metrics.policy, claim.metrics.prm):
             if made is not None and made.version not in taken:
                 await self._serving.registry.reject(claim, made.version)
-            await let_go(client, before | ({made.version} if made is not None else set()), needed)
 
     async def _run_stage(self, claim: RoundClaim, stage: Stage) -> RoundMetrics:
         """What the stage hands on, with the seconds of this attempt."""
@@ -235,10 +231,8 @@ class Machine:
         context = Context(
             settings=self._settings,
             claim=claim,
-            rounds=self._rounds,
+            serving=self._serving,
             searches=self._searches,
-            registry=self._serving.registry,
-            pairs=self._serving.pairs,
             calibrations=self._calibrations,
             queue=self._queue,
             policy=self._policy,
@@ -249,7 +243,7 @@ class Machine:
         await report(RoundProgress(stage=claim.state.value))
         try:
             found = await stage(context)
-        except ServiceError as error:
+        except (ServiceError, UnknownVersionError) as error:
             raise RoundFailedError(f"A service did not do what {claim.state.value} needs: {error}") from error
         except OSError as error:
             raise RoundFailedError(f"{claim.state.value} could not write its files: {error}") from error
@@ -260,11 +254,6 @@ class Machine:
         log.error("round failed", reason=reason)
         with contextlib.suppress(RoundLostError):
             await self._end(claim, RoundState.FAILED, RoundMetrics(), reason)
-        if claim.state is RoundState.EVALUATING:
-            # The candidates were loaded beside what serves, and the next round needs their room.
-            for made, client in ((claim.metrics.policy, self._policy), (claim.metrics.prm, self._prm)):
-                if made is not None:
-                    await let_go(client, {made.version}, set())
 
     async def _end(
         self, claim: RoundClaim, state: RoundState, found: RoundMetrics, reason: str | None
@@ -286,7 +275,12 @@ class Machine:
         except OSError as error:
             # A round is worth more than its report.
             log.error("report not written", error=str(error))
-        return await self._rounds.advance(claim, state, found, reason)
+        ended = await self._rounds.advance(claim, state, found, reason)
+        # What was loaded beside what serves: the next round needs its room.
+        let_go(
+            self._serving, worked_with(claim.metrics, [each for each in rounds if each.number < claim.number])
+        )
+        return ended
 
 
 def _require_disk(settings: TrainerSettings) -> None:

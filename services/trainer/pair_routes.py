@@ -11,12 +11,12 @@ from ratchet.clients import ServiceError
 from ratchet.contracts.trainer import ModelKind, PairList, Rollback, ServedBy, ServingPair
 from ratchet.states import IllegalTransitionError, ModelState
 from ratchet.store.pairs import RollbackError, UnknownVersionError
-from ratchet.store.rounds import RoundStore
 from ratchet.web.app import ProblemError
 from ratchet.web.unavailable import UNAVAILABLE, problems
+from services.trainer.holding import Serving, hold_pairs, let_go
 from services.trainer.model_routes import Version
-from services.trainer.promotion import Serving, hold, let_go, prm_beside, roll_back, serve, versions_in_rounds
-from services.trainer.round_routes import Rounds
+from services.trainer.pairs import Pair
+from services.trainer.promotion import prm_beside, roll_back, serve
 
 _INVALID = problems(_422="The request is not valid; `errors` names the fields.")
 
@@ -47,11 +47,11 @@ async def pairs(serving: Pairs, limit: Annotated[int, Query(ge=1, le=1000)] = 10
         **UNAVAILABLE,
     },
 )
-async def rollback(body: Rollback, serving: Pairs, rounds: Rounds) -> ServingPair:
+async def rollback(body: Rollback, serving: Pairs) -> ServingPair:
     """Serve the policy and the PRM again that served before the pair that is left. Leaving that one goes further back."""
     try:
         target = await serving.pairs.previous(body.pair)
-        async with _changing(serving, rounds, target.policy, target.prm):
+        async with _changing(serving, target.policy, target.prm):
             return await roll_back(serving, body.pair)
     except RollbackError as error:
         raise ProblemError(HTTPStatus.CONFLICT, str(error)) from error
@@ -69,7 +69,7 @@ async def rollback(body: Rollback, serving: Pairs, rounds: Rounds) -> ServingPai
         **UNAVAILABLE,
     },
 )
-async def promote(version: Version, serving: Pairs, rounds: Rounds) -> ServingPair:
+async def promote(version: Version, serving: Pairs) -> ServingPair:
     """Serve this version from now on, without dropping a request; what serves is retired. The answer names the pair.
 
     A PRM serves beside the present policy. A policy serves with the PRM with which it last served; where it never did, with
@@ -87,21 +87,19 @@ async def promote(version: Version, serving: Pairs, rounds: Rounds) -> ServingPa
         if current is None:
             raise ProblemError(HTTPStatus.CONFLICT, "No policy serves yet, and a PRM serves beside one.")
         policy, prm = current.policy, version
-    async with _changing(serving, rounds, policy, prm):
+    async with _changing(serving, policy, prm):
         return await serve(serving, policy, prm, ServedBy.PERSON)
 
 
 @contextlib.asynccontextmanager
-async def _changing(serving: Serving, rounds: RoundStore, policy: str, prm: str) -> AsyncIterator[None]:
-    """Around a change to this pair: it is held before, what served and nobody needs is let go afterwards."""
-    before = await serving.pairs.current()
+async def _changing(serving: Serving, policy: str, prm: str) -> AsyncIterator[None]:
+    """Around a change to this pair: it is held before, and what nobody needs is let go afterwards."""
+    before, wanted = await serving.pairs.current(), Pair(policy, prm)
     try:
         # What cannot be held is not promoted, so that the registry says what is true.
-        await hold(serving, policy, prm)
+        await hold_pairs(serving, [wanted])
         yield
     except (ServiceError, IllegalTransitionError, UnknownVersionError) as error:
         raise ProblemError(HTTPStatus.CONFLICT, f"{policy} with {prm} cannot be served: {error}") from error
-    if before is not None:
-        needed = {policy, prm} | await versions_in_rounds(rounds)
-        await let_go(serving.services[ModelKind.POLICY], {before.policy}, needed)
-        await let_go(serving.services[ModelKind.PRM], {before.prm}, needed)
+    finally:
+        let_go(serving, [wanted] if before is None else [wanted, Pair(before.policy, before.prm)])

@@ -5,22 +5,20 @@ or the service was restarted and came up with the model of its settings. `keep_s
 """
 
 import asyncio
-import contextlib
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
-from uuid import UUID
+from collections.abc import Awaitable, Callable
 
 import structlog
 
 from ratchet import background
-from ratchet.clients import ModelServiceClient, ServiceError
-from ratchet.contracts.serving import PRM1, HeldModel, LoadModel
+from ratchet.clients import ServiceError
+from ratchet.contracts.serving import PRM1, HeldModel
 from ratchet.contracts.trainer import ModelKind, ModelRegistration, ServedBy, ServingPair
-from ratchet.states import ROUND_ENDS, IllegalTransitionError
+from ratchet.states import IllegalTransitionError
 from ratchet.store.errors import StoreUnavailableError
-from ratchet.store.pairs import PairStore, UnknownVersionError
+from ratchet.store.pairs import UnknownVersionError
 from ratchet.store.registry import Registry, VersionConflictError
-from ratchet.store.rounds import RoundClaim, RoundStore
+from ratchet.store.rounds import RoundClaim
+from services.trainer.holding import Serving, hold
 
 log = structlog.get_logger()
 
@@ -30,26 +28,6 @@ SILENT_SECONDS = 3600.0
 _swapping = asyncio.Lock()
 """Held while registry and service change one after the other. A look in between would take the model that still serves for
 one that the settings name, and undo the swap."""
-
-
-@dataclass(frozen=True, slots=True)
-class Serving:
-    """What says which pair serves, and the services that serve it."""
-
-    registry: Registry
-    pairs: PairStore
-    services: Mapping[ModelKind, ModelServiceClient]
-
-
-async def hold(serving: Serving, policy: str, prm: str) -> None:
-    """Have the services hold a pair beside what serves. Raises UnknownVersionError and ServiceError."""
-    for kind, version in ((ModelKind.POLICY, policy), (ModelKind.PRM, prm)):
-        if version == PRM1:
-            continue
-        model = await serving.registry.get(version)
-        if model is None:
-            raise UnknownVersionError(f"There is no {kind} {version} in the registry.")
-        await serving.services[kind].load(version, LoadModel(uri=model.uri, sha256=model.sha256))
 
 
 async def serve(
@@ -79,25 +57,6 @@ async def prm_beside(serving: Serving, policy: str) -> str:
     current = await serving.pairs.current()
     trained = None if current is None else await serving.registry.get(current.prm)
     return trained.version if trained is not None and trained.parent == policy else PRM1
-
-
-async def let_go(client: ModelServiceClient, versions: set[str], keep: set[str]) -> None:
-    """Unload versions that nobody needs any more; one that cannot be unloaded only costs memory."""
-    for version in versions - keep:
-        with contextlib.suppress(ServiceError):
-            await client.unload(version)
-
-
-async def versions_in_rounds(rounds: RoundStore, apart: UUID | None = None) -> set[str]:
-    """Versions that the rounds under way work with, without those of the round `apart`; and PRM1, which is always held."""
-    needed = {PRM1}
-    for each in await rounds.rounds():
-        if each.id != str(apart) and each.state not in ROUND_ENDS:
-            metrics = each.metrics
-            if metrics.models is not None:
-                needed |= {metrics.models.base, metrics.models.policy, metrics.models.prm}
-            needed |= {made.version for made in (metrics.policy, metrics.prm) if made is not None}
-    return needed
 
 
 async def keep_serving(serving: Serving) -> None:
@@ -172,13 +131,8 @@ async def _follow(serving: Serving, pair: ServingPair) -> None:
 
 
 async def _follow_one(serving: Serving, kind: ModelKind, version: str) -> None:
-    client = serving.services[kind]
-    if version != PRM1:
-        model = await serving.registry.get(version)
-        if model is None:
-            raise UnknownVersionError(f"There is no {kind} {version} in the registry.")
-        await client.load(version, LoadModel(uri=model.uri, sha256=model.sha256))
-    await client.serve(version)
+    await hold(serving, kind, version)
+    await serving.services[kind].serve(version)
 
 
 async def _descends(registry: Registry, version: str, ancestor: str) -> bool:

@@ -26,10 +26,11 @@ from ratchet.store.rounds import RoundProblem, RoundStore
 from ratchet.store.search_results import SearchOutcome
 from ratchet.store.searches import SearchStore
 from services.trainer.app import build_app
+from services.trainer.holding import Serving
+from services.trainer.pairs import Pair
 from services.trainer.stages.context import Context
 from services.trainer.stages.evaluate import calibrate_pair
 from services.trainer.stages.measuring import SYSTEM_PLAN, Job
-from services.trainer.stages.planned_searches import Pair
 from tests.integration.round_claims import begin, claim_round, requests
 
 MODELS = {"policy": "small@1", "prm": "prm1-likelihood@small@1"}
@@ -172,10 +173,8 @@ async def test_a_round_calibrates_the_pair_that_its_development_searches_were_of
         context = Context(
             settings=TrainerSettings(),
             claim=claim,
-            rounds=rounds,
+            serving=Serving(Registry(engine), PairStore(engine), rounds, {}),
             searches=searches,
-            registry=Registry(engine),
-            pairs=PairStore(engine),
             calibrations=CalibrationStore(engine),
             queue=SearchQueue("redis://127.0.0.1:9/0", "nobody"),
             policy=policy,

@@ -17,14 +17,16 @@ import uvicorn
 from ratchet.clients import PolicyClient, ServiceError
 from ratchet.contracts.policy import GenerateRequest, LikelihoodRequest, Prefix
 from ratchet.contracts.serving import LoadModel
+from ratchet.contracts.trainer import ModelKind
 from ratchet.models.checkpoint import local_checkpoint
 from ratchet.models.prompts import MEASURED
 from ratchet.settings import PolicySettings
 from ratchet.solutions.step_formats import few_shot
+from ratchet.store.pairs import UnknownVersionError
 from services.policy.app import build_app
 from services.policy.engines.decoders import SmallDecoder
 from services.policy.engines.transformers import TransformersEngine
-from services.trainer.stages.context import RoundFailedError
+from services.trainer.holding import Serving
 from services.trainer.stages.train import served_format
 from tests.models import make_checkpoint
 
@@ -160,14 +162,14 @@ async def test_a_policy_is_trained_in_the_format_in_which_the_service_asks_its_b
     chatty = Path(shutil.copytree(checkpoints[1], tmp_path / "chatty"))
     (chatty / "chat_template.jinja").write_text("{{ messages[0].content }}<|end|>")
     registry: Any = Registered(chatty=chatty, trained=checkpoints[2])
+    unasked: Any = None
     async with running(Service(checkpoints, tmp_path / "cache")) as client:
-        assert await served_format(client, registry, FIRST) == "few_shot", (
-            "it is held, the registry is not asked"
-        )
-        assert await served_format(client, registry, "chatty@1") == "chat"
-        assert await served_format(client, registry, "trained@1") == "markers"
-        with pytest.raises(RoundFailedError, match="The registry does not know unknown@1"):
-            await served_format(client, registry, "unknown@1")
+        serving = Serving(registry, unasked, unasked, {ModelKind.POLICY: client})
+        assert await served_format(serving, FIRST) == "few_shot", "it is held, the registry is not asked"
+        assert await served_format(serving, "chatty@1") == "chat"
+        assert await served_format(serving, "trained@1") == "markers"
+        with pytest.raises(UnknownVersionError, match="no policy unknown@1"):
+            await served_format(serving, "unknown@1")
 
 
 async def test_versions_of_all_formats_are_held_side_by_side(

@@ -29,6 +29,7 @@ from ratchet.store.round_searches import RoundSearchStore
 from ratchet.store.rounds import RoundStore
 from ratchet.store.search_results import SearchOutcome
 from ratchet.store.searches import SearchStore
+from services.trainer.holding import Serving
 from services.trainer.selection import Dropped
 from services.trainer.stages.context import Context, RoundFailedError
 from services.trainer.stages.select import select
@@ -160,10 +161,8 @@ async def selected(
         context = Context(
             settings=TrainerSettings(rounds_dir=folder),
             claim=replace(claim, metrics=RoundMetrics(models=models), config=RoundConfig(**settings)),
-            rounds=rounds,
+            serving=Serving(Registry(engine), PairStore(engine), rounds, {}),
             searches=searches,
-            registry=Registry(engine),
-            pairs=PairStore(engine),
             calibrations=CalibrationStore(engine),
             queue=SearchQueue("redis://127.0.0.1:9/0", "nobody"),
             policy=policy,

@@ -17,9 +17,10 @@ from ratchet.store.engine import transaction
 from ratchet.store.ids import new_id
 from ratchet.store.pairs import PairStore
 from ratchet.store.registry import Registry
+from ratchet.store.rounds import RoundStore
 from services.trainer.app import build_app
+from services.trainer.holding import Serving
 from services.trainer.promotion import (
-    Serving,
     keep_serving,
     prm_beside,
     reconcile_policy,
@@ -160,7 +161,7 @@ def register(registry: Registry) -> Callable[..., Awaitable[str]]:
 
 def serving_of(registry: Registry, engine: AsyncEngine, policy: ServiceDouble, prm: ServiceDouble) -> Serving:
     services = {ModelKind.POLICY: policy, ModelKind.PRM: prm}
-    return Serving(registry, PairStore(engine), services)  # type: ignore[arg-type]
+    return Serving(registry, PairStore(engine), RoundStore(engine), services)  # type: ignore[arg-type]
 
 
 async def test_a_swap_is_not_undone_by_a_look_that_began_before_it(

@@ -29,9 +29,9 @@ from services.trainer.gate import (
     preferred,
     why_rejected,
 )
-from services.trainer.stages.evaluate import best_so_far, measured_before
+from services.trainer.pairs import Pair, best_so_far
+from services.trainer.stages.evaluate import measured_before
 from services.trainer.stages.measuring import figures, joined
-from services.trainer.stages.planned_searches import Pair
 from tests.rounds_seen import seen
 
 DIFFERENCES = st.lists(st.sampled_from([-1.0, -0.5, 0.0, 0.5, 1.0]), min_size=1, max_size=200)

@@ -1,51 +1,15 @@
 """Holding versions, whatever answers for them: here nothing is loaded but a number of a tiny checkpoint."""
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator, Awaitable
 from pathlib import Path
 
 import httpx
-import numpy as np
 import pytest
-from fastapi import FastAPI
-from safetensors.numpy import load_file, save_file
 
-from ratchet.contracts.base import Health
 from ratchet.contracts.serving import LoadModel
-from ratchet.models.checkpoint import ResolvedModel
-from ratchet.settings import Settings
-from ratchet.web import held_versions
-from ratchet.web.app import ProblemError, create_app
-from ratchet.web.held_versions import CheckpointError, HeldVersion, HeldVersions
-
-
-class Numbers(HeldVersions[float]):
-    """What answers for a version is a number; a negative one cannot be served. Remembers which ones were freed."""
-
-    def __init__(self, cache_dir: Path, limit: int | None = None) -> None:
-        super().__init__(
-            HeldVersion("zero", "built-in", None, 0.0, permanent=True), cache_dir=cache_dir, limit=limit
-        )
-        self.ready = True
-        self.freed: list[float] = []
-
-    async def _open(self, name: str, found: ResolvedModel) -> float:
-        number = float(load_file(found.path / "model.safetensors")["number"][0])
-        if number < 0:
-            raise CheckpointError(f"{number} is negative")
-        return number
-
-    async def _close(self, version: HeldVersion[float]) -> None:
-        self.freed.append(version.model)
-
-
-def checkpoint(folder: Path, number: float) -> str:
-    folder.mkdir()
-    for file in ("config.json", "tokenizer.json"):
-        (folder / file).write_text("{}")
-    save_file({"number": np.array([number])}, folder / "model.safetensors", {"format": "pt"})
-    return str(folder)
+from ratchet.web.app import ProblemError
+from tests.held_numbers import Numbers, checkpoint, numbers_app
 
 
 @pytest.fixture
@@ -66,20 +30,7 @@ def two(tmp_path: Path) -> LoadModel:
 @pytest.fixture
 async def http(versions: Numbers) -> AsyncIterator[httpx.AsyncClient]:
     """The four routes in an app."""
-
-    @contextlib.asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        yield
-
-    app = create_app(
-        service="numbers",
-        summary="",
-        settings=Settings(),
-        lifespan=lifespan,
-        health=lambda: Health(service="numbers", ready=True, version="0", detail={}),
-    )
-    app.state.versions = versions
-    app.include_router(held_versions.router)
+    app = numbers_app(versions)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client:
         yield client
 

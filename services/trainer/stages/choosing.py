@@ -17,10 +17,10 @@ from ratchet.solutions.votes import End, count_votes, find_ends, vote_of
 from ratchet.store.round_searches import SearchedTree
 from ratchet.store.rounds import RoundProblem
 from services.trainer.gate import preferred
+from services.trainer.pairs import Pair
 from services.trainer.selection import path_of
 from services.trainer.stages.context import Context, require_part
 from services.trainer.stages.measuring import FAILED, Job, figures, read_trees, samples_of, search_all
-from services.trainer.stages.planned_searches import Pair
 
 CANDIDATE, REFERENCE = "candidate", "reference"
 AT_ONCE = 8

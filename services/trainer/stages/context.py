@@ -14,6 +14,7 @@ from ratchet.store.registry import Registry
 from ratchet.store.round_searches import RoundSearchStore
 from ratchet.store.rounds import RoundClaim, RoundStore
 from services.trainer.files import run_folder
+from services.trainer.holding import Serving
 
 
 class RoundFailedError(Exception):
@@ -33,16 +34,29 @@ class Context:
 
     settings: TrainerSettings
     claim: RoundClaim
-    rounds: RoundStore
+    serving: Serving
     searches: RoundSearchStore
-    registry: Registry
-    pairs: PairStore
     calibrations: CalibrationStore
     queue: SearchQueue
     policy: PolicyClient
     prm: PrmClient
     sandbox: SandboxClient
     report: Report
+
+    @property
+    def rounds(self) -> RoundStore:
+        """The store of the rounds."""
+        return self.serving.rounds
+
+    @property
+    def registry(self) -> Registry:
+        """The store of the model versions."""
+        return self.serving.registry
+
+    @property
+    def pairs(self) -> PairStore:
+        """The store of what serves."""
+        return self.serving.pairs
 
     @property
     def folder(self) -> Path:

@@ -35,11 +35,12 @@ from services.trainer.gate import (
     looks,
     paired,
 )
+from services.trainer.holding import hold_pairs
 from services.trainer.labelled_votes import label
+from services.trainer.pairs import Pair, best_so_far
 from services.trainer.stages.choosing import CANDIDATE, REFERENCE, choose_pair, new_pairs
 from services.trainer.stages.context import Context, require_part
 from services.trainer.stages.measuring import SYSTEM_PLAN, Job, Plan, joined, measure, samples_of, search_all
-from services.trainer.stages.planned_searches import Pair, hold
 
 log = structlog.get_logger()
 
@@ -55,7 +56,7 @@ async def evaluate(context: Context) -> RoundMetrics:
     ]
     incumbent = Pair(models.policy, models.prm)
     reference = best_so_far(earlier, incumbent)
-    await hold(context, [reference, *new_pairs(context, reference)])
+    await hold_pairs(context.serving, [reference, *new_pairs(context, reference)])
     problems = await context.rounds.problems(context.claim.id, "development")
     choosing = config.gate.selection if len(problems) > config.gate.selection else 0
     candidate, votes = await choose_pair(context, reference, problems[:choosing])
@@ -86,20 +87,6 @@ async def evaluate(context: Context) -> RoundMetrics:
             selection=votes,
         ),
     )
-
-
-def best_so_far(earlier: Sequence[RoundView], incumbent: Pair) -> Pair:
-    """The best pair of the run, as long as the pair that serves is the one that its last round has left.
-
-    `earlier`: the run's rounds before this one, the newest first.
-    """
-    for view in earlier:
-        verdict, evaluation = view.metrics.gate, view.metrics.evaluation
-        if verdict is None or evaluation is None or not verdict.best:
-            continue
-        left = verdict.candidate if verdict.promoted else evaluation.incumbent.pair
-        return Pair.named(verdict.best) if left == incumbent.key else incumbent
-    return incumbent
 
 
 def measured_before(earlier: Sequence[RoundView], pair: Pair, config: RoundConfig) -> dict[str, Measured]:

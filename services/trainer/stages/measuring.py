@@ -24,8 +24,9 @@ from ratchet.solutions.votes import AnswerGroup, count_votes, find_ends, vote_of
 from ratchet.statistics import clustered_wilson
 from ratchet.store.round_searches import SearchedTree
 from ratchet.store.rounds import RoundProblem
+from services.trainer.pairs import Pair
 from services.trainer.stages.context import Context
-from services.trainer.stages.planned_searches import Pair, could_not_run, plan, require_sound, wait_for
+from services.trainer.stages.planned_searches import could_not_run, plan, require_sound, wait_for
 
 ATTEMPTS = 3
 """A search that failed is made again: what failed is the system, which says nothing of the pair."""

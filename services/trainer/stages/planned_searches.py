@@ -7,7 +7,6 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import structlog
 from redis.exceptions import RedisError
@@ -15,9 +14,10 @@ from redis.exceptions import RedisError
 from ratchet.clients import ServiceError
 from ratchet.contracts.rounds import RoundProgress
 from ratchet.contracts.search import SearchRequest
-from ratchet.contracts.serving import PRM1, LoadModel
 from ratchet.states import SearchState
 from ratchet.store.round_searches import RoundSearch
+from services.trainer.holding import hold_pairs
+from services.trainer.pairs import Pair
 from services.trainer.stages.context import Context, RoundFailedError
 
 log = structlog.get_logger()
@@ -26,37 +26,6 @@ POLL_SECONDS = 0.5
 HOLD_SECONDS = 5.0
 FAILED_SHARE = 0.2
 """Where more searches fail than this share, something is broken, and their figures would mislead."""
-
-
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """A policy with its PRM, by their versions."""
-
-    policy: str
-    prm: str
-
-    @property
-    def key(self) -> str:
-        """Its measurements are kept under this name."""
-        return f"{self.policy} {self.prm}"
-
-    @classmethod
-    def named(cls, key: str) -> "Pair":
-        """The pair with this key."""
-        policy, _, prm = key.partition(" ")
-        return cls(policy, prm)
-
-
-async def hold(context: Context, pairs: Sequence[Pair]) -> None:
-    """Have the services hold these pairs; one that was restarted has lost them. Raises ServiceError."""
-    for client, versions in (
-        (context.policy, {pair.policy for pair in pairs}),
-        (context.prm, {pair.prm for pair in pairs} - {PRM1}),
-    ):
-        for version in versions:
-            model = await context.registry.get(version)
-            if model is not None:
-                await client.load(version, LoadModel(uri=model.uri, sha256=model.sha256))
 
 
 async def plan(context: Context, purpose: str, attempt: int, requests: Mapping[int, SearchRequest]) -> None:
@@ -86,7 +55,7 @@ async def wait_for(context: Context, purposes: Sequence[str], stage: str, pairs:
         if time.monotonic() - held > HOLD_SECONDS:
             held = time.monotonic()
             with contextlib.suppress(ServiceError):
-                await hold(context, pairs)
+                await hold_pairs(context.serving, pairs)
         counts = [await context.searches.count_ended(context.claim.id, purpose) for purpose in purposes]
         over, planned = sum(over for over, _ in counts), sum(planned for _, planned in counts)
         note = ", ".join(

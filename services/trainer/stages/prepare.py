@@ -8,9 +8,10 @@ import structlog
 
 from ratchet.contracts.round_metrics import ProblemCounts, RoundMetrics, SplitCounts, StartModels
 from ratchet.contracts.rounds import ProblemSource, RoundConfig
-from ratchet.contracts.serving import LoadModel
 from ratchet.problems import Problem, ProblemFileError, confined, find_overlaps, load, sample
 from ratchet.problems.contamination import SAME_PROBLEM
+from services.trainer.holding import hold_pairs
+from services.trainer.pairs import Pair
 from services.trainer.stages.context import Context, RoundFailedError
 
 log = structlog.get_logger()
@@ -75,11 +76,7 @@ async def incumbents(context: Context) -> StartModels:
     if pair is None or lineage is None:
         raise RoundFailedError("No policy serves yet. Start the policy service, and look at GET /pairs.")
     policy, base = lineage.versions[0].model, lineage.versions[-1].model
-    for model in {base.version: base, policy.version: policy}.values():
-        await context.policy.load(model.version, LoadModel(uri=model.uri, sha256=model.sha256))
-    prm = await context.registry.get(pair.prm)
-    if prm is not None:
-        await context.prm.load(prm.version, LoadModel(uri=prm.uri, sha256=prm.sha256))
+    await hold_pairs(context.serving, [Pair(base.version, pair.prm), Pair(policy.version, pair.prm)])
     return StartModels(
         base=base.version, base_uri=base.uri, policy=policy.version, policy_uri=policy.uri, prm=pair.prm
     )

@@ -21,9 +21,9 @@ from ratchet.states import SearchState
 from ratchet.store.quarantine import LABEL
 from ratchet.store.round_searches import RoundSearch
 from ratchet.store.rounds import RoundProblem
+from services.trainer.pairs import Pair
 from services.trainer.stages.context import Context, require_part
 from services.trainer.stages.planned_searches import (
-    Pair,
     plan,
     queue_failed_again,
     require_sound,

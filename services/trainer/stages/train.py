@@ -15,15 +15,14 @@ from typing import TypeVar
 import structlog
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from ratchet.clients import PolicyClient
 from ratchet.contracts.round_metrics import RoundMetrics, TrainedPolicy, TrainedPrm
 from ratchet.contracts.rounds import RoundProgress
-from ratchet.contracts.serving import FormatName, LoadModel
+from ratchet.contracts.serving import FormatName
 from ratchet.contracts.trainer import ModelKind, ModelRegistration
 from ratchet.models.checkpoint import ModelSourceError, local_checkpoint
 from ratchet.round_files import KEPT_APART_FILE, SFT_FILE, TREES_FILE, VALIDATION_FILE
-from ratchet.store.registry import Registry
 from services.trainer.files import run_folder
+from services.trainer.holding import Serving, hold
 from services.trainer.stages.context import Context, RoundFailedError, require_part
 from services.trainer.training.jobs import (
     ERROR_FILE,
@@ -62,7 +61,7 @@ async def train_policy(context: Context) -> RoundMetrics:
         step_format=(
             "markers"
             if config.policy.step_format == "markers"
-            else await served_format(context.policy, context.registry, parent)
+            else await served_format(context.serving, parent)
         ),
         config=config.policy,
     )
@@ -72,14 +71,13 @@ async def train_policy(context: Context) -> RoundMetrics:
     return RoundMetrics(policy=TrainedPolicy(version=version, uri=str(job.out / MODEL_FOLDER), **figures))
 
 
-async def served_format(policy: PolicyClient, registry: Registry, version: str) -> FormatName:
-    """The step format in which the service asks this version. Raises RoundFailedError, ServiceError."""
-    held = next((each for each in await policy.models() if each.version == version), None)
+async def served_format(serving: Serving, version: str) -> FormatName:
+    """The step format in which the service asks this version. Raises RoundFailedError, UnknownVersionError, ServiceError."""
+    models = await serving.services[ModelKind.POLICY].models()
+    held = next((each for each in models if each.version == version), None)
     if held is None:
-        model = await registry.get(version)
-        if model is None:
-            raise RoundFailedError(f"The registry does not know {version}, from which the policy is trained.")
-        held = await policy.load(version, LoadModel(uri=model.uri, sha256=model.sha256))
+        held = await hold(serving, ModelKind.POLICY, version)
+        assert held is not None, "only PRM1 has no checkpoint"
     try:
         return _FORMAT.validate_python(held.step_format)
     except ValidationError as error:
