@@ -13,6 +13,7 @@ from pathlib import Path
 from ratchet import secret_files
 from ratchet.stack.config import StackUrls, default_data
 from ratchet.stack.errors import StackError
+from ratchet.stack.private_files import said_in_words, write_private
 
 SECRETS = "secrets"
 """Folder in the data folder: the operator's key, the header that sends it, and the services' token."""
@@ -46,20 +47,11 @@ def announced(data: Path, urls: StackUrls) -> Iterator[None]:
     """While the block runs, `running_stack` finds these URLs in the data folder."""
     file = data / "stack.json"
     entry = {"pid": os.getpid(), "start_ticks": _start_ticks(os.getpid()), "urls": asdict(urls)}
-    _write_private(file, json.dumps(entry, indent=2) + "\n")
+    write_private(file, json.dumps(entry, indent=2) + "\n")
     try:
         yield
     finally:
         file.unlink(missing_ok=True)
-
-
-def _write_private(path: Path, text: str) -> None:
-    """Replace the file at once; only we may read it."""
-    fresh = path.with_name(path.name + ".new")
-    fresh.unlink(missing_ok=True)
-    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(text)
-    fresh.replace(path)
 
 
 def open_data(data: Path) -> Path:
@@ -94,9 +86,9 @@ def last_model(data: Path) -> str | None:
 
 
 def remember_model(data: Path, model: str) -> None:
-    """Keep what `last_model` gives; of a folder, its whole path. Raises OSError."""
+    """Keep what `last_model` gives; of a folder, its whole path. Raises StackError."""
     folder = Path(model).expanduser()
-    _write_private(data / _MODEL_FILE, f"{folder.resolve() if folder.is_dir() else model}\n")
+    write_private(data / _MODEL_FILE, f"{folder.resolve() if folder.is_dir() else model}\n")
 
 
 def problems_folder(data: Path) -> Path:
@@ -107,14 +99,9 @@ def problems_folder(data: Path) -> Path:
 def make_secrets(data: Path) -> None:
     """Make the stack's key and token, for us alone, where there are none. Raises StackError."""
     folder = data / SECRETS
-    try:
+    with said_in_words(folder):
         folder.mkdir(mode=0o700, exist_ok=True)
         secret_files.make(folder, (secret_files.ADMIN_KEY, secret_files.SERVICE_TOKEN), secret_files.OF_OWNER)
-    except OSError as error:
-        raise StackError(
-            f"The keys of the stack cannot be kept in {folder}: {error.strerror}. Run as its owner, or choose another folder "
-            "with --data or RATCHET_DATA."
-        ) from error
 
 
 def _holder(lock: Path) -> int | None:
@@ -130,13 +117,8 @@ def _holder(lock: Path) -> int | None:
 async def held(data: Path) -> AsyncIterator[int]:
     """Hold the data folder's lock; gives its descriptor, which the shims share, so that it outlasts a killed stack."""
     path = data / "lock"
-    try:
+    with said_in_words(path):
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise StackError(
-            f"The data folder {data} cannot be used: {error.strerror}: {path}. Run as its owner, or choose "
-            "another with --data or RATCHET_DATA."
-        ) from error
     try:
         deadline = time.monotonic() + ORPHAN_SECONDS
         while True:

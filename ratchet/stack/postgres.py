@@ -31,6 +31,7 @@ from ratchet.stack.errors import StackError
 from ratchet.stack.foreground import run_to_end, running
 from ratchet.stack.logs import tail
 from ratchet.stack.ports import free_port
+from ratchet.stack.private_files import said_in_words, write_private
 
 USER = "ratchet"
 DATABASE = "ratchet"
@@ -136,18 +137,10 @@ def _check_owner(server: Postgres) -> None:
 
 def ensure_password(server: Postgres) -> None:
     """Make the folder and a password unless they are there."""
-    try:
+    with said_in_words(server.folder):
         server.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if server.password_file.is_file() and server.password:
-            return
-        descriptor = os.open(server.password_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    except PermissionError as error:
-        raise StackError(
-            f"Postgres's folder {server.folder} belongs to another user ({error.strerror}: {error.filename}): run "
-            "as its owner, or choose another data folder with --data."
-        ) from error
-    with os.fdopen(descriptor, "w") as file:
-        file.write(secrets.token_urlsafe(24) + "\n")
+        if not server.password_file.is_file() or not server.password:
+            write_private(server.password_file, secrets.token_urlsafe(24) + "\n")
 
 
 def prepare(server: Postgres, *, durable: bool = True) -> None:

@@ -21,6 +21,7 @@ from pathlib import Path
 from ratchet.stack.errors import StackError
 from ratchet.stack.foreground import running
 from ratchet.stack.ports import free_port
+from ratchet.stack.private_files import said_in_words, write_private
 
 STOP_SIGNAL = signal.SIGTERM
 MAX_MEMORY_MB = 512
@@ -73,18 +74,12 @@ def binary() -> Path:
     return Path(found)
 
 
-def _write_private(path: Path, text: str) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text)
-
-
 def prepare(server: Valkey, *, durable: bool = True) -> None:
     """Write the configuration, and a password on the first start. The caller holds the folder's lock."""
-    try:
+    with said_in_words(server.folder):
         server.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not server.password_file.is_file() or not server.password:
-            _write_private(server.password_file, secrets.token_hex(24) + "\n")
+            write_private(server.password_file, secrets.token_hex(24) + "\n")
         lines = [
             "bind 127.0.0.1",
             "protected-mode yes",
@@ -103,12 +98,7 @@ def prepare(server: Valkey, *, durable: bool = True) -> None:
             "lazyfree-lazy-eviction no",
         ]
         # In a file and not on the command line, where every user of the machine could read the password.
-        _write_private(server.configuration, "\n".join(lines) + "\n")
-    except PermissionError as error:
-        raise StackError(
-            f"Valkey's folder {server.folder} belongs to another user ({error.strerror}: {error.filename}): run "
-            "as its owner, or choose another data folder with --data."
-        ) from error
+        write_private(server.configuration, "\n".join(lines) + "\n")
 
 
 def command(server: Valkey) -> list[str]:

@@ -421,6 +421,23 @@ def test_a_folder_remembers_the_model_that_was_named_last(
     assert last_model(tmp_path) == str(tmp_path / "mine"), "found from every folder"
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device here that is always full")
+def test_a_full_disk_is_said_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = os.open
+
+    def full(path: Path, flags: int, mode: int) -> int:
+        """What is written next finds no space."""
+        return opened("/dev/full", os.O_WRONLY) if path.name.endswith(".new") else opened(path, flags, mode)
+
+    monkeypatch.setattr(os, "open", full)
+    with pytest.raises(StackError, match="No space left on device"):
+        remember_model(tmp_path, "small")
+    with pytest.raises(StackError, match="No space left on device"):
+        valkey.prepare(valkey.Valkey(tmp_path / "valkey", 1))
+    with pytest.raises(StackError, match="No space left on device"):
+        postgres.ensure_password(postgres.Postgres(tmp_path / "postgres", 1))
+
+
 def test_a_port_range_of_the_user_namespace_swaps_only_root_and_nobody() -> None:
     assert unprivileged.swapped_map("0 0 4294967295\n", 65_534).splitlines() == [
         "65534 0 1", "0 65534 1", "1 1 65533", "65535 65535 4294901760",
