@@ -80,6 +80,9 @@ _SEARCH_ENDS = frozenset(
     }
 )
 
+EXTENDABLE = _SEARCH_ENDS - {SearchState.FAILED}
+"""A search that ended so can go on where it stopped; a failed one is retried."""
+
 SEARCH_TRANSITIONS: Transitions[SearchState] = {
     SearchState.QUEUED: frozenset({SearchState.RUNNING, SearchState.CANCELLED, SearchState.FAILED}),
     # running -> running: a new worker takes over a lease that was lost. running -> queued: a worker gives it back.
@@ -87,6 +90,8 @@ SEARCH_TRANSITIONS: Transitions[SearchState] = {
     **{state: frozenset[SearchState]() for state in _SEARCH_ENDS},
     # A person, or a round, has it taken up again.
     SearchState.FAILED: frozenset({SearchState.QUEUED}),
+    # It is given a larger budget.
+    **{state: frozenset({SearchState.QUEUED}) for state in EXTENDABLE},
 }
 
 NODE_TRANSITIONS: Transitions[NodeState] = {

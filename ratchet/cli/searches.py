@@ -14,6 +14,7 @@ from rich.table import Table
 from ratchet.cli.display import clean
 from ratchet.cli.session import Interrupts, complain, looking, run, table_console
 from ratchet.clients import SearchClient, ServiceError
+from ratchet.contracts.extending import ExtendRequest
 from ratchet.contracts.search import SearchResult, StrategyName, VerificationLevel
 from ratchet.contracts.search_list import SearchFilter, SearchPage
 from ratchet.states import SearchState
@@ -95,6 +96,37 @@ def retry(search: Search, as_json: Json = False, url: Url = None, data: Data = N
         async with looking(url, data) as client:
             with _refusals() as refused:
                 _tell(await client.retry(search), as_json)
+        return refused.code
+
+    run(command)
+
+
+@app.command()
+def extend(
+    search: Search,
+    tokens: Annotated[int | None, typer.Option(help="Generated tokens in all.")] = None,
+    seconds: Annotated[float | None, typer.Option(help="Seconds that are worked on it in all.")] = None,
+    nodes: Annotated[int | None, typer.Option(help="Nodes in the tree.")] = None,
+    rollouts: Annotated[int | None, typer.Option(help="Solutions in all.")] = None,
+    as_json: Json = False,
+    url: Url = None,
+    data: Data = None,
+) -> None:
+    """Have a search that is over go on with a larger budget, from where it stopped.
+
+    What is not named grows in the proportion in which the others grow. The stack of `ratchet up`, or of --url, works on it.
+    """
+    try:
+        asked = ExtendRequest(tokens=tokens, seconds=seconds, nodes=nodes, rollouts=rollouts)
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        named = f"--{wrong['loc'][0]}" if wrong["loc"] else "--tokens"
+        raise typer.BadParameter(wrong["msg"], param_hint=named) from error
+
+    async def command(_: Interrupts) -> int:
+        async with looking(url, data) as client:
+            with _refusals() as refused:
+                _tell(await client.extend(search, asked), as_json)
         return refused.code
 
     run(command)

@@ -10,7 +10,7 @@ retried as in `ratchet.service_client`; what is refused, or cannot be reached, r
 from ratchet.client.asynchronous import AsyncClient, ProofFindings
 from ratchet.client.batch import BatchProgress, BatchReport
 from ratchet.client.events import AnswerFound, Ended, EventsLost, StateChanged, StepFound, StreamEvent
-from ratchet.client.options import BranchOptions, ListOptions, SolveOptions
+from ratchet.client.options import BranchOptions, ExtendOptions, ListOptions, SolveOptions
 from ratchet.client.synchronous import Client
 from ratchet.contracts.search import SearchResult
 from ratchet.service_client import ServiceError
@@ -24,6 +24,7 @@ __all__ = [
     "Client",
     "Ended",
     "EventsLost",
+    "ExtendOptions",
     "ListOptions",
     "ProofFindings",
     "SearchResult",

@@ -13,15 +13,17 @@ from ratchet.client.batch import BatchReport, OnProgress, read_lines, run_batch
 from ratchet.client.events import Ended, StreamEvent, read_event
 from ratchet.client.options import (
     BranchOptions,
+    ExtendOptions,
     ListOptions,
     SolveOptions,
     branch_request,
+    extend_request,
     find_service,
     search_filter,
     search_request,
 )
 from ratchet.clients import SearchClient
-from ratchet.contracts.search import Proof, SearchEvent, SearchRequest, SearchResult, TreeView
+from ratchet.contracts.search import Budget, Proof, SearchEvent, SearchRequest, SearchResult, TreeView
 from ratchet.contracts.search_list import SearchPage
 from ratchet.service_client import ServiceError
 from ratchet.solutions.proof import Check
@@ -95,18 +97,24 @@ class AsyncClient:
         out: Path | str,
         *,
         concurrency: int = 8,
+        pool: bool = False,
         on_progress: OnProgress | None = None,
         **options: Unpack[SolveOptions],
     ) -> BatchReport:
         """Solve the problems of a JSONL file, or of an iterable, and write one line of JSON for each to `out` as it ends.
 
         A line has `problem`, perhaps `id`, and any of the options, which go before those of the call. What is in `out` already
-        is not asked again, failed ones apart: a batch that was broken off is gone on with by the same call. Raises ValueError
+        is not asked again, failed ones apart: a batch that was broken off is gone on with by the same call. With `pool` the
+        problems share their tokens: what one that is soon certain leaves goes to those that are not solved. Raises ValueError
         that names the line, before anything is asked.
         """
-        lines = read_lines(problems, options)
         return await run_batch(
-            self._solve, lines, Path(out), concurrency=concurrency, on_progress=on_progress
+            self._solve,
+            read_lines(problems, options, pool=pool),
+            Path(out),
+            concurrency=concurrency,
+            on_progress=on_progress,
+            extend=self._have_tokens if pool else None,
         )
 
     async def get(self, search: str) -> SearchResult:
@@ -120,6 +128,18 @@ class AsyncClient:
         it. What is left out is as it was. Raises ValueError for options that are none.
         """
         return await self._search.branch(search, branch_request(node, options))
+
+    async def extend(self, search: str, **budget: Unpack[ExtendOptions]) -> SearchResult:
+        """Have a search that is over go on with a larger budget; returns when it is over again.
+
+        The budget is told in all, what it has used included; what is left out grows in proportion. Raises ValueError for a
+        budget that is none. A call that is cancelled cancels the search.
+        """
+        begun = await self._search.extend(search, extend_request(budget))
+        return begun if begun.ended_at is not None else await _end_of(self._follow(begun))
+
+    async def _have_tokens(self, search: str, tokens: int) -> SearchResult:
+        return await self.extend(search, tokens=tokens)
 
     async def searches(
         self, limit: int = 50, *, cursor: str | None = None, **only: Unpack[ListOptions]
@@ -155,16 +175,20 @@ class AsyncClient:
             return ProofFindings(tuple([check async for check in found]))
 
     async def _solve(self, request: SearchRequest) -> SearchResult:
-        async with contextlib.aclosing(self._stream(request)) as told:
-            async for event in told:
-                if isinstance(event, Ended):
-                    return event.result
-        raise ServiceError("search", "ended the events of a search without its end")
+        return await _end_of(self._stream(request))
 
     async def _stream(self, request: SearchRequest) -> AsyncGenerator[StreamEvent, None]:
-        begun = await self._begin(request)
+        async with contextlib.aclosing(self._follow(await self._begin(request), request.budget)) as told:
+            async for event in told:
+                yield event
+
+    async def _follow(
+        self, begun: SearchResult, budget: Budget | None = None
+    ) -> AsyncGenerator[StreamEvent, None]:
+        """What happens in a search, up to its end; whoever breaks off cancels it. `budget`: where `begun` does not say it."""
         ended = False
-        seconds = request.budget.seconds + GRACE_SECONDS
+        budget = budget or (begun.asked.budget if begun.asked is not None else Budget())
+        seconds = budget.seconds + GRACE_SECONDS
         deadline = asyncio.get_running_loop().time() + seconds
         events = cast(AsyncGenerator[SearchEvent, None], self._search.events(begun.id))
         try:
@@ -202,3 +226,12 @@ class AsyncClient:
         # Shielded, as the caller may be being cancelled.
         with contextlib.suppress(ServiceError, TimeoutError):
             await asyncio.wait_for(asyncio.shield(cancelling), CANCEL_SECONDS)
+
+
+async def _end_of(events: AsyncGenerator[StreamEvent, None]) -> SearchResult:
+    """The result with which a search ends. Raises ServiceError."""
+    async with contextlib.aclosing(events) as told:
+        async for event in told:
+            if isinstance(event, Ended):
+                return event.result
+    raise ServiceError("search", "ended the events of a search without its end")

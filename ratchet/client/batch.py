@@ -2,6 +2,8 @@
 
 A line of the output: `{"line": 3, "id": …, "request": SHA-256, "result": …}`, or `"error"` in place of `"result"` where the
 service refused the problem. It is written when its search is over, so the order is that of the ends; `line` counts from 1.
+With a pool of tokens (`pool.py`) a search that was extended is written once more; when the batch has ended, each problem has
+one line.
 
 Limits: a search that was under way when the process was killed is asked again. Two processes must not write one file.
 """
@@ -10,7 +12,8 @@ import asyncio
 import hashlib
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
@@ -19,6 +22,7 @@ import orjson
 from pydantic import ValidationError
 
 from ratchet.client.options import search_request
+from ratchet.client.pool import Spent, pooled, shares, spent
 from ratchet.contracts.search import SearchRequest, SearchResult
 from ratchet.service_client import ServiceError
 from ratchet.states import SearchState
@@ -75,14 +79,23 @@ class BatchReport:
 
 OnProgress = Callable[[BatchProgress], None]
 Solve = Callable[[SearchRequest], Awaitable[SearchResult]]
+Extend = Callable[[str, int], Awaitable[SearchResult]]
+"""Has a search (its id) use so many tokens in all, and returns when it is over again."""
 
 
 def read_lines(
-    problems: Path | str | Iterable[str | Mapping[str, Any]], options: Mapping[str, Any]
+    problems: Path | str | Iterable[str | Mapping[str, Any]],
+    options: Mapping[str, Any],
+    *,
+    pool: bool = False,
 ) -> list[BatchLine]:
-    """The problems of a file (a path), or of an iterable. Raises ValueError that names the line, OSError."""
+    """The problems of a file (a path), or of an iterable; `pool`: they share their tokens.
+
+    Raises ValueError that names the line, OSError.
+    """
     entries = _of_file(Path(problems)) if isinstance(problems, Path | str) else enumerate(problems, 1)
-    return [_line(number, entry, options) for number, entry in entries]
+    lines = [_line(number, entry, options) for number, entry in entries]
+    return [replace(line, request=pooled(line.request)) for line in lines] if pool else lines
 
 
 def _of_file(path: Path) -> Iterator[tuple[int, Any]]:
@@ -112,54 +125,124 @@ def _line(number: int, entry: Any, options: Mapping[str, Any]) -> BatchLine:
 
 
 async def run_batch(
-    solve: Solve, lines: Sequence[BatchLine], out: Path, *, concurrency: int, on_progress: OnProgress | None
+    solve: Solve,
+    lines: Sequence[BatchLine],
+    out: Path,
+    *,
+    concurrency: int,
+    on_progress: OnProgress | None,
+    extend: Extend | None = None,
 ) -> BatchReport:
-    """Ask what is not in `out` yet. Raises ValueError where `out` is of other problems, ServiceError, OSError."""
+    """Ask what is not in `out` yet; `extend`: the problems share their tokens.
+
+    Raises ValueError where `out` is of other problems, ServiceError, OSError.
+    """
     if concurrency < 1:
         raise ValueError("concurrency must be at least 1")
-    tally = _Tally(lines, _read_written(out, lines))
-    waiting = iter([line for line in lines if tally.is_open(line)])
-    asked = 0
+    batch = _Batch(lines, out, concurrency, on_progress)
+    await batch.work_through([partial(_ask, solve, line) for line in lines if batch.tally.is_open(line)])
+    if extend is not None:
+        await _share_out(batch, lines, extend)
+    last = batch.tally.progress(batch.asked)
+    return BatchReport(last.total, last.solved, last.failed, last.tokens, batch.asked, out)
 
-    async def work() -> None:
-        nonlocal asked
-        for line in waiting:
-            written = await _ask(solve, line)
-            asked += 1
-            # Opened for each line: a batch takes hours, and its lines are to be there whatever ends it.
-            with out.open("ab") as file:
-                file.write(orjson.dumps(written) + b"\n")
-            tally.note(written)
-            if on_progress is not None:
-                on_progress(tally.progress(asked))
 
-    try:
-        async with asyncio.TaskGroup() as workers:
-            for _ in range(min(concurrency, len(lines))):
-                workers.create_task(work())
-    except ExceptionGroup as group:
-        # One is enough to tell; they are mostly the same.
-        raise group.exceptions[0] from group
-    last = tally.progress(asked)
-    return BatchReport(last.total, last.solved, last.failed, last.tokens, asked, out)
+async def _share_out(batch: "_Batch", lines: Sequence[BatchLine], extend: Extend) -> None:
+    """Give what is left of all tokens to the problems that are not solved, until little is left."""
+    closed: set[int] = set()
+
+    async def more(line: BatchLine, tokens: int) -> dict[str, Any] | None:
+        try:
+            result = await extend(batch.tally.known[line.line]["result"]["id"], tokens)
+        except ServiceError as error:
+            if error.status not in (HTTPStatus.CONFLICT, HTTPStatus.NOT_FOUND):
+                raise
+            # Its tree is no longer kept, or somebody has done something with it: what was found stays.
+            closed.add(line.line)
+            return None
+        return _written(line, result)
+
+    while granted := shares(
+        {line.line: line.request.budget.tokens for line in lines}, batch.tally.spent(), frozenset(closed)
+    ):
+        await batch.work_through(
+            [partial(more, line, granted[line.line]) for line in lines if line.line in granted]
+        )
+    batch.keep_last_lines()
+
+
+@dataclass(slots=True)
+class _Batch:
+    """What is done for the lines, and what is written of them."""
+
+    lines: Sequence[BatchLine]
+    out: Path
+    concurrency: int
+    on_progress: OnProgress | None
+    asked: int = 0
+    tally: "_Tally" = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.tally = _Tally(self.lines, _read_written(self.out, self.lines))
+
+    async def work_through(self, asks: Sequence[Callable[[], Awaitable[dict[str, Any] | None]]]) -> None:
+        """Do these, so many at once, and write what comes of each. Raises what the first to fail raises."""
+        waiting = iter(asks)
+
+        async def work() -> None:
+            for ask in waiting:
+                written = await ask()
+                if written is not None:
+                    self.write(written)
+
+        try:
+            async with asyncio.TaskGroup() as workers:
+                for _ in range(min(self.concurrency, len(asks))):
+                    workers.create_task(work())
+        except ExceptionGroup as group:
+            # One is enough to tell; they are mostly the same.
+            raise group.exceptions[0] from group
+
+    def write(self, written: dict[str, Any]) -> None:
+        """Add the line, and tell who watches."""
+        self.asked += 1
+        # Opened for each line: a batch takes hours, and its lines are to be there whatever ends it.
+        with self.out.open("ab") as file:
+            file.write(orjson.dumps(written) + b"\n")
+        self.tally.note(written)
+        if self.on_progress is not None:
+            self.on_progress(self.tally.progress(self.asked))
+
+    def keep_last_lines(self) -> None:
+        """Have one line for each problem in the file."""
+        if self.out.exists():
+            fresh = self.out.with_name(self.out.name + ".new")
+            fresh.write_bytes(b"".join(orjson.dumps(each) + b"\n" for each in self.tally.known.values()))
+            fresh.replace(self.out)
 
 
 async def _ask(solve: Solve, line: BatchLine) -> dict[str, Any]:
     """The line of the output. Raises ServiceError where the next one would fare the same."""
-    head = {"line": line.line, "id": line.id, "request": line.digest}
     while True:
         try:
             result = await solve(line.request)
         except ServiceError as error:
             if error.status == HTTPStatus.UNPROCESSABLE_ENTITY:
-                return {**head, "error": str(error)}
+                return _written(line, error)
             asked_to_wait = error.retry_after or 0.0
             if error.status != HTTPStatus.TOO_MANY_REQUESTS or asked_to_wait > LONGEST_WAIT:
                 raise
             # Fewer at once are allowed than were asked for: those under way have to end first.
             await asyncio.sleep(max(1.0, asked_to_wait))
         else:
-            return {**head, "result": result.model_dump(mode="json")}
+            return _written(line, result)
+
+
+def _written(line: BatchLine, came: SearchResult | ServiceError) -> dict[str, Any]:
+    head = {"line": line.line, "id": line.id, "request": line.digest}
+    if isinstance(came, ServiceError):
+        return {**head, "error": str(came)}
+    return {**head, "result": came.model_dump(mode="json")}
 
 
 def _read_written(out: Path, lines: Sequence[BatchLine]) -> list[dict[str, Any]]:
@@ -193,29 +276,38 @@ class _Tally:
 
     def __init__(self, lines: Sequence[BatchLine], written: Iterable[dict[str, Any]]) -> None:
         self._total = len(lines)
+        self._own = {line.line: line.request.budget.tokens for line in lines}
         self._began = time.monotonic()
-        self._known: dict[int, dict[str, Any]] = {}
+        self.known: dict[int, dict[str, Any]] = {}
         for each in written:
             self.note(each)
         self._open_at_first = sum(self.is_open(line) for line in lines)
 
     def note(self, written: dict[str, Any]) -> None:
         """This was written."""
-        self._known[written["line"]] = written
+        self.known[written["line"]] = written
 
     def is_open(self, line: BatchLine) -> bool:
         """Whether it has to be asked."""
-        known = self._known.get(line.line)
+        known = self.known.get(line.line)
         return known is None or _is_failed(known)
+
+    def spent(self) -> dict[int, Spent]:
+        """What the searches of the lines have used."""
+        return {
+            line: spent(each["result"], self._own[line])
+            for line, each in self.known.items()
+            if "result" in each
+        }
 
     def progress(self, asked: int) -> BatchProgress:
         """Where the batch stands after so many ends in this call."""
-        known = self._known.values()
+        known = self.known.values()
         results = [each["result"] for each in known if "result" in each]
         pace = (time.monotonic() - self._began) / asked if asked else None
         return BatchProgress(
             total=self._total,
-            done=len(self._known),
+            done=len(self.known),
             solved=sum(each["state"] == SearchState.SOLVED_VERIFIED for each in results),
             failed=sum(map(_is_failed, known)),
             tokens=sum(each["usage"]["policy"]["tokens"] for each in results),

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from ratchet.contracts.branching import BranchRequest
+from ratchet.contracts.extending import ExtendRequest
 from ratchet.contracts.search import (
     Budget,
     PinnedModels,
@@ -55,6 +56,20 @@ def branch_request(node: str, options: Mapping[str, Any]) -> BranchRequest:
     """The request. Raises pydantic's ValidationError, a ValueError, that names the field."""
     edit = {"edit": {"text": options["edit"]}} if options.get("edit") is not None else {}
     return BranchRequest.model_validate({**options, **edit, "node": node})
+
+
+class ExtendOptions(TypedDict, total=False):
+    """Fields of `POST /search/{id}/extend`: what the search may use in all."""
+
+    tokens: int
+    seconds: float
+    nodes: int
+    rollouts: int
+
+
+def extend_request(options: Mapping[str, Any]) -> ExtendRequest:
+    """The request. Raises pydantic's ValidationError, a ValueError, that names the field."""
+    return ExtendRequest.model_validate(options)
 
 
 class ListOptions(TypedDict, total=False):

@@ -10,7 +10,7 @@ from typing import Any, Final, Self, TypeVar, Unpack
 from ratchet.client.asynchronous import AsyncClient, ProofFindings
 from ratchet.client.batch import BatchReport, OnProgress
 from ratchet.client.events import StreamEvent
-from ratchet.client.options import BranchOptions, ListOptions, SolveOptions
+from ratchet.client.options import BranchOptions, ExtendOptions, ListOptions, SolveOptions
 from ratchet.contracts.search import Proof, SearchResult, TreeView
 from ratchet.contracts.search_list import SearchPage
 
@@ -76,12 +76,16 @@ class Client:
         out: Path | str,
         *,
         concurrency: int = 8,
+        pool: bool = False,
         on_progress: OnProgress | None = None,
         **options: Unpack[SolveOptions],
     ) -> BatchReport:
-        """Solve many problems, JSON lines in and out; `on_progress` is called in the client's thread."""
+        """Solve many problems, JSON lines in and out; with `pool` they share their tokens. `on_progress` is called in the
+        client's thread."""
         return self._run(
-            self._client.batch(problems, out, concurrency=concurrency, on_progress=on_progress, **options)
+            self._client.batch(
+                problems, out, concurrency=concurrency, pool=pool, on_progress=on_progress, **options
+            )
         )
 
     def get(self, search: str) -> SearchResult:
@@ -91,6 +95,10 @@ class Client:
     def branch(self, search: str, node: str, **options: Unpack[BranchOptions]) -> SearchResult:
         """Begin a search that goes on from a node of this one, and return at once."""
         return self._run(self._client.branch(search, node, **options))
+
+    def extend(self, search: str, **budget: Unpack[ExtendOptions]) -> SearchResult:
+        """Have a search that is over go on with a larger budget, told in all; returns when it is over again."""
+        return self._run(self._client.extend(search, **budget))
 
     def searches(
         self, limit: int = 50, *, cursor: str | None = None, **only: Unpack[ListOptions]

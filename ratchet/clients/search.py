@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from ratchet.clients.paths import search_path
 from ratchet.contracts.branching import BranchRequest
+from ratchet.contracts.extending import ExtendRequest
 from ratchet.contracts.journal import JournalPage
 from ratchet.contracts.keys import AuditPage, CreatedKey, KeyList, KeyRequest, KeyView
 from ratchet.contracts.replay import Replay
@@ -107,6 +108,12 @@ class SearchClient(ServiceClient):
     async def retry(self, search: str) -> SearchResult:
         """Have a failed search taken up again, with its tree. Raises ServiceError (409 if it is over and has not failed)."""
         return await self._call(SearchResult, "POST", f"{search_path(search)}/retry")
+
+    async def extend(self, search: str, request: ExtendRequest) -> SearchResult:
+        """Have a search that is over go on with a larger budget. Raises ServiceError (404, 409, 422)."""
+        return await self._call(
+            SearchResult, "POST", f"{search_path(search)}/extend", request, only_given=True
+        )
 
     async def branch(
         self, search: str, request: BranchRequest, *, idempotency_key: str | None = None

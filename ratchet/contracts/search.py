@@ -15,6 +15,9 @@ MAX_ROLLOUTS = 65_536
 """Of one search; a tree of 10,000 nodes takes more than 4,096."""
 MAX_NODES = 1_000_000
 """Of one search's tree."""
+MAX_TOKENS = 10_000_000
+MAX_SECONDS = 86_400.0
+"""Most that the budget of one search may be."""
 
 
 class StrategyName(StrEnum):
@@ -149,11 +152,11 @@ class StrategyParameters(Contract):
 class Budget(Contract):
     """A search ends when any of these is used up."""
 
-    tokens: int = Field(default=4096, ge=1, le=10_000_000, description="Generated tokens.")
+    tokens: int = Field(default=4096, ge=1, le=MAX_TOKENS, description="Generated tokens.")
     seconds: float = Field(
         default=600.0,
         gt=0,
-        le=86_400,
+        le=MAX_SECONDS,
         description="Seconds that are worked on it: those in the queue, or without a backend, do not count.",
     )
     nodes: int = Field(default=1024, ge=1, le=MAX_NODES, description="Nodes in the tree, the root apart.")

@@ -33,9 +33,11 @@ class SearchOutcome:
 
 
 async def insert_solution(connection: AsyncConnection, search_id: UUID, outcome: SearchOutcome) -> None:
-    """Store the answer with its program, steps, proof and verification; nothing where there is no answer."""
+    """Store the answer with its program, steps, proof and verification, in place of one that it had before it was extended;
+    nothing where there is no answer."""
     if outcome.answer is None:
         return
+    await connection.execute(t.solutions.delete().where(t.solutions.c.search_id == search_id))
     await connection.execute(
         t.solutions.insert().values(
             search_id=search_id,

@@ -4,8 +4,8 @@ A search counts as taken up in vain when its worker was lost and its journal has
 begins anew with every rollout that is written down. One that a worker gave back is due again at `not_before`.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 from uuid import UUID
 
 from prometheus_client import Counter
@@ -23,6 +23,22 @@ ENDED = Counter(
     "Searches that this process ended, by state. One whose commit got lost is counted twice.",
     ["state"],
 )
+
+
+QUEUED_AGAIN: Final[Mapping[str, Any]] = {
+    "state": SearchState.QUEUED,
+    "reason": None,
+    "owner": None,
+    "lease_until": None,
+    "not_before": None,
+    "ended_at": None,
+    "cancel_requested": False,
+    "attempts": 0,
+    "given_back": 0,
+    # The fence names the job: the old one's name is used up.
+    "fence": t.searches.c.fence + 1,
+}
+"""Columns of a search that was over and goes on."""
 
 
 async def lock_free(connection: AsyncConnection, search_id: UUID) -> Row[Any] | None:
@@ -94,19 +110,7 @@ async def queue_failed_again(connection: AsyncConnection, condition: Any) -> Seq
     rows = await connection.execute(
         t.searches.update()
         .where(condition, t.searches.c.state == SearchState.FAILED)
-        .values(
-            state=SearchState.QUEUED,
-            reason=None,
-            owner=None,
-            lease_until=None,
-            not_before=None,
-            ended_at=None,
-            cancel_requested=False,
-            attempts=0,
-            given_back=0,
-            # The fence names the job: the old one's name is used up.
-            fence=t.searches.c.fence + 1,
-        )
+        .values(**QUEUED_AGAIN)
         .returning(t.searches.c.id, t.searches.c.fence, t.searches.c.priority)
     )
     return rows.all()

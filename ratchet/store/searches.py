@@ -18,11 +18,13 @@ from sqlalchemy import and_, exists, func, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from ratchet.contracts.branching import Beginning
+from ratchet.contracts.extending import ExtendRequest
 from ratchet.contracts.search import Priority, SearchRequest, SearchResult, StrategyName, Usage
 from ratchet.contracts.search_list import SearchFilter, SearchPage
 from ratchet.states import SEARCH_TRANSITIONS, IllegalTransitionError, SearchState, check_transition, is_end
 from ratchet.store import tables as t
 from ratchet.store.engine import from_now, reading, retried, transaction
+from ratchet.store.extending import extend
 from ratchet.store.ids import new_id
 from ratchet.store.nodes import NodeRecord, read_trees, write_nodes
 from ratchet.store.search_list import read_page
@@ -264,6 +266,19 @@ class SearchStore:
             return SearchState.QUEUED, Waiting(rows[0].id, rows[0].fence, rows[0].priority)
         state = await self.state(search_id)
         return None if state is None else (state, None)
+
+    @retried
+    async def extend(
+        self, search_id: UUID, asked: ExtendRequest
+    ) -> tuple[SearchState, Waiting | None] | None:
+        """Queue a search that is over again, with its tree and a larger budget. Returns its state after it, and the job to put;
+        None: unknown. Raises NotExtendableError, ShrinkingBudgetError."""
+        async with transaction(self._engine) as connection:
+            found = await extend(connection, search_id, asked)
+        if found is None:
+            return None
+        state, row = found
+        return state, None if row is None else Waiting(row.id, row.fence, row.priority)
 
     @retried
     async def journal(

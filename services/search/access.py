@@ -32,6 +32,7 @@ SOLVE_ROUTES: Final = frozenset(
         "GET /search/{search_id}/replay",
         "DELETE /search/{search_id}",
         "POST /search/{search_id}/branch",
+        "POST /search/{search_id}/extend",
         "POST /search/{search_id}/retry",
         "POST /v1/chat/completions",
         "GET /v1/models",

@@ -41,7 +41,7 @@ from services.search import (
     key_routes,
     list_routes,
     page_routes,
-    retry_routes,
+    resume_routes,
     trainer_routes,
 )
 from services.search.access import SOLVE_ROUTES, Access, Calling
@@ -114,7 +114,7 @@ def build_app(settings: SearchSettings) -> FastAPI:
     app.state.keys, app.state.branches = keys, BranchStore(engine)
     app.state.intake = Intake(settings, store, queue, events, newsroom, backlog, access)
     app.state.trainer = to_trainer
-    of_one = (follow_routes, branch_routes, retry_routes)
+    of_one = (follow_routes, branch_routes, resume_routes)
     routers = (*of_one, list_routes, key_routes, facade, trainer_routes, page_routes)
     for routes in (router, *(each.router for each in routers)):
         app.include_router(routes)

@@ -43,6 +43,7 @@ async def of_search(http: httpx.AsyncClient, stack: Running) -> dict[str, httpx.
         "POST /search/{search_id}/branch": await http.post(
             f"{path}/branch", json={"node": "root", "seed": 2}
         ),
+        "POST /search/{search_id}/extend": await http.post(f"{path}/extend", json={"tokens": 5000}),
         "DELETE /search/{search_id}": await http.delete(path),
         "POST /v1/chat/completions": await http.post("/v1/chat/completions", json=COMPLETION),
         "GET /v1/models": await http.get("/v1/models"),

@@ -13,7 +13,8 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
-from ratchet.contracts.search import SearchRequest, SearchResult
+from ratchet.contracts.extending import ExtendRequest
+from ratchet.contracts.search import Asked, SearchRequest, SearchResult
 from ratchet.contracts.strategies import StrategyChoice
 from ratchet.states import SEARCH_TRANSITIONS, SearchState, is_end
 
@@ -145,6 +146,16 @@ def search_double() -> tuple[FastAPI, Searches]:
             problem = {"title": "Conflict", "status": 409, "detail": "only a failed one", "instance": search}
             return JSONResponse(problem, 409, media_type="application/problem+json")
         searches.results[number] = searches.results[number].model_copy(update={"state": SearchState.QUEUED})
+        return Response(searches.results[number].model_dump_json(), 202, media_type="application/json")
+
+    @app.post("/search/{search}/extend")
+    async def extend(search: str, body: ExtendRequest) -> Response:
+        number = found(search)
+        of = searches.results[number]
+        plain = SearchRequest(problem=of.problem).model_dump()
+        budget = plain["budget"] | body.model_dump(exclude_none=True)
+        asked = Asked.model_validate({name: plain[name] for name in Asked.model_fields} | {"budget": budget})
+        searches.results[number] = of.model_copy(update={"asked": asked})
         return Response(searches.results[number].model_dump_json(), 202, media_type="application/json")
 
     @app.post("/search/{search}/branch")

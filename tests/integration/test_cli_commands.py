@@ -363,5 +363,10 @@ def test_a_failed_search_is_listed_shown_and_taken_up_again(double: Double) -> N
     refused = ratchet("searches", "retry", "s1", "--url", url)
     assert refused.returncode == 1
     assert "only a failed one" in refused.stderr
+    more = ratchet("searches", "extend", "s1", "--tokens", "9000", "--json", "--url", url)
+    assert (more.returncode, json.loads(more.stdout)["asked"]["budget"]["tokens"]) == (0, 9000)
+    for options in ([], ["--tokens", "0"]):
+        wrong = ratchet("searches", "extend", "s1", *options, "--url", url)
+        assert (wrong.returncode, "--tokens" in wrong.stderr) == (2, True)
     cancelled = ratchet("searches", "cancel", "s0", "--json", "--url", url)
     assert (cancelled.returncode, json.loads(cancelled.stdout)["state"]) == (0, "cancelled")

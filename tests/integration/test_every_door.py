@@ -267,23 +267,27 @@ async def test_a_retry_of_a_search_under_way_is_no_second_one(doors: Doors) -> N
     assert answer.status_code == 429
 
 
-async def test_a_failed_search_is_taken_up_again_within_the_limits_of_its_key(
-    doors: Doors, engine: AsyncEngine
+@pytest.mark.parametrize(
+    ("state", "way", "body"),
+    [("failed", "retry", None), ("budget_exhausted", "extend", {"tokens": 9000})],
+)
+async def test_a_search_is_taken_up_again_within_the_limits_of_its_key(
+    doors: Doors, engine: AsyncEngine, state: str, way: str, body: dict[str, int] | None
 ) -> None:
-    key = await made(doors, "failing", concurrent_searches=1)
-    failed = (await begun(doors, key)).json()["id"]
+    key = await made(doors, f"ended-{way}", concurrent_searches=1)
+    ended = (await begun(doors, key)).json()["id"]
     async with transaction(engine) as connection:
         await connection.execute(
-            text("UPDATE searches SET state = 'failed', ended_at = clock_timestamp() WHERE id = :id"),
-            {"id": failed},
+            text("UPDATE searches SET state = :state, ended_at = clock_timestamp() WHERE id = :id"),
+            {"state": state, "id": ended},
         )
     other = (await begun(doors, key, seed=1)).json()["id"]
     async with doors.client("search", key) as client:
-        assert is_problem(await client.post(f"/search/{failed}/retry"), 429)
+        assert is_problem(await client.post(f"/search/{ended}/{way}", json=body), 429)
         assert (await client.delete(f"/search/{other}")).status_code == 200
         # While it is under way, asking again changes nothing.
         for _ in range(2):
-            assert (await client.post(f"/search/{failed}/retry")).status_code == 202
+            assert (await client.post(f"/search/{ended}/{way}", json=body)).status_code == 202
 
 
 async def test_a_key_has_so_many_tokens_a_day(doors: Doors, engine: AsyncEngine) -> None:

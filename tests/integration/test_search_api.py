@@ -539,3 +539,44 @@ async def test_a_failed_search_is_taken_up_again_under_its_id_and_key(
     await solve(store, next_claim)
     assert "solved_verified" in is_problem(await api.post(f"/search/{search_id}/retry"), 409)["detail"]
     is_problem(await api.post(f"/search/{new_id()}/retry"), 404)
+
+
+async def test_a_search_that_is_over_is_given_more_and_concluded_anew(
+    api: httpx.AsyncClient, store: SearchStore
+) -> None:
+    claim = await begin_search(store, budget=Budget(tokens=1000), parameters=StrategyParameters(rollouts=8))
+    path = f"/search/{claim.id}"
+    await store.journal(claim, [ROOT], Usage(nodes=1))
+    assert "running" in is_problem(await api.post(f"{path}/extend", json={"tokens": 2000}), 409)["detail"]
+    await solve(store, claim)
+
+    smaller = is_problem(await api.post(f"{path}/extend", json={"tokens": 999}), 422)
+    assert [each["field"] for each in smaller["errors"]] == ["tokens"]
+    is_problem(await api.post(f"{path}/extend", json={}), 422)
+    same = await api.post(f"{path}/extend", json={"tokens": 1000})
+    assert (same.status_code, same.json()["state"]) == (202, "solved_verified")
+    for _ in range(2):
+        # Asked again, it changes nothing.
+        more = await api.post(f"{path}/extend", json={"tokens": 2000})
+        assert (more.status_code, more.headers["location"]) == (202, path)
+        found = more.json()
+        assert (found["state"], found["ended_at"], found["answer"]) == ("queued", None, "42")
+        assert (found["asked"]["budget"]["tokens"], found["asked"]["parameters"]["rollouts"]) == (2000, 16)
+    again = await store.claim(claim.id, "w", 60, 5)
+    assert again is not None
+    assert (again.request.budget.tokens, again.request.parameters.rollouts) == (2000, 16)
+    assert (await solve(store, again, answer="43", usage=Usage(nodes=2))).answer == "43"
+    assert (await api.get(path)).json()["verification"]["level"] == "agreement"
+    is_problem(await api.post(f"/search/{new_id()}/extend", json={"tokens": 1}), 404)
+
+
+async def test_what_failed_or_has_no_tree_any_more_is_not_given_more(
+    api: httpx.AsyncClient, store: SearchStore
+) -> None:
+    failed = await begin_search(store)
+    await store.finish(failed, SearchState.FAILED, SearchOutcome(reason="out of luck"))
+    pruned = await begin_search(store)
+    await solve(store, pruned)
+    for claim, why in ((failed, "/retry"), (pruned, "no longer kept")):
+        refused = is_problem(await api.post(f"/search/{claim.id}/extend", json={"tokens": 90_000}), 409)
+        assert why in refused["detail"]

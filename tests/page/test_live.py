@@ -86,6 +86,26 @@ async def test_a_search_is_cancelled_and_keeps_its_best_answer(site: Site, page:
         await expect(page.get_by_role("region", name="Answer", exact=True)).to_contain_text(result.answer)
 
 
+async def test_a_search_that_is_over_goes_on_with_twice_its_budget(site: Site, page: Page) -> None:
+    budget = {**LONG["budget"], "tokens": 2_000_000}
+    search_id = await site.begin(COUNTED, **LONG | {"budget": budget})
+    await site.open(page, f"/search/{search_id}/tree")
+    await expect(page.get_by_role("treeitem").nth(1)).to_be_visible()
+    await site.cancel(search_id)
+    await expect(page.get_by_text("Cancelled").first).to_be_visible()
+    first = len(await site.stack.nodes(search_id))
+    await page.get_by_role("button", name="Search on").click()
+    await expect(page.get_by_text("Live", exact=True)).to_be_visible()
+    await page.wait_for_function(
+        "least => document.querySelector('.tree-rows').offsetHeight / 28 > least", arg=first
+    )
+    asked = (await site.stack.result(search_id)).asked
+    assert asked is not None
+    assert (asked.budget.tokens, asked.budget.seconds) == (4_000_000, 600)
+    await site.cancel(search_id)
+    await assert_all_shown(site, page, search_id)
+
+
 async def test_a_dropped_stream_is_taken_up_where_it_ended(site: Site, page: Page, watch: Watch) -> None:
     watch.expect(LOST)
     search_id = await site.begin(COUNTED, **LONG)

@@ -13,6 +13,8 @@ import { AnswerTab } from "./answer-tab.js";
 
 /** A problem that is longer is folded. */
 const HEADING_CHARS = 220;
+/** That a budget may have. */
+const MOST_TOKENS = 10_000_000;
 
 /** @param {{searchId: string, tab: "answer"|"tree", nodeId: string|null}} props */
 export function Search({ searchId, tab, nodeId }) {
@@ -107,6 +109,7 @@ function Actions({ model, result, searchId, restart }) {
   return html`<div class="row">
     ${!model.over && html`<${Button} kind="danger" small busy=${busy} onClick=${cancel}>Cancel<//>`}
     ${result.state === "failed" && html`<${Button} kind="primary" small busy=${busy} onClick=${() => act(() => retry(searchId, restart))}>Retry<//>`}
+    ${canGoOn(result) && html`<${Button} small busy=${busy} title="With twice the budget, from where it stopped" onClick=${() => act(() => extend(result, restart))}>Search on<//>`}
     ${model.over && html`<a class="button small" href=${`#/?from=${encodeURIComponent(searchId)}`}>Ask again</a>`}
   </div>`;
 }
@@ -115,6 +118,19 @@ function Actions({ model, result, searchId, restart }) {
 async function retry(searchId, restart) {
   await api.post(`search/${encodeURIComponent(searchId)}/retry`);
   toast("The search is taken up again.");
+  restart();
+}
+
+/** Whether more budget may help: it is over, not failed, and not verified. @param {SearchResult} result */
+function canGoOn(result) {
+  return (result.asked?.budget.tokens ?? MOST_TOKENS) < MOST_TOKENS && ["answered_unverified", "budget_exhausted", "cancelled"].includes(result.state);
+}
+
+/** @param {SearchResult} result @param {() => void} restart */
+async function extend(result, restart) {
+  if (!result.asked) return;
+  await api.post(`search/${encodeURIComponent(result.id)}/extend`, { tokens: Math.min(MOST_TOKENS, 2 * result.asked.budget.tokens) });
+  toast("The search goes on with twice its budget.");
   restart();
 }
 
