@@ -10,6 +10,7 @@ import typer
 
 from ratchet import __version__
 from ratchet.cli import (
+    batch,
     calibrate,
     data,
     evaluate,
@@ -52,7 +53,7 @@ app = Program(
     rich_markup_mode=None,
 )
 
-for command in (solve, up, evaluate, calibrate, replay, verify, export):
+for command in (solve, batch, up, evaluate, calibrate, replay, verify, export):
     command.register(app)
 app.add_typer(keys.app, name="keys")
 app.add_typer(data.app, name="data")

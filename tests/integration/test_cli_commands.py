@@ -342,6 +342,30 @@ def test_eval_names_the_line_of_a_bad_problem(tmp_path: Path) -> None:
     assert "line 2" in done.stderr
 
 
+def test_a_batch_goes_from_file_to_file_and_on_where_it_was_broken_off(
+    double: Double, tmp_path: Path
+) -> None:
+    url, searches = double
+    file, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    file.write_text("".join(json.dumps({"problem": text}) + "\n" for text in ("say 1", "guess 2", "fail 3")))
+    command = ["batch", str(file), "--out", str(out), "--url", url]
+    done = ratchet(*command, "--tokens", "99", "--seed", "7", "--json")
+    assert done.returncode == 1, done.stderr
+    report = json.loads(done.stdout)
+    assert {name: report[name] for name in ("total", "solved", "failed", "asked")} == {
+        "total": 3, "solved": 1, "failed": 1, "asked": 3,
+    }  # fmt: skip
+    assert {(each.budget.tokens, each.seed) for each in searches.requests} == {(99, 7)}
+    again = ratchet(*command, "--tokens", "99", "--seed", "7")
+    assert "1 of 3 solved and verified, 1 failed" in again.stdout
+    assert [each.problem for each in searches.requests[3:]] == ["fail 3"]
+    other = ratchet(*command, "--seed", "8")
+    assert (other.returncode, "choose another file" in other.stderr) == (2, True)
+    file.write_text("{}\n")
+    wrong = ratchet(*command)
+    assert (wrong.returncode, "line 1: `problem` is missing" in wrong.stderr) == (2, True)
+
+
 def test_a_failed_search_is_listed_shown_and_taken_up_again(double: Double) -> None:
     url, searches = double
     for problem in ("fail", "say [red]42"):
