@@ -348,7 +348,8 @@ async def test_a_round_that_is_cancelled_while_it_evaluates_leaves_no_candidate_
     assert ended.state is RoundState.FAILED
     assert ended.metrics.models is not None
     async with asyncio.timeout(30):
-        while sorted(await held(rounds)) != sorted({*before, ended.metrics.models.base}):
+        # What an earlier round has left may go too.
+        while not set(await held(rounds)) <= {*before, ended.metrics.models.base}:
             await asyncio.sleep(0.1)
 
 
