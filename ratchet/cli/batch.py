@@ -9,15 +9,8 @@ from typing import Annotated
 import orjson
 import typer
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
+from ratchet.cli.display import problems_bar
 from ratchet.cli.session import EXIT_SYSTEM, Interrupts, complain, connected, run
 from ratchet.cli.solve import search_request
 from ratchet.client import AsyncClient, BatchProgress, BatchReport
@@ -115,15 +108,8 @@ def _tell(report: BatchReport, as_json: bool, console: Console) -> None:
 @contextlib.contextmanager
 def _shown(total: int, console: Console) -> Iterator[Callable[[BatchProgress], None]]:
     """A bar on a terminal, otherwise some lines; gives the function that shows where the batch stands."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
     every = max(1, math.ceil(total / MAX_LINES))
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+    with problems_bar(console) as bar:
         task = bar.add_task("solved –", total=total)
 
         def show(progress: BatchProgress) -> None:

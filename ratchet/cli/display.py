@@ -1,4 +1,5 @@
-"""What a person sees of a search: its tree while it grows, and the solution with what stands behind it.
+"""What a person sees of searches: a bar for many of them, the tree of one while it grows, its solution and what stands
+behind it.
 
 Everything that a model wrote or a program printed passes through `clean`: it cannot move the cursor, colour the
 screen or hide text, and none of it is read as markup.
@@ -9,6 +10,14 @@ from collections.abc import Iterable
 
 from rich.console import Console, Group, RenderableType
 from rich.panel import Panel
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
@@ -169,3 +178,16 @@ def _cost(result: SearchResult) -> Table:
 def tree_lines(console: Console) -> int:
     """How many nodes fit under the head of the tree."""
     return max(5, console.size.height - 6)
+
+
+def problems_bar(console: Console) -> Progress:
+    """How many of how many problems are done, and how long the others will take; nothing where no terminal shows it."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    )

@@ -14,16 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
-from ratchet.cli.display import clean
+from ratchet.cli.display import clean, problems_bar
 from ratchet.cli.evaluation.results import ResultFile
 from ratchet.cli.outcomes import GradedProblem, Trajectories, graded_problem
 from ratchet.cli.session import Interrupts, connected
@@ -160,17 +152,10 @@ async def search_all(run: Run, services: Services, console: Console, interrupts:
 @contextlib.contextmanager
 def _progress(run: Run, console: Console) -> Iterator[Show]:
     """A bar on a terminal, otherwise lines; gives the function that shows a new result."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
     right = {id(way): sum(each.correct for each in run.done(way)) for way in run.ways}
     count = {id(way): len(run.done(way)) for way in run.ways}
     every = math.ceil(run.total / MAX_LINES)
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+    with problems_bar(console) as bar:
         task = bar.add_task("accuracy –", total=run.total, completed=sum(count.values()))
 
         def show(way: Way, line: GradedProblem) -> None:
