@@ -1,16 +1,16 @@
 """A trained PRM in this process: a token classifier on the policy's network, read at the end of each step.
 
-Only steps whose score is not known are read. The keys and values of the prefix before them are kept, so that a pass reads
-only what is new; candidates of one prefix share it. Where prefixes are too short for that to pay, whole texts are padded
-into one batch.
+Only steps whose score is not known are read. The keys and values of what was read before are kept, and trajectories are read
+together, each behind its own prefix: a pass has the weights go through memory once for all of them. On a CPU, where a few
+tokens cost as much as the weights take to be read, that is what a search by single steps spends its time on.
 
-Limits: `logits` is meant for one thread. Each kept prefix is a pass of its own. Reading after a kept prefix is exact only
-for networks whose tokens attend to all before them (no sliding window).
+Limits: `logits` is meant for one thread. Reading behind a kept prefix is exact only for networks whose tokens attend to all
+before them (no sliding window).
 """
 
 import json
-from collections import OrderedDict, defaultdict
-from collections.abc import Sequence
+from collections import Counter, OrderedDict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,17 +20,16 @@ import torch
 from ratchet.models.precision import serving_dtype
 from ratchet.models.prm_head import HeadError, calibration_of, prm_text, tokens_at
 
-LONG_TOKENS = {"cpu": 16, "cuda": 256}
-"""Prefixes of so many tokens or more are kept. On a CPU that takes half the time for 16 problems of 14 tokens with four
-candidates each, and an eighth for 440 tokens. On GPUs many short passes cost more than one batch; that figure is an
-estimate."""
-KEPT_TOKENS = 16_384
-"""Tokens of all kept prefixes together: 0.9 GB for a 7B Qwen2, 16 MB for nano."""
+KEPT_BYTES = 2**30
+"""Keys and values of all kept prefixes together: 19,000 tokens of a 7B Qwen2, 87,000 of a 0.5B."""
+SHARED_TOKENS = 64
+"""A prefix that several trajectories share is read once, and kept, before them: if that saves so many tokens."""
 BATCH_TOKENS = 16_384
-"""Padded tokens of one pass."""
+"""Padded tokens of one pass, those of the prefixes among them."""
 
 Tokens = tuple[int, ...]
-KeysAndValues = list[tuple[torch.Tensor, torch.Tensor]]
+Kept = torch.Tensor
+"""Keys and values of a prefix: [2 x layers, heads, tokens, width of a head]."""
 
 
 @dataclass(frozen=True)
@@ -47,22 +46,18 @@ class Question:
 class TrainedHead:
     """A loaded PRM. `logits` is for one thread, `question` for any."""
 
-    def __init__(
-        self, checkpoint: Path, *, device: str | None = None, long_tokens: int | None = None
-    ) -> None:
-        """`device` None: CUDA where there is one; `long_tokens` None: LONG_TOKENS. Raises HeadError."""
+    def __init__(self, checkpoint: Path, *, device: str | None = None, kept_bytes: int | None = None) -> None:
+        """`device` None: CUDA where there is one; `kept_bytes` None: KEPT_BYTES. Raises HeadError."""
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        self._long_tokens = (
-            LONG_TOKENS[torch.device(self.device).type] if long_tokens is None else long_tokens
-        )
         try:
             config = json.loads((checkpoint / "config.json").read_text())
             self.calibration = calibration_of(config)
         except (OSError, ValueError) as error:
             raise HeadError(f"{checkpoint} cannot be served as a PRM: {error}.") from error
         self._tokenizer, self._model = _load(checkpoint, self.device)
+        self.parameters: int = sum(weight.numel() for weight in self._model.parameters())
         self.max_tokens: int = self._model.config.get_text_config().max_position_embeddings
-        self._kept: OrderedDict[Tokens, KeysAndValues] = OrderedDict()
+        self._kept = _Prefixes(KEPT_BYTES if kept_bytes is None else kept_bytes)
         found = self.logits([self.question("1 + 1", ["print(2)"], known=0)])[0][0]
         if not torch.tensor(found).isfinite():
             raise HeadError(f"The PRM in {checkpoint} scores with {found}: its training went wrong.")
@@ -82,63 +77,129 @@ class TrainedHead:
     @torch.inference_mode()
     def logits(self, questions: Sequence[Question]) -> list[list[float]]:
         """For each question the logits of its unknown steps."""
-        found: dict[int, list[float]] = {}
-        by_base: dict[Tokens, list[int]] = defaultdict(list)
-        short: list[int] = []
-        for number, question in enumerate(questions):
-            base = question.bases[-1]
-            if base >= self._long_tokens:
-                by_base[question.tokens[:base]].append(number)
-            else:
-                short.append(number)
-        short.sort(key=lambda number: len(questions[number].tokens))
-        for batch in _batches(short, [len(question.tokens) for question in questions]):
-            rows = self._read([questions[number].tokens for number in batch])
-            for number, row in zip(batch, rows, strict=True):
-                found[number] = [float(row[read]) for read in questions[number].reads]
-        for base_tokens, numbers in by_base.items():
-            start = len(base_tokens)
-            kept = self._prefix(base_tokens, questions[numbers[0]].bases)
-            for batch in _batches(numbers, [len(question.tokens) for question in questions]):
-                rows = self._read([questions[number].tokens[start:] for number in batch], kept)
-                for number, row in zip(batch, rows, strict=True):
-                    found[number] = [float(row[read - start]) for read in questions[number].reads]
-        return [found[number] for number in range(len(questions))]
+        self._read([_Row(prefix, bases) for prefix, bases in self._worth_reading_first(questions)])
+        rows = self._read([_Row(question.tokens, question.bases) for question in questions])
+        return [
+            [float(row[read - start]) for read in question.reads]
+            for question, (start, row) in zip(questions, rows, strict=True)
+        ]
 
-    def _prefix(self, tokens: Tokens, bases: Sequence[int]) -> KeysAndValues:
-        """Keys and values of a prefix, from those of the longest part of it that is kept."""
-        known = self._kept.get(tokens)
-        if known is None:
-            start = next((base for base in reversed(bases) if tokens[:base] in self._kept), 0)
-            cache = _cache(self._kept[tokens[:start]], 1) if start else _cache([], 1)
-            self._model(
-                input_ids=torch.tensor([tokens[start:]], device=self.device),
-                past_key_values=cache,
-                use_cache=True,
-            )
-            known = [(layer.keys, layer.values) for layer in cache.layers]
-            self._kept[tokens] = known
+    def _worth_reading_first(self, questions: Sequence[Question]) -> Iterator[tuple[Tokens, tuple[int, ...]]]:
+        """Prefixes that are not kept, and that several questions share; with the bases of parts of them."""
+        bases = {question.tokens[: question.bases[-1]]: question.bases for question in questions}
+        counts = Counter(question.tokens[: question.bases[-1]] for question in questions)
+        for prefix, count in counts.items():
+            missing = len(prefix) - self._kept.longest(prefix, bases[prefix])
+            if missing * (count - 1) >= SHARED_TOKENS and self._kept.limit and prefix not in self._kept:
+                yield prefix, bases[prefix]
+
+    def _read(self, rows: Sequence["_Row"]) -> list[tuple[int, torch.Tensor]]:
+        """For each row the token from which on it was read, and the logits of the tokens from there on, fp32, on the CPU.
+
+        What was read is kept.
+        """
+        found: dict[int, tuple[int, torch.Tensor]] = {}
+        new = [len(row.tokens) - self._kept.longest(row.tokens, row.bases) for row in rows]
+        # Rows of like length together: the others would only be padding.
+        order = sorted(range(len(rows)), key=lambda number: new[number])
+        for batch in _batches(order, [len(row.tokens) for row in rows]):
+            chosen = [rows[number] for number in batch]
+            # Looked up again: what an earlier pass has kept may have taken the place of a prefix.
+            starts = [self._kept.longest(row.tokens, row.bases) for row in chosen]
+            passed = self._pass(list(zip(chosen, starts, strict=True)))
+            found |= dict(zip(batch, zip(starts, passed, strict=True), strict=True))
+        return [found[number] for number in range(len(rows))]
+
+    def _pass(self, rows: Sequence[tuple["_Row", int]]) -> list[torch.Tensor]:
+        """One pass over rows, each of which is read from a token on behind what is kept of it."""
+        before = max(start for _, start in rows)
+        width = max(len(row.tokens) - start for row, start in rows)
+        ids = torch.zeros((len(rows), width), dtype=torch.long)
+        # Of a row's place in the batch: [padding, what is kept of it, what is read, padding].
+        seen = torch.zeros((len(rows), before + width), dtype=torch.long)
+        for number, (row, start) in enumerate(rows):
+            new = row.tokens[start:]
+            ids[number, : len(new)] = torch.tensor(new)
+            seen[number, before - start : before + len(new)] = 1
+        past = _cache([self._kept.get(row.tokens[:start]) for row, start in rows], before)
+        out = self._model(
+            input_ids=ids.to(self.device),
+            # Without padding the plain causal mask will do, which is faster.
+            attention_mask=None if bool(seen.all()) else seen.to(self.device),
+            position_ids=(seen.cumsum(1) - 1).clamp(min=0)[:, before:].to(self.device),
+            past_key_values=past,
+            use_cache=True,
+        )
+        if self._kept.limit:
+            read = torch.stack([part for layer in past.layers for part in (layer.keys, layer.values)])
+            for number, (row, start) in enumerate(rows):
+                self._kept.put(row, read[:, number, :, before - start : before - start + len(row.tokens)])
+        logits = torch.as_tensor(out.logits[..., 0]).float().cpu()
+        return [logits[number, : len(row.tokens) - start] for number, (row, start) in enumerate(rows)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """What is read in a pass: tokens, and after how many of them prefixes end that may be kept."""
+
+    tokens: Tokens
+    bases: tuple[int, ...]
+
+
+class _Prefixes:
+    """Keys and values of what was read; what was used longest ago goes first."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        """Bytes."""
+        self._kept: OrderedDict[Tokens, Kept] = OrderedDict()
+        self._bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def __iter__(self) -> Iterator[Tokens]:
+        """The one used last comes last."""
+        return iter(self._kept)
+
+    def longest(self, tokens: Tokens, bases: Sequence[int]) -> int:
+        """How many of the tokens the longest kept part of them has that ends at one of the bases; 0: none is kept."""
+        return next(
+            (base for base in reversed(bases) if base < len(tokens) and tokens[:base] in self._kept), 0
+        )
+
+    def get(self, tokens: Tokens) -> Kept | None:
+        """What is kept of a prefix; None of an empty one."""
+        if not tokens:
+            return None
         self._kept.move_to_end(tokens)
-        while len(self._kept) > 1 and sum(map(len, self._kept)) > KEPT_TOKENS:
-            self._kept.popitem(last=False)
-        return known
+        return self._kept[tokens]
 
-    def _read(self, rows: Sequence[Tokens], kept: KeysAndValues | None = None) -> torch.Tensor:
-        """Logits [rows, longest row] in fp32, on the CPU. Padding comes after the text, where nothing attends to it."""
-        width = max(map(len, rows))
-        ids = torch.tensor([[*row, *[0] * (width - len(row))] for row in rows], device=self.device)
-        past = None if kept is None else _cache(kept, len(rows))
-        logits = self._model(input_ids=ids, past_key_values=past, use_cache=kept is not None).logits
-        return torch.as_tensor(logits[..., 0]).float().cpu()
+    def put(self, row: _Row, read: Kept) -> None:
+        """Keep a whole row, from whose end a next step may be read, and its prefix, behind which others may be."""
+        for end in (row.bases[-1], len(row.tokens)):
+            tokens = row.tokens[:end]
+            if tokens and tokens not in self._kept:
+                self._kept[tokens] = read[:, :, :end].clone()
+                self._bytes += self._kept[tokens].nbytes
+        while self._bytes > self.limit and len(self._kept) > 1:
+            self._bytes -= self._kept.popitem(last=False)[1].nbytes
 
 
-def _cache(kept: KeysAndValues, rows: int) -> Any:
-    """A cache of its own for a pass that adds to it; the kept tensors are not written to."""
+def _cache(rows: Sequence[Kept | None], tokens: int) -> Any:
+    """A cache that a pass may add to: what is kept of each row, behind padding up to so many tokens."""
     from transformers import DynamicCache
 
     cache = DynamicCache()
-    for number, (keys, values) in enumerate(kept):
-        cache.update(keys.expand(rows, -1, -1, -1), values.expand(rows, -1, -1, -1), number)
+    known = next((kept for kept in rows if kept is not None), None)
+    if known is not None:
+        parts, heads, _, size = known.shape
+        padded = known.new_zeros((parts, len(rows), heads, tokens, size))
+        for number, kept in enumerate(rows):
+            if kept is not None:
+                padded[:, number, :, tokens - kept.shape[2] :] = kept
+        for layer in range(parts // 2):
+            cache.update(padded[2 * layer], padded[2 * layer + 1], layer)
     return cache
 
 

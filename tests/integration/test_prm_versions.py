@@ -326,7 +326,7 @@ TREE = [STEPS, [STEPS[0], "cups = cups - 5", "print(cups)"], [STEPS[0], "print(c
 
 
 def test_reading_after_a_kept_prefix_gives_what_a_full_pass_gives(first: Path) -> None:
-    kept, whole = (TrainedHead(first, device="cpu", long_tokens=tokens) for tokens in (1, 10**9))
+    kept, whole = (TrainedHead(first, device="cpu", kept_bytes=kept) for kept in (2**30, 0))
     passed: list[int] = []
     kept._model.register_forward_hook(
         lambda _module, _args, kwargs, _out: passed.append(kwargs["input_ids"].numel()), with_kwargs=True
@@ -345,17 +345,39 @@ def test_reading_after_a_kept_prefix_gives_what_a_full_pass_gives(first: Path) -
     assert sum(tokens >= problem for tokens in passed) == 1
 
 
-def test_kept_prefixes_are_bounded_and_the_last_used_stay(
-    first: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("services.prm.head.KEPT_TOKENS", 900)
-    head = TrainedHead(first, device="cpu")
-    for number in range(6):
-        head.logits([head.question(f"{number} {LONG}", STEPS, known=0)])
-    kept = list(head._kept)
-    assert 1 <= len(kept) < 6
-    assert sum(map(len, kept)) <= 900
-    assert kept[-1] == head.question(f"5 {LONG}", STEPS, known=0).tokens[: len(kept[-1])]
+def test_kept_prefixes_are_bounded_and_the_last_used_stay(first: Path) -> None:
+    plain = TrainedHead(first, device="cpu")
+    asked = [plain.question(f"{number} {LONG}", STEPS, known=0) for number in range(6)]
+    for each in asked:
+        plain.logits([each])
+    two_each = [tokens for each in asked for tokens in (each.tokens[: each.bases[-1]], each.tokens)]
+    # The one with which a head tries itself when it is loaded is there too.
+    assert list(plain._kept)[2:] == two_each
+    head = TrainedHead(first, device="cpu", kept_bytes=plain._kept._bytes // 3)
+    for each in asked:
+        head.logits([each])
+    assert 1 <= len(head._kept) < 6
+    assert list(head._kept) == two_each[-len(head._kept) :]
+    assert head._kept._bytes <= head._kept.limit
+
+
+def test_the_next_steps_of_many_trajectories_are_one_pass_behind_prefixes_of_any_length(first: Path) -> None:
+    head, whole = TrainedHead(first, device="cpu"), TrainedHead(first, device="cpu", kept_bytes=0)
+    rows = [
+        (f"{PROBLEM} {'It rains. ' * number}", row) for number in range(4) for row in TREE if len(row) > 1
+    ]
+    head.logits([head.question(problem, row[:1], known=0) for problem, row in rows])
+    passed: list[tuple[int, ...]] = []
+    head._model.register_forward_hook(
+        lambda _module, _args, kwargs, _out: passed.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
+    )
+    found = head.logits([head.question(problem, row[:2], known=1) for problem, row in rows])
+    [(batch, width)] = passed
+    longest = max(len(head.question(*rows[0], known=0).tokens), width)
+    assert (batch, width < longest / 2) == (len(rows), True), "of each only its new step is read"
+    expected = whole.logits([whole.question(problem, row[:2], known=1) for problem, row in rows])
+    for one, other in zip(found, expected, strict=True):
+        assert one == pytest.approx(other, abs=1e-3)
 
 
 def test_batches_of_any_size_and_length_score_each_text_the_same(
@@ -364,10 +386,13 @@ def test_batches_of_any_size_and_length_score_each_text_the_same(
     head = TrainedHead(first, device="cpu")
     questions = [head.question(PROBLEM + "!" * n, row, known=0) for n in range(5) for row in TREE]
     alone = [head.logits([question])[0] for question in questions]
-    for tokens in (16_384, 300, 1):
-        monkeypatch.setattr("services.prm.head.BATCH_TOKENS", tokens)
-        for one, other in zip(head.logits(questions), alone, strict=True):
-            assert one == pytest.approx(other, abs=1e-4)
+    for kept in (0, 50_000, 2**30):
+        # With room for some prefixes only, one pass takes away what the next one would have read behind.
+        again = TrainedHead(first, device="cpu", kept_bytes=kept)
+        for tokens in (16_384, 300, 1):
+            monkeypatch.setattr("services.prm.head.BATCH_TOKENS", tokens)
+            for one, other in zip(again.logits(questions), alone, strict=True):
+                assert one == pytest.approx(other, abs=1e-4)
 
 
 def test_a_policy_is_no_prm(tmp_path: Path) -> None:
