@@ -3,17 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from benchmarks.tables.documents import Below, Results, Rows, Table, interval, with_interval
+from benchmarks.tables.documents import Results, Rows, Table, interval
 
 RUN = "rounds-small-seed1"
-SPLITS = {"development": "development", "held_out": "held out"}
-STRATEGIES = {
-    "samples": "policy alone, a sample",
-    "greedy": "policy alone, greedy",
-    "mcts": "whole system",
-    "best_of_n": "best-of-N",
-    "majority": "majority",
-}
 
 
 def stages(results: Results) -> Rows:
@@ -34,7 +26,6 @@ def stages(results: Results) -> Rows:
             f"{quality['problems']} problems that neither learnt from: AUC within a problem "
             f"{_figure(quality['within_step_auc'])} (steps), {_figure(quality['within_end_auc'])} (ends), sibling accuracy "
             f"{_figure(quality['sibling_accuracy'])}, first-error F1 {_figure(quality['first_error_f1'])}",
-            "evaluating": _verdict(found),
         }
         for place, (stage, words) in enumerate(told.items()):
             if stage in seconds:
@@ -47,54 +38,4 @@ def _figure(found: Mapping[str, Any]) -> str:
     return f"{found['value']:.2f} ({interval((found['low'], found['high']), '.2f', 1)})"
 
 
-def _verdict(found: Mapping[str, Any]) -> str:
-    tests = [
-        f"{name.partition('.')[2]} {each['decision'].replace('_', ' ')} after {each['n']} problems"
-        for name, each in found["gate"]["comparisons"].items()
-    ]
-    return f"{found['state']}: {', '.join(tests)}"
-
-
-def compared(results: Results) -> Rows:
-    """The new pair beside the one that served, on all problems that both were measured on."""
-    head = [
-        "round",
-        "problems",
-        "of what",
-        "before, %",
-        "after, %",
-        "difference, points",
-        "95 % (paired)",
-        "better : worse",
-        "p",
-    ]
-    rows = [head]
-    for found in results[RUN].figures["rounds"]:
-        for name, each in found["compared"].items():
-            split, _, strategy = name.partition(".")
-            old = each.get("incumbent") or each.get("reference")
-            if old is None:
-                continue
-            test = old["against"]
-            low, high = (100 * edge for edge in test["ci95"])
-            tries = f" ({each['candidate']['samples']} a problem)" if each["candidate"]["samples"] > 1 else ""
-            rows.append(
-                [
-                    str(found["round"]),
-                    f"{test['n']} {SPLITS[split]}",
-                    STRATEGIES[strategy] + tries,
-                    with_interval(old["accuracy"], old["ci95"]),
-                    with_interval(each["candidate"]["accuracy"], each["candidate"]["ci95"]),
-                    f"{100 * test['difference']:+.1f}",
-                    f"{low:+.1f} – {high:+.1f}",
-                    f"{test['better']} : {test['worse']}",
-                    f"{test['p']:.2g}",
-                ]
-            )
-    return rows
-
-
-TABLES = {
-    "real-round-stages": Table((RUN,), stages, Below.NOTHING),
-    "real-round-compared": Table((RUN,), compared),
-}
+TABLES = {"real-round-stages": Table((RUN,), stages)}

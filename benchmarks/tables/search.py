@@ -141,6 +141,38 @@ def strategies(results: Results) -> Rows:
     return rows
 
 
+def token_pool(results: Results) -> Rows:
+    """A batch of problems with a budget each, and with one for all."""
+    rows = [
+        [
+            "budget of a problem",
+            "batch",
+            "accuracy",
+            "95 % (clustered)",
+            "tokens a problem",
+            "difference, points",
+        ]
+    ]
+    for cell in results["token-pool-nano"].figures["cells"]:
+        low, high = (100 * edge for edge in cell["ci95"])
+        against = (
+            f"{100 * cell['difference']:+.1f} ({low:+.1f} – {high:+.1f}), {cell['better']} : {cell['worse']}"
+        )
+        for way, words, told in (("alone", "a budget each", ""), ("pool", "one for all", against)):
+            found = cell[way]
+            rows.append(
+                [
+                    str(cell["tokens"]) if way == "alone" else "",
+                    words,
+                    f"{100 * found['accuracy']:.1f} %",
+                    f"{interval(found['ci95'])} %",
+                    f"{found['tokens_per_problem']:.0f}",
+                    told,
+                ]
+            )
+    return rows
+
+
 _MODELS = ("small", "medium")
 _EVALUATED = tuple(f"gsm8k-{model}" for model in _MODELS)
 TABLES = {
@@ -150,6 +182,7 @@ TABLES = {
     "readme-round-small-policy": Table(("round-small-policy",), greedy_arms, Below.NOTHING),
     "int8-medium": Table(("int8-medium",), greedy_arms),
     "strategies": Table(_COMPARED, strategies),
+    "token-pool": Table(("token-pool-nano",), token_pool),
     "grounding": Table(("grounding-nano",), grounding),
     "readme-gsm8k": Table(_EVALUATED, accuracy, Below.COMMANDS),
     "readme-strategies": Table(_COMPARED, strategies_short, Below.COMMANDS),

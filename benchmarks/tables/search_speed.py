@@ -70,7 +70,25 @@ def interactive(results: Results) -> Rows:
     return rows
 
 
+WAYS = {
+    "together": "in one pass, each behind its kept prefix",
+    "alone": "the same, in a pass each",
+    "whole": "in one pass, each from its start",
+}
+
+
+def prm_reading(results: Results) -> Rows:
+    """What scoring the next steps of many searches costs a trained PRM."""
+    found = results["prm-reading-small"].figures
+    rows = [["the next steps are read", "scored steps/s", "the first is so many times as fast"]]
+    for way, words in WAYS.items():
+        ratio = found["ratios"].get(f"together/{way}")
+        rows.append([words, f"{found['steps_per_second'][way]:.1f}", "" if ratio is None else f"{ratio:.1f}"])
+    return rows
+
+
 TABLES = {
+    "prm-reading": Table(("prm-reading-small",), prm_reading),
     "search-cost": Table((COST,), cost),
     "search-engine": Table((NANO,), engine),
     "search-lock-step": Table((NANO,), lock_step, Below.NOTHING),
