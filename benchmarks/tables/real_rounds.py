@@ -30,7 +30,14 @@ def stages(results: Results) -> Rows:
         for place, (stage, words) in enumerate(told.items()):
             if stage in seconds:
                 number = str(found["round"]) if place == 0 else ""
-                rows.append([number, stage.replace("_", " the "), f"{seconds[stage] / 60:.0f}", words])
+                rows.append(
+                    [
+                        number,
+                        stage.replace("_", " the ").replace("prm", "PRM"),
+                        f"{seconds[stage] / 60:.0f}",
+                        words,
+                    ]
+                )
     return rows
 
 
