@@ -4,7 +4,18 @@ from collections.abc import Mapping
 
 from benchmarks.tables.documents import Results, Rows, Table, percent, with_interval
 
-FACADE, EVALUATORS = "facade", "evaluators-nano"
+FACADE, EVALUATORS, PAGE = "facade", "evaluators-nano", "page"
+PAGE_FIGURES = {
+    "passed": "tests in Chromium that passed",
+    "failed": "that failed",
+    "axe_serious": "serious findings of axe-core, over all views, light and dark",
+    "nodes_5000_fps": "frames a second while a tree of 5,000 nodes grows by 50 a second",
+    "nodes_5000_frame_ms_p95": "milliseconds of a frame then, 95th percentile",
+    "nodes_5000_layout_ms": "milliseconds of a layout then, off the main thread",
+    "first_node_ms": "milliseconds from the click to the first step on the screen",
+    "page_kb": "KB of all that the page loads",
+    "first_view_kb": "KB of them for the first view",
+}
 
 
 def facade(results: Results) -> Rows:
@@ -49,7 +60,14 @@ def evaluators(results: Results) -> Rows:
     ]
 
 
+def page(results: Results) -> Rows:
+    """What the page's tests count and measure."""
+    found = results[PAGE].figures
+    return [["of the page", "figure"], *([words, f"{found[name]:g}"] for name, words in PAGE_FIGURES.items())]
+
+
 TABLES: Mapping[str, Table] = {
     "facade": Table((FACADE,), facade),
+    "page": Table((PAGE,), page),
     "evaluators": Table((EVALUATORS,), evaluators),
 }
