@@ -2,7 +2,8 @@
 
 `nano` is the demonstration: problems from its own families, four rounds, each with more problems. Its figures are in
 docs/measurements/rounds-on-nano.md. `gsm8k` is for real models on grade-school problems, `gsm8k-2cores` the same for `small` on
-two CPU cores; docs/how-to/train.md says why they are as they are. Anything can be overridden (`--set policy.epochs=2`).
+two CPU cores, `gsm8k-gpu` on one GPU; docs/how-to/train.md says why they are as they are. Anything can be overridden
+(`--set policy.epochs=2`).
 """
 
 import copy
@@ -24,6 +25,7 @@ class Preset(StrEnum):
     NANO = "nano"
     GSM8K = "gsm8k"
     GSM8K_2CORES = "gsm8k-2cores"
+    GSM8K_GPU = "gsm8k-gpu"
 
     @property
     def base(self) -> str:
@@ -168,6 +170,20 @@ def gsm8k_2cores(number: int, seed: int) -> dict[str, Any]:
     }
 
 
+def gsm8k_gpu(number: int, seed: int) -> dict[str, Any]:
+    """Round `number` of a run of `small` on one GPU, some minutes each: the recipe of two cores, with more problems."""
+    settings = gsm8k_2cores(number, seed)
+    return settings | {
+        "train": {"spec": "hub:gsm8k", "count": 400, "offset": _fresh(number, 400, 6000)},
+        "development": {"spec": "hub:gsm8k", "count": 500, "offset": 6300},
+        "held_out": {"spec": "hub:gsm8k", "count": 300, "offset": 7000},
+        # A step is one pass.
+        "policy": {**settings["policy"], "micro_tokens": 8192},
+        "prm": {**settings["prm"], "micro_tokens": 8192},
+        "gate": {"margin": 0.03, "selection": 100, "block": 100},
+    }
+
+
 def _fresh(number: int, count: int, problems: int) -> int:
     """Where the round's own problems begin: each takes the next `count`, and begins again where there are no more.
 
@@ -176,7 +192,12 @@ def _fresh(number: int, count: int, problems: int) -> int:
     return (number - 1) * count % (problems // count * count)
 
 
-PRESETS = {Preset.NANO: nano, Preset.GSM8K: gsm8k, Preset.GSM8K_2CORES: gsm8k_2cores}
+PRESETS = {
+    Preset.NANO: nano,
+    Preset.GSM8K: gsm8k,
+    Preset.GSM8K_2CORES: gsm8k_2cores,
+    Preset.GSM8K_GPU: gsm8k_gpu,
+}
 
 
 class OverrideError(ValueError):

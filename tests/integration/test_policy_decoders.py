@@ -1,4 +1,4 @@
-"""The small decoder against transformers' own forward, and what the engine does around it."""
+"""The slot decoder against transformers' own forward, and what the engine does around it."""
 
 import asyncio
 import time
@@ -20,8 +20,9 @@ from transformers import (
 )
 
 from services.policy.engines.base import Ended, Sampling, uniforms
-from services.policy.engines.decoders import CachedDecoder, SmallDecoder, order_without
+from services.policy.engines.decoders import CachedDecoder, order_without
 from services.policy.engines.sequence import Sequence, TokenTexts
+from services.policy.engines.slot_decoder import SlotDecoder
 from services.policy.engines.transformers import TransformersEngine
 from tests.models import make_checkpoint
 
@@ -64,18 +65,18 @@ def llama(**more: Any) -> Any:
     ],
     ids=["qwen2", "tied, wide heads", "llama3"],
 )
-def test_the_small_decoder_computes_what_transformers_does(model: Any) -> None:
+def test_the_slot_decoder_computes_what_transformers_does(model: Any) -> None:
     """Sequences of different lengths, some with the same prompt, join and leave midway."""
     torch.manual_seed(3)
     # Biases are born zero; here they must count.
     for name, weight in model.named_parameters():
         if name.endswith("bias"):
             torch.nn.init.normal_(weight, std=0.3)
-    assert SmallDecoder.fits(model, "cpu")
+    assert SlotDecoder.fits(model, "cpu")
     drawn = np.random.default_rng(0)
     prompts = [drawn.integers(0, 97, size).tolist() for size in (5, 30, 1, 17)]
     with torch.inference_mode():
-        decoder = SmallDecoder(model, 256)
+        decoder = SlotDecoder(model, 256, 8)
         rows: list[list[int]] = []
         logits = torch.empty(0, 97)
         for turn in range(90):
@@ -100,16 +101,16 @@ def test_the_small_decoder_computes_what_transformers_does(model: Any) -> None:
             logits = decoder.step(torch.from_numpy(tokens))
 
 
-def test_the_small_decoder_leaves_what_it_does_not_know_to_transformers() -> None:
-    assert not SmallDecoder.fits(qwen2(), "cuda")
-    assert not SmallDecoder.fits(qwen2(hidden_act="gelu"), "cpu")
-    assert not SmallDecoder.fits(qwen2(use_sliding_window=True, sliding_window=8, max_window_layers=1), "cpu")
-    assert not SmallDecoder.fits(
+def test_the_slot_decoder_leaves_what_it_does_not_know_to_transformers() -> None:
+    assert not SlotDecoder.fits(qwen2(hidden_act="gelu"), "cpu")
+    assert not SlotDecoder.fits(qwen2(use_sliding_window=True, sliding_window=8, max_window_layers=1), "cpu")
+    assert not SlotDecoder.fits(
         llama(rope_parameters={"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}), "cpu"
     )
-    assert not SmallDecoder.fits(Qwen3ForCausalLM(Qwen3Config(**SIZES)), "cpu")
+    assert not SlotDecoder.fits(Qwen3ForCausalLM(Qwen3Config(**SIZES)), "cpu")
     with torch.device("meta"):
-        assert not SmallDecoder.fits(Qwen2ForCausalLM(Qwen2Config()), "cpu"), "7 B parameters are not small"
+        assert not SlotDecoder.fits(Qwen2ForCausalLM(Qwen2Config()), "cpu"), "7 B parameters are not small"
+        assert SlotDecoder.fits(Qwen2ForCausalLM(Qwen2Config()), "cuda")
 
 
 @pytest.mark.parametrize(
@@ -206,7 +207,7 @@ async def test_both_decoders_draw_the_same(checkpoint: Path) -> None:
     try:
         prompts = engine.encode(["x", "# Step 1: Count", "cups"])
         sampling = Sampling(n=5, max_tokens=30, temperature=0.9, top_p=0.9, seed=4, stop=("e",))
-        assert isinstance(engine._decoder, SmallDecoder)
+        assert isinstance(engine._decoder, SlotDecoder)
         small = await engine.generate(prompts, sampling)
         engine._decoder = CachedDecoder(engine._model, "cpu")
         plain = await engine.generate(prompts, sampling)

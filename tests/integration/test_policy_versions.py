@@ -24,7 +24,7 @@ from ratchet.settings import PolicySettings
 from ratchet.solutions.step_formats import few_shot
 from ratchet.store.pairs import UnknownVersionError
 from services.policy.app import build_app
-from services.policy.engines.decoders import SmallDecoder
+from services.policy.engines.slot_decoder import SlotDecoder
 from services.policy.engines.transformers import TransformersEngine
 from services.trainer.holding import Serving
 from services.trainer.stages.train import served_format
@@ -297,7 +297,7 @@ async def test_a_version_is_let_go_when_its_requests_have_ended_and_its_memory_i
         prefixes=PREFIXES, model="b", max_tokens=600, until="end", n=4, seed=1, temperature=2
     )
     under_way = asyncio.create_task(client.generate(long))
-    assert isinstance(engine._decoder, SmallDecoder)
+    assert isinstance(engine._decoder, SlotDecoder)
     # More rows than the warm-up's two, which the decoder may still hold.
     while len(engine._decoder._lengths) <= 2:
         await asyncio.sleep(0.01)

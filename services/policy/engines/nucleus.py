@@ -11,8 +11,9 @@ import torch
 BLOCK = 128
 HEAD = 64
 """Largest tokens of a row that are looked at for its nucleus before the row is sorted."""
-TOGETHER = 2**20
-"""Logits of the rows that are computed together: they stay in a processor's cache from one pass to the next."""
+TOGETHER = {"cpu": 2**20, "cuda": 2**27}
+"""Logits of the rows that are computed together: they stay in a processor's cache from one pass to the next. On CUDA launches
+are dear, and 512 MiB a copy are the bound."""
 
 
 def draw(
@@ -25,7 +26,7 @@ def draw(
     reaches top_p, at least one token, with all that are as probable as the last of them.
     """
     found = []
-    step = max(1, TOGETHER // logits.shape[1])
+    step = max(1, TOGETHER[logits.device.type] // logits.shape[1])
     for start in range(0, logits.shape[0], step):
         rows = slice(start, start + step)
         heat = None if temperature is None else temperature[rows]

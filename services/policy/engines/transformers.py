@@ -1,9 +1,9 @@
 """The transformers engine: batches decoded in a thread, for machines without vLLM and for very small models.
 
 Sequences that arrive within a few milliseconds, or while a batch runs, go into the next batch together. Where the decoder
-can be joined (`decoders`: very small models on a CPU) they join the batch that runs instead. Candidates of one prompt share
-its prefill; a sequence that ends leaves the batch at once. Each sequence has its own temperature, top-p, stop strings and
-random numbers, so its draws do not depend on its neighbours.
+can be joined (`slot_decoder`: CUDA, and very small models on a CPU) they join the batch that runs instead. Candidates of one
+prompt share its prefill; a sequence that ends leaves the batch at once. Each sequence has its own temperature, top-p, stop
+strings and random numbers, so its draws do not depend on its neighbours.
 
 Limits: no cache between sequences that are not asked for together. In bf16 the logits, and with them rare draws, can
 differ in the last bit between batches; in fp32 tests hold greedy output equal to unbatched generation.
@@ -14,6 +14,7 @@ import contextlib
 import itertools
 import queue
 import secrets
+import sys
 import threading
 import time
 from collections.abc import Iterable
@@ -40,17 +41,18 @@ from services.policy.engines.base import (
     sequence_seed,
     uniforms,
 )
-from services.policy.engines.decoders import CachedDecoder, Decoder, SmallDecoder, order_without
+from services.policy.engines.decoders import CachedDecoder, Decoder, order_without, together
 from services.policy.engines.nucleus import draw
 from services.policy.engines.sequence import ROW, Sequence, TokenTexts
+from services.policy.engines.slot_decoder import SlotDecoder
 
 log = structlog.get_logger()
 
+SWITCH_SECONDS = 0.001
+READ_TOGETHER = 4096
+"""Tokens that one pass reads on CUDA, padding too: their logits take 5 GB with a vocabulary of 152k."""
 GATHER_SECONDS = 0.003
 """How long the first sequence of a batch waits for company: a request's own sequences arrive well within it."""
-JOIN_EVERY = 4
-"""Tokens between admissions to a running batch. A prefill costs about as much as a token of the whole batch, be it for one
-prompt or for ten."""
 
 
 class TransformersEngine:
@@ -151,21 +153,31 @@ class TransformersEngine:
             raise EngineFailedError("the engine is stopped")
         coded = await asyncio.to_thread(offsets, self._tokenizer, texts, self.max_model_len)
         # A forward pass keeps no state, so it may run beside the decoding thread.
-        logprobs = [await asyncio.to_thread(self._logprobs, tokens) for tokens, _ in coded]
+        logprobs = await asyncio.to_thread(self._logprobs, [tokens for tokens, _ in coded])
         return [Reading(tokens, ends, row) for (tokens, ends), row in zip(coded, logprobs, strict=True)]
 
-    def _logprobs(self, tokens: Tokens) -> tuple[float, ...]:
-        if not tokens:
-            return ()
-        model = self._model
-        if model is None:
-            raise EngineFailedError("the engine is stopped")
+    def _logprobs(self, texts: list[Tokens]) -> list[tuple[float, ...]]:
+        """Of each token after those before it; the first one of a text has 0."""
         torch.set_num_threads(self._threads)
-        with torch.inference_mode():
-            ids = torch.tensor([tokens], device=self.device)
-            logits = model(input_ids=ids, use_cache=False).logits[0, :-1].float()
-            found = logits.log_softmax(dim=-1).gather(1, ids[0, 1:].unsqueeze(1)).squeeze(1)
-        return (0.0, *(min(0.0, value) for value in found.tolist()))
+        found: list[tuple[float, ...]] = [()] * len(texts)
+        # On a CPU padding costs what it saves.
+        most = READ_TOGETHER if self.device == "cuda" else 0
+        for part in together([len(tokens) for tokens in texts], most):
+            model = self._model
+            if model is None:
+                raise EngineFailedError("the engine is stopped")
+            # What is padded comes after every token that counts.
+            ids = torch.zeros((len(part), len(texts[part[-1]])), dtype=torch.long)
+            for row, number in enumerate(part):
+                ids[row, : len(texts[number])] = torch.tensor(texts[number], dtype=torch.long)
+            ids = ids.to(self.device)
+            with torch.inference_mode():
+                logits = model(input_ids=ids, use_cache=False).logits[:, :-1].float()
+                read = logits.gather(2, ids[:, 1:].unsqueeze(2)).squeeze(2) - logits.logsumexp(dim=-1)
+                rows = read.clamp(max=0.0).tolist()
+            for row, number in zip(rows, part, strict=True):
+                found[number] = (0.0, *row[: len(texts[number]) - 1]) if texts[number] else ()
+        return found
 
     def _load(self) -> None:
         from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
@@ -191,15 +203,17 @@ class TransformersEngine:
         self._texts = TokenTexts(tokenizer.backend_tokenizer)
         self._ends = end_tokens(self.checkpoint, tokenizer)
         self.max_model_len = context_length(self.checkpoint, self.max_model_len)
-        if SmallDecoder.fits(self._model, self.device):
+        if SlotDecoder.fits(self._model, self.device):
             # A second thread would wait for the first, and for the other processes of the machine, at every operation.
             self._threads = 1
             with torch.inference_mode():
-                self._decoder = SmallDecoder(self._model, self.max_model_len)
+                self._decoder = SlotDecoder(self._model, self.max_model_len, self.max_num_seqs, self.device)
         else:
             self._decoder = CachedDecoder(self._model, self.device)
 
     def _work(self) -> None:
+        # The requests' thread would keep the interpreter for 5 ms whenever this one comes back from the device.
+        sys.setswitchinterval(SWITCH_SECONDS)
         reason = "stopped"
         waiting: list[Sequence] = []
         # The count belongs to this thread; engines beside this one keep theirs.
@@ -285,7 +299,7 @@ class TransformersEngine:
         for turn in itertools.count():
             if self._closing:
                 break
-            joinable = decoder.joins and turn % JOIN_EVERY == 0
+            joinable = decoder.join_every is not None and turn % decoder.join_every == 0
             if joinable or not live:
                 waiting.extend(self._drain())
             fresh = self._admit(waiting, len(live)) if joinable or not live else []
