@@ -171,16 +171,14 @@ def gsm8k_2cores(number: int, seed: int) -> dict[str, Any]:
 
 
 def gsm8k_gpu(number: int, seed: int) -> dict[str, Any]:
-    """Round `number` of a run of `small` on one GPU, some minutes each: the recipe of two cores, with more problems."""
+    """Round `number` of a run of `small` on one GPU, some minutes each: the recipe of two cores.
+
+    Passes are larger: with small ones a GPU waits for its launches.
+    """
     settings = gsm8k_2cores(number, seed)
     return settings | {
-        "train": {"spec": "hub:gsm8k", "count": 400, "offset": _fresh(number, 400, 6000)},
-        "development": {"spec": "hub:gsm8k", "count": 500, "offset": 6300},
-        "held_out": {"spec": "hub:gsm8k", "count": 300, "offset": 7000},
-        # A step is one pass.
         "policy": {**settings["policy"], "micro_tokens": 8192},
-        "prm": {**settings["prm"], "micro_tokens": 8192},
-        "gate": {"margin": 0.03, "selection": 100, "block": 100},
+        "prm": {**settings["prm"], "micro_tokens": 8192, "batch_tokens": 8192},
     }
 
 

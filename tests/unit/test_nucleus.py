@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from services.policy.engines.nucleus import BLOCK, HEAD, draw
+from services.policy.engines.nucleus import BLOCK, HEAD, draw, draw_at_once
 from tests.drawn_tokens import drawn, nucleus_of
 
 ROWS = 60
@@ -28,6 +28,12 @@ def test_draws_are_those_of_the_definition(vocabulary: int, *, rounded: bool) ->
         differing += int((found != drawn(logits, top_p, numbers, temperature)).sum())
         inside = torch.isfinite(nucleus_of(logits / temperature[:, None], top_p + 1e-6))
         assert inside.gather(1, found[:, None]).all()
+        # The first row greedy.
+        at_once, known = draw_at_once(logits, top_p, numbers, temperature * (torch.arange(ROWS) > 0))
+        assert known[0]
+        assert at_once[0] == logits[0].argmax()
+        assert (at_once == found)[known][1:].all()
+        assert known[top_p >= 1].all()
     # fp32 and fp64 may put the border of two tokens, or of the nucleus, at the two sides of a number.
     assert differing <= 3
 

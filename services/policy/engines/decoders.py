@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import torch
 
 from services.policy.engines.base import Tokens
+from services.policy.engines.drawing import Drawn, Rows, draw_rows
 
 
 class Decoder(Protocol):
@@ -27,8 +28,8 @@ class Decoder(Protocol):
         """Append sequences; logits of their first tokens [B, V], fp32. Equal prompts are computed once."""
 
     @abstractmethod
-    def step(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Take the next token of every sequence [B]; logits of the tokens after them [B, V], fp32."""
+    def next(self, tokens: torch.Tensor, rows: Rows) -> Drawn:
+        """Take the next token of every sequence [B], and draw those after them by `rows`."""
 
     @abstractmethod
     def keep(self, rows: Sequence[int]) -> None:
@@ -95,7 +96,11 @@ class CachedDecoder:
         logits: torch.Tensor = out.logits[:, -1].float()[rows]
         return logits
 
+    def next(self, tokens: torch.Tensor, rows: Rows) -> Drawn:
+        return draw_rows(self.step(tokens), rows)
+
     def step(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Logits after these tokens [B, V], fp32."""
         self._mask = torch.cat([self._mask, self._mask.new_ones((len(tokens), 1))], dim=1)
         self._position = self._position + 1
         out = self._model(

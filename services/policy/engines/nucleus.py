@@ -34,6 +34,24 @@ def draw(
     return torch.cat(found) if found else torch.zeros(0, dtype=torch.int64)
 
 
+def draw_at_once(
+    logits: torch.Tensor, top_p: torch.Tensor, uniforms: torch.Tensor, temperature: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The same without a look at any value on the way, so that a device can record it: tokens [rows], and which are drawn.
+
+    Here `temperature` 0 is greedy. What is not drawn, of a row whose nucleus is large, is for `draw`.
+    """
+    greedy = temperature == 0
+    weights = (logits - logits.amax(-1, keepdim=True)) / torch.where(greedy, 1.0, temperature).unsqueeze(1)
+    blocks = torch.nn.functional.pad(weights.exp(), (0, -weights.shape[1] % BLOCK))
+    blocks = blocks.view(weights.shape[0], -1, BLOCK)
+    sums = blocks.sum(-1).double()
+    head, small = _from_head(blocks, top_p.double() * sums.sum(-1), uniforms)
+    whole = top_p >= 1.0
+    drawn = torch.where(whole, _from_whole(blocks, sums, uniforms), head)
+    return torch.where(greedy, logits.argmax(-1), drawn), greedy | whole | small
+
+
 def _draw(
     logits: torch.Tensor, top_p: torch.Tensor, uniforms: torch.Tensor, temperature: torch.Tensor | None
 ) -> torch.Tensor:

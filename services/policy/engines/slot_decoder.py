@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from services.policy.engines.base import Tokens
 from services.policy.engines.decoders import distinct_of, together
+from services.policy.engines.drawing import Drawn, Rows, draw_rows
 from services.policy.engines.step_graphs import StepGraphs
 
 SMALL_PARAMETERS = 40_000_000
@@ -39,7 +40,7 @@ class _Limits:
 
 
 CPU = _Limits(join_every=4, prefill_tokens=8192, growth=64)
-CUDA = _Limits(join_every=8, prefill_tokens=32_768, growth=512)
+CUDA = _Limits(join_every=16, prefill_tokens=32_768, growth=512)
 
 
 @dataclass(frozen=True)
@@ -179,14 +180,24 @@ class SlotDecoder:
         ends = self._here([row * width + len(prompt) - 1 for row, prompt in enumerate(prompts)])
         return self._logits(x[ends]), cache
 
+    def next(self, tokens: torch.Tensor, rows: Rows) -> Drawn:
+        if self._graphs is None:
+            return draw_rows(self.step(tokens), rows)
+        positions, width = self._take(tokens)
+        return self._graphs.replay(tokens, positions, rows, width, self._cache.shape[4])
+
     def step(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Logits after these tokens [B, V], fp32."""
+        positions, width = self._take(tokens)
+        return self._step(tokens.to(self._device), positions.to(self._device), width)
+
+    def _take(self, tokens: torch.Tensor) -> tuple[torch.Tensor, int]:
+        """Make room for a token of each sequence: their positions [B], and up to where is looked at."""
         positions = self._lengths
         width = int(positions.max()) + 1
         self._reserve(len(tokens), width)
         self._lengths = positions + 1
-        if self._graphs is None:
-            return self._step(tokens.to(self._device), positions.to(self._device), width)
-        return self._graphs.replay(tokens, positions, width, self._cache.shape[4])
+        return positions, width
 
     def _step(self, tokens: torch.Tensor, positions: torch.Tensor, width: int) -> torch.Tensor:
         """Logits after tokens [B] at positions [B] of the first B rows, of which `width` positions are looked at."""

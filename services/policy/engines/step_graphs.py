@@ -1,4 +1,4 @@
-"""A decoder's step on CUDA, recorded once for each size and replayed: a launch instead of some hundreds.
+"""A decoder's step on CUDA and the draw after it, recorded once for each size and replayed: a launch instead of some hundreds.
 
 A recording holds for the addresses that it has seen: who moves the cache has to `forget`. Sizes are rounded up, so that
 there are few: rows that nobody has write to places that the next sequence overwrites.
@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+
+from services.policy.engines.drawing import Drawn, Rows, draw_rows, logprobs_of, numbers_of
+from services.policy.engines.nucleus import draw_at_once
 
 WIDTH_STEP = 256
 """Positions to which a recording's width is rounded up."""
@@ -22,19 +25,28 @@ Step = Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor]
 class _Inputs:
     """Where a recording reads."""
 
-    tokens: torch.Tensor
-    positions: torch.Tensor
+    places: torch.Tensor
+    """int64 [2, B]: tokens and positions."""
+    sampling: torch.Tensor
+    """fp64 [3, B]: temperature, top-p, random number."""
 
     @classmethod
     def of(cls, rows: int) -> "_Inputs":
-        return cls(*torch.zeros((2, rows), dtype=torch.long, device="cuda"))
+        return cls(
+            torch.zeros((2, rows), dtype=torch.long, device="cuda"),
+            torch.zeros((3, rows), dtype=torch.float64, device="cuda"),
+        )
 
-    def fill(self, tokens: torch.Tensor, positions: torch.Tensor) -> None:
+    def fill(self, tokens: torch.Tensor, positions: torch.Tensor, rows: Rows) -> None:
         """For fewer sequences than rows: those without one write to the first place of a row that nobody has."""
-        count = len(tokens)
-        self.tokens[:count].copy_(tokens)
-        self.positions[:count].copy_(positions)
-        self.positions[count:].zero_()
+        places = torch.zeros(self.places.shape, dtype=torch.long)
+        places[0, : len(tokens)], places[1, : len(tokens)] = tokens, positions
+        self.places.copy_(places)
+        sampling = torch.zeros(self.sampling.shape, dtype=torch.float64)
+        sampling[0, : len(rows)] = torch.from_numpy(rows["temperature"].copy())
+        sampling[1, : len(rows)] = torch.from_numpy(rows["top_p"].copy())
+        sampling[2, : len(rows)] = numbers_of(rows)
+        self.sampling.copy_(sampling)
 
 
 @dataclass(frozen=True)
@@ -42,6 +54,8 @@ class _Recorded:
     graph: torch.cuda.CUDAGraph
     inputs: _Inputs
     logits: torch.Tensor
+    drawn: torch.Tensor
+    """fp64 [3, B]: the token, its log-probability, and 1 where it was drawn."""
 
 
 class StepGraphs:
@@ -59,19 +73,23 @@ class StepGraphs:
         self._pool = None
 
     def replay(
-        self, tokens: torch.Tensor, positions: torch.Tensor, width: int, cache_width: int
-    ) -> torch.Tensor:
-        """Logits [B, V] after tokens [B] at positions [B], both on the CPU. They hold until the next replay."""
+        self, tokens: torch.Tensor, positions: torch.Tensor, rows: Rows, width: int, cache_width: int
+    ) -> Drawn:
+        """What is drawn after tokens [B] at positions [B], both on the CPU."""
         count = len(tokens)
-        rows = rows_for(count, self._max_rows)
-        width = min(cache_width, -(-width // WIDTH_STEP) * WIDTH_STEP)
-        known = self._recorded.get((rows, width))
-        inputs = _Inputs.of(rows) if known is None else known.inputs
-        inputs.fill(tokens, positions)
+        size = rows_for(count, self._max_rows), min(cache_width, -(-width // WIDTH_STEP) * WIDTH_STEP)
+        known = self._recorded.get(size)
+        inputs = _Inputs.of(size[0]) if known is None else known.inputs
+        inputs.fill(tokens, positions, rows)
         if known is None:
-            known = self._recorded[rows, width] = self._record(inputs, width)
+            known = self._recorded[size] = self._record(inputs, size[1])
         known.graph.replay()
-        return known.logits[:count]
+        found = known.drawn[:, :count].cpu()
+        chosen, logprobs = found[0].long(), found[1].float()
+        left = torch.nonzero(found[2] == 0).flatten()
+        if len(left):
+            chosen[left], logprobs[left] = draw_rows(known.logits[left.to("cuda")], rows[left.numpy()])
+        return chosen, logprobs
 
     def _record(self, inputs: _Inputs, width: int) -> _Recorded:
         # What a library sets up at its first call must not be recorded. With the true tokens it writes into the cache what
@@ -79,14 +97,22 @@ class StepGraphs:
         aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         aside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(aside):
-            self._step(inputs.tokens, inputs.positions, width)
+            self._run(inputs, width)
         torch.cuda.current_stream().wait_stream(aside)
         graph = torch.cuda.CUDAGraph()
         # Other threads go on using the device: engines beside this one, and whoever reads likelihoods.
         with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
-            logits = self._step(inputs.tokens, inputs.positions, width)
+            logits, drawn = self._run(inputs, width)
         self._pool = self._pool or graph.pool()
-        return _Recorded(graph, inputs, logits)
+        return _Recorded(graph, inputs, logits, drawn)
+
+    def _run(self, inputs: _Inputs, width: int) -> tuple[torch.Tensor, torch.Tensor]:
+        tokens, positions = inputs.places.unbind()
+        logits = self._step(tokens, positions, width)
+        temperature, top_p, numbers = inputs.sampling.unbind()
+        drawn, known = draw_at_once(logits, top_p.float(), numbers, temperature.float())
+        found = logprobs_of(logits, drawn)
+        return logits, torch.stack([drawn.double(), found.double(), known.double()])
 
 
 def rows_for(count: int, most: int) -> int:

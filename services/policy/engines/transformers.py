@@ -39,10 +39,9 @@ from services.policy.engines.base import (
     offsets,
     room,
     sequence_seed,
-    uniforms,
 )
 from services.policy.engines.decoders import CachedDecoder, Decoder, order_without, together
-from services.policy.engines.nucleus import draw
+from services.policy.engines.drawing import draw_rows
 from services.policy.engines.sequence import ROW, Sequence, TokenTexts
 from services.policy.engines.slot_decoder import SlotDecoder
 
@@ -305,12 +304,13 @@ class TransformersEngine:
             fresh = self._admit(waiting, len(live)) if joinable or not live else []
             if not live and not fresh:
                 return
-            logits = [decoder.step(chosen)] if live else []
+            drawn = [decoder.next(chosen, rows)] if live else []
             if fresh:
                 live.extend(fresh)
-                rows = np.concatenate([rows, np.array([sequence.row() for sequence in fresh], ROW)])
-                logits.append(decoder.add([sequence.prompt for sequence in fresh]))
-            chosen, logprobs = _draw(logits[0] if len(logits) == 1 else torch.cat(logits), rows)
+                new = np.array([sequence.row() for sequence in fresh], ROW)
+                rows = np.concatenate([rows, new])
+                drawn.append(draw_rows(decoder.add([sequence.prompt for sequence in fresh]), new))
+            chosen, logprobs = (torch.cat(parts) for parts in zip(*drawn, strict=True))
             rows["drawn"] += np.uint64(1)
             gone = self._take(live, chosen, logprobs)
             if gone:
@@ -341,22 +341,3 @@ class TransformersEngine:
                 gone.append(row)
         self._settle(done)
         return gone
-
-
-def _draw(
-    logits: torch.Tensor, rows: "np.ndarray[Any, np.dtype[np.void]]"
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Next tokens and their log-probabilities under the untempered model, [B] each, on the CPU.
-
-    `logits` [B, V], fp32; `rows` [B] of ROW.
-    """
-    temperature = torch.from_numpy(rows["temperature"].copy()).to(logits.device)
-    warm = torch.nonzero(temperature > 0).flatten()
-    chosen = logits.argmax(dim=-1)
-    if len(warm):
-        mine = rows[warm.cpu().numpy()]
-        top_p = torch.from_numpy(mine["top_p"].copy()).to(logits.device)
-        numbers = torch.from_numpy(uniforms(mine["seed"], mine["drawn"])).to(logits.device)
-        chosen[warm] = draw(logits[warm], top_p, numbers, temperature[warm])
-    found = logits.gather(1, chosen.unsqueeze(1)).squeeze(1) - logits.logsumexp(dim=-1)
-    return chosen.cpu(), found.clamp(max=0.0).cpu()
