@@ -123,6 +123,8 @@ def set_up(config: C, device: str) -> C:
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
+    # With a mask cuDNN's attention can give gradients that are NaN on Hopper GPUs (pytorch/pytorch#196678).
+    torch.backends.cuda.enable_cudnn_sdp(enabled=False)
     return with_dtype(config, device)
 
 
