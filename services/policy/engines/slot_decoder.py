@@ -85,8 +85,13 @@ Attend = Callable[[int, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 class SlotDecoder:
     """Row b of the cache is sequence b; prompts start at position 0. On CUDA it is made for one thread."""
 
-    def __init__(self, model: Any, max_model_len: int, max_rows: int, device: str = "cpu") -> None:
-        """`max_rows`: the most sequences at once; on CUDA their rows are allocated at the first."""
+    def __init__(
+        self, model: Any, max_model_len: int, max_rows: int, device: str = "cpu", *, recorded: bool = True
+    ) -> None:
+        """`max_rows`: the most sequences at once; where steps are recorded their rows are allocated at the first.
+
+        `recorded`: on CUDA; without it operations are launched one by one, for comparisons.
+        """
         config = model.config
         attention = model.model.layers[0].self_attn
         self._head = int(attention.head_dim)
@@ -111,7 +116,7 @@ class SlotDecoder:
         self._device = device
         self._limits = CPU if device == "cpu" else CUDA
         self._max_rows = max_rows
-        self._graphs = None if device == "cpu" else StepGraphs(self._step, max_rows)
+        self._graphs = StepGraphs(max_rows) if device == "cuda" and recorded else None
         cos, sin = model.model.rotary_emb(
             self._embedding, torch.arange(max_model_len, device=device).unsqueeze(0)
         )
@@ -184,7 +189,7 @@ class SlotDecoder:
         if self._graphs is None:
             return draw_rows(self.step(tokens), rows)
         positions, width = self._take(tokens)
-        return self._graphs.replay(tokens, positions, rows, width, self._cache.shape[4])
+        return self._graphs.replay(self._step, tokens, positions, rows, width, self._cache.shape[4])
 
     def step(self, tokens: torch.Tensor) -> torch.Tensor:
         """Logits after these tokens [B, V], fp32."""

@@ -59,10 +59,12 @@ class _Recorded:
 
 
 class StepGraphs:
-    """The recordings of one decoder. For one thread."""
+    """The recordings of one decoder. For one thread.
 
-    def __init__(self, step: Step, max_rows: int) -> None:
-        self._step = step
+    Does not keep the decoder's step: the two would keep each other, and the device's memory with them.
+    """
+
+    def __init__(self, max_rows: int) -> None:
         self._max_rows = max_rows
         self._recorded: dict[tuple[int, int], _Recorded] = {}
         self._pool: Any = None
@@ -73,16 +75,23 @@ class StepGraphs:
         self._pool = None
 
     def replay(
-        self, tokens: torch.Tensor, positions: torch.Tensor, rows: Rows, width: int, cache_width: int
+        self,
+        step: Step,
+        tokens: torch.Tensor,
+        positions: torch.Tensor,
+        rows: Rows,
+        width: int,
+        cache_width: int,
     ) -> Drawn:
-        """What is drawn after tokens [B] at positions [B], both on the CPU."""
+        """What is drawn after tokens [B] at positions [B], both on the CPU. `step` is the same every time."""
         count = len(tokens)
         size = rows_for(count, self._max_rows), min(cache_width, -(-width // WIDTH_STEP) * WIDTH_STEP)
         known = self._recorded.get(size)
         inputs = _Inputs.of(size[0]) if known is None else known.inputs
         inputs.fill(tokens, positions, rows)
         if known is None:
-            known = self._recorded[size] = self._record(inputs, size[1])
+            known = self._recorded[size] = _record(step, inputs, size[1], self._pool)
+            self._pool = self._pool or known.graph.pool()
         known.graph.replay()
         found = known.drawn[:, :count].cpu()
         chosen, logprobs = found[0].long(), found[1].float()
@@ -91,28 +100,29 @@ class StepGraphs:
             chosen[left], logprobs[left] = draw_rows(known.logits[left.to("cuda")], rows[left.numpy()])
         return chosen, logprobs
 
-    def _record(self, inputs: _Inputs, width: int) -> _Recorded:
-        # What a library sets up at its first call must not be recorded. With the true tokens it writes into the cache what
-        # the replay writes there.
-        aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        aside.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(aside):
-            self._run(inputs, width)
-        torch.cuda.current_stream().wait_stream(aside)
-        graph = torch.cuda.CUDAGraph()
-        # Other threads go on using the device: engines beside this one, and whoever reads likelihoods.
-        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
-            logits, drawn = self._run(inputs, width)
-        self._pool = self._pool or graph.pool()
-        return _Recorded(graph, inputs, logits, drawn)
 
-    def _run(self, inputs: _Inputs, width: int) -> tuple[torch.Tensor, torch.Tensor]:
-        tokens, positions = inputs.places.unbind()
-        logits = self._step(tokens, positions, width)
-        temperature, top_p, numbers = inputs.sampling.unbind()
-        drawn, known = draw_at_once(logits, top_p.float(), numbers, temperature.float())
-        found = logprobs_of(logits, drawn)
-        return logits, torch.stack([drawn.double(), found.double(), known.double()])
+def _record(step: Step, inputs: _Inputs, width: int, pool: Any) -> _Recorded:
+    # What a library sets up at its first call must not be recorded. With the true tokens it writes into the cache what
+    # the replay writes there.
+    aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    aside.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(aside):
+        _step_and_draw(step, inputs, width)
+    torch.cuda.current_stream().wait_stream(aside)
+    graph = torch.cuda.CUDAGraph()
+    # Other threads go on using the device: engines beside this one, and whoever reads likelihoods.
+    with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
+        logits, drawn = _step_and_draw(step, inputs, width)
+    return _Recorded(graph, inputs, logits, drawn)
+
+
+def _step_and_draw(step: Step, inputs: _Inputs, width: int) -> tuple[torch.Tensor, torch.Tensor]:
+    tokens, positions = inputs.places.unbind()
+    logits = step(tokens, positions, width)
+    temperature, top_p, numbers = inputs.sampling.unbind()
+    drawn, known = draw_at_once(logits, top_p.float(), numbers, temperature.float())
+    found = logprobs_of(logits, drawn)
+    return logits, torch.stack([drawn.double(), found.double(), known.double()])
 
 
 def rows_for(count: int, most: int) -> int:
