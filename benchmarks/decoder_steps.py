@@ -1,7 +1,7 @@
 """How long does the transformers engine's decoder take for a token of a batch, recorded and not?
 
 `python -m benchmarks.decoder_steps CHECKPOINT [--rows 64,256,512] [--prompt 200] [--tokens 40]` fills batches with random
-prompts on the GPU, decodes some tokens, and prints a JSON object as the last line: milliseconds for each token of the whole batch,
+prompts on the GPU and decodes some tokens. The last line is a JSON object: milliseconds for each token of the whole batch,
 drawing included, `recorded` (step and draw replayed as one CUDA graph) and `plain` (each operation launched by itself), and
 in how many sequences the two differ. On a CPU nothing is recorded, and only `plain` is told.
 
