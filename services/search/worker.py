@@ -147,8 +147,9 @@ class Worker:
     async def _work(self, claim: Claim, cancelled: asyncio.Event) -> None:
         """Hold the lease and work. Raises an ExceptionGroup with LeaseLostError."""
         began = self.breaker.clock()
+        letting_go = asyncio.Event()
         async with asyncio.TaskGroup() as beside:
-            renewing = beside.create_task(self._renew(claim, cancelled))
+            renewing = beside.create_task(self._renew(claim, cancelled, letting_go))
             try:
                 claim = await self._with_strategy(claim)
                 search = await self._load(claim, cancelled)
@@ -165,13 +166,19 @@ class Worker:
                 raise
             flushing = beside.create_task(journal.keep_flushing())
             deadline = began + claim.request.budget.seconds - claim.usage.wall_seconds
-            await self._work_or_give_back(claim, search, journal, deadline)
+            await self._work_or_give_back(claim, search, journal, deadline, letting_go)
             renewing.cancel()
             flushing.cancel()
 
     async def _work_or_give_back(
-        self, claim: Claim, search: Search, journal: TreeJournal, deadline: float
+        self,
+        claim: Claim,
+        search: Search,
+        journal: TreeJournal,
+        deadline: float,
+        letting_go: asyncio.Event,
     ) -> None:
+        """Sets `letting_go` when it begins to give up the lease."""
         if claim.cancel_requested:
             search.stop.set()
         journal.note([search.tree.root])
@@ -180,6 +187,7 @@ class Worker:
             state, outcome = await self._grow_and_conclude(claim, search, journal, deadline)
             await _once_store_is_back(journal.flush)
             search.usage.wall_seconds = journal.worked_seconds()
+            letting_go.set()
             await _once_store_is_back(lambda: self.store.finish(claim, state, outcome))
         except asyncio.CancelledError:
             with contextlib.suppress(StoreUnavailableError, LeaseLostError):
@@ -187,6 +195,7 @@ class Worker:
                 await self.store.release(claim, search.usage)
             raise
         except _AwayError as away:
+            letting_go.set()
             await self._give_back(claim, search, journal, away)
         else:
             log.info(
@@ -278,8 +287,8 @@ class Worker:
             self._calibrations[policy, prm] = time.monotonic(), found
         return found
 
-    async def _renew(self, claim: Claim, cancelled: asyncio.Event) -> None:
-        """Renew the lease for ever. Raises LeaseLostError."""
+    async def _renew(self, claim: Claim, cancelled: asyncio.Event, letting_go: asyncio.Event) -> None:
+        """Renew the lease until it is given up. Raises LeaseLostError."""
         while True:
             await asyncio.sleep(self.settings.lease_seconds / 5)
             try:
@@ -289,6 +298,11 @@ class Worker:
                 # While the store is away nobody can claim the search either; once it is back, the fence decides.
                 log.warning("lease not renewed", error=str(error))
                 self.breaker.open(DATABASE)
+            except LeaseLostError:
+                # Given up in this moment, or lost: what gives it up finds out.
+                if not letting_go.is_set():
+                    raise
+                return
 
     async def _announce_end(self, search_id: UUID) -> None:
         with contextlib.suppress(StoreUnavailableError):

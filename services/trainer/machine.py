@@ -73,6 +73,8 @@ class _Held:
     """The round under way: its claim moves on with every stage."""
 
     claim: RoundClaim
+    ending: bool = False
+    """The claim is being given up: that it is gone then says nothing."""
 
 
 class Machine:
@@ -126,7 +128,7 @@ class Machine:
         log.info("round taken up", state=claim.state.value)
         held = _Held(claim)
         working = asyncio.create_task(self._run_stages(held))
-        watching = asyncio.create_task(self._watch(claim))
+        watching = asyncio.create_task(self._watch(held))
         try:
             await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
             if working.done():
@@ -161,13 +163,19 @@ class Machine:
                 task.cancel()
             await asyncio.gather(working, watching, return_exceptions=True)
 
-    async def _watch(self, claim: RoundClaim) -> None:
+    async def _watch(self, held: _Held) -> None:
         """Keep the lease. Raises RoundLostError, and _StoppedError when a pause or a cancel is asked for."""
         while True:
-            with contextlib.suppress(StoreUnavailableError):
-                paused, cancelled = await self._rounds.renew(claim, self._settings.lease_seconds)
+            try:
+                paused, cancelled = await self._rounds.renew(held.claim, self._settings.lease_seconds)
                 if paused or cancelled:
                     raise _StoppedError(cancel=cancelled)
+            except StoreUnavailableError:
+                pass
+            except RoundLostError:
+                # Given up in this moment, or lost: what gives it up finds out.
+                if not held.ending:
+                    raise
             await asyncio.sleep(min(1.0, self._settings.lease_seconds / 5))
 
     async def _run_stages(self, held: _Held) -> None:
@@ -191,6 +199,7 @@ class Machine:
         await self._reject(claim, chosen)
         state = RoundState.REJECTED if chosen is None else RoundState.PROMOTED
         reason = None if chosen is not None else why_rejected(verdict)
+        held.ending = True
         held.claim = await self._end(claim, state, found, reason)
         log.info("round over", state=state.value, reason=reason)
 

@@ -31,7 +31,7 @@ from ratchet.store.engine import transaction
 from ratchet.store.ids import new_id
 from ratchet.store.searches import SearchStore
 from services.search.breaker import Breaker
-from services.search.worker import Worker, _session_name, open_worker
+from services.search.worker import LEASES_LOST, Worker, _session_name, open_worker
 from tests.http_double import serving
 from tests.sandbox_server import TOKEN, running_sandbox
 
@@ -239,6 +239,29 @@ async def test_an_outage_at_the_end_keeps_the_tree_and_its_answer(site: Site, st
     assert (ended.state, ended.answer) == (whole.state, "7")
     assert ended.usage.policy.tokens == whole.usage.policy.tokens, "nothing was written twice"
     assert ended.models == whole.models
+
+
+async def test_a_lease_that_is_given_up_is_not_lost(
+    site: Site, store: SearchStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be renewed in the moment in which the search ends: those who follow are told of the end all the same."""
+    told = asyncio.Event()
+
+    async def slowly(worker: Worker, search_id: UUID) -> None:
+        await asyncio.sleep(0.7)
+        await announce(worker, search_id)
+        told.set()
+
+    announce = Worker._announce_end
+    monkeypatch.setattr(Worker, "_announce_end", slowly)
+    before = LEASES_LOST._value.get()
+    search_id = await begin(store)
+    # A lease is renewed every fifth of its time.
+    async with open_worker(site.settings.model_copy(update={"lease_seconds": 1.0})) as worker:
+        await asyncio.wait_for(worker.run_search(search_id, asyncio.Event()), GENEROUS)
+    assert (await result_of(store, search_id)).answer == "7"
+    assert told.is_set()
+    assert LEASES_LOST._value.get() == before
 
 
 async def test_time_in_which_nobody_works_is_none_of_the_budget(
