@@ -1,5 +1,6 @@
 """What rounds do to a model, and what each part of a round is worth."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -70,10 +71,30 @@ def seeds(results: Results) -> Rows:
                     f"seed {result.seed}" if of_run else "",
                     label,
                     percent(base),
-                    *(percent(each[what]) for each in found["rounds"]),
+                    *(
+                        percent(each[what]) + (", rejected" if of_run and not each["promoted"] else "")
+                        for each in found["rounds"]
+                    ),
                     f"{found['seconds']:,.0f}" if of_run else "",
                 ]
             )
+    return rows
+
+
+def nano_stages(results: Results) -> Rows:
+    """Seconds of each run by what was done, of all rounds together."""
+    rows = [
+        ["run", "searching and selecting", "training the policy", "training the PRM", "evaluating", "in all"]
+    ]
+    for result in results.values():
+        spent: Counter[str] = Counter()
+        for each in result.figures["rounds"]:
+            spent.update(each["stages"])
+        searching = spent["created"] + spent["searching"] + spent["selecting"]
+        seconds = (searching, spent["training_policy"], spent["training_prm"], spent["evaluating"])
+        rows.append(
+            [f"seed {result.seed}", *(f"{each:.0f}" for each in (*seconds, result.figures["seconds"]))]
+        )
     return rows
 
 
@@ -284,12 +305,12 @@ def lora(results: Results) -> Rows:
     return rows
 
 
+_NANO = tuple(f"rounds-nano-seed{seed}" for seed in (1, 2, 3, 11))
 _ONE_PAIR = tuple(f"rounds-nano-seed{seed}-one-pair" for seed in (1, 2, 3))
 TABLES = {
-    **{
-        name: Table((name,), partial(run_of_rounds, name))
-        for name in ("rounds-nano-seed1", "rounds-nano-seed2")
-    },
+    "rounds-nano-seed1": Table(("rounds-nano-seed1",), partial(run_of_rounds, "rounds-nano-seed1")),
+    "rounds-nano": Table(_NANO, seeds),
+    "nano-stages": Table(_NANO, nano_stages, Below.NOTHING),
     "rounds-nano-one-pair": Table(_ONE_PAIR, seeds),
     "prm-step-size": Table(("prm-step-size",), step_size),
     "prm-quality": Table(("prm-quality-nano-seed2",), prm_quality),
