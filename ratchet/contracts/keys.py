@@ -35,8 +35,8 @@ class KeyLimits(Contract):
         default=None,
         ge=1,
         le=10**15,
-        description="Generated tokens of the searches begun since midnight (UTC); once they are used, 429. Searches under "
-        "way go on.",
+        description="Generated tokens of the searches that were begun, retried or extended since midnight (UTC); once they are "
+        "used, 429. Searches under way go on.",
     )
     max_priority: Priority = Field(
         default=Priority.HIGH, description="The highest priority that may be asked for."

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, Row, func, select, text
+from sqlalchemy import Row, case, func, or_, select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -15,6 +15,7 @@ from ratchet.contracts.keys import AuditEntry, AuditPage, KeyLimits, KeyRequest,
 from ratchet.store import tables as t
 from ratchet.store.engine import reading, retried, transaction
 from ratchet.store.key_records import AuditedCall, StoredKey
+from ratchet.store.search_states import TOKENS
 
 
 class KeyNameTakenError(Exception):
@@ -105,12 +106,16 @@ class KeyStore:
 
     @retried
     async def tokens_since(self, key_id: UUID, since: datetime) -> int:
-        """Tokens that the policy has generated for the key's searches that were begun since then."""
-        tokens = t.searches.c.usage["policy"]["tokens"].astext.cast(BigInteger)
+        """Tokens that the policy has generated for the key's searches that were begun, or queued again, since then.
+
+        Of one that was begun before, what it has generated since it was queued again. `since` is a midnight (UTC).
+        """
+        begun = t.searches.c.created_at >= since
+        tokens = case((begun, TOKENS), else_=TOKENS - t.searches.c.tokens_before)
         async with reading(self._engine) as connection:
             summed = await connection.execute(
                 select(func.coalesce(func.sum(tokens), 0)).where(
-                    t.searches.c.key_id == key_id, t.searches.c.created_at >= since
+                    t.searches.c.key_id == key_id, or_(begun, t.searches.c.queued_again_at >= since)
                 )
             )
             return int(summed.scalar_one())

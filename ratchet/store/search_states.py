@@ -9,7 +9,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from prometheus_client import Counter
-from sqlalchemy import Row, and_, func, or_, select, text
+from sqlalchemy import BigInteger, Row, and_, case, func, or_, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ratchet.contracts.search import Usage
@@ -25,6 +25,10 @@ ENDED = Counter(
 )
 
 
+TOKENS: Final = func.coalesce(t.searches.c.usage["policy"]["tokens"].astext.cast(BigInteger), 0)
+"""Tokens that the policy has generated for a search."""
+_TODAY = func.timezone("UTC", func.date_trunc("day", func.timezone("UTC", func.now())))
+_LAST_QUEUED = func.coalesce(t.searches.c.queued_again_at, t.searches.c.created_at)
 QUEUED_AGAIN: Final[Mapping[str, Any]] = {
     "state": SearchState.QUEUED,
     "reason": None,
@@ -37,6 +41,9 @@ QUEUED_AGAIN: Final[Mapping[str, Any]] = {
     "given_back": 0,
     # The fence names the job: the old one's name is used up.
     "fence": t.searches.c.fence + 1,
+    "queued_again_at": func.now(),
+    # What it generates from now on is of today, as what it has generated today is.
+    "tokens_before": case((_LAST_QUEUED >= _TODAY, t.searches.c.tokens_before), else_=TOKENS),
 }
 """Columns of a search that was over and goes on."""
 

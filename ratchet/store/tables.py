@@ -163,6 +163,16 @@ searches = Table(
         JSONB(none_as_null=True),
         comment="Where it was branched from, and the steps that it was given.",
     ),
+    Column(
+        "queued_again_at", DateTime(timezone=True), comment="When a person last had it go on after its end."
+    ),
+    Column(
+        "tokens_before",
+        BigInteger,
+        nullable=False,
+        server_default=text("0"),
+        comment="What it had generated before the day of that (UTC).",
+    ),
     Index("ix_searches_state_id", "state", "id"),
     # What a key has used today. Most searches are a round's, and have none.
     Index(
@@ -170,6 +180,12 @@ searches = Table(
         "key_id",
         "created_at",
         postgresql_where=text("key_id IS NOT NULL"),
+    ),
+    Index(
+        "ix_searches_key_id_queued_again_at",
+        "key_id",
+        "queued_again_at",
+        postgresql_where=text("key_id IS NOT NULL AND queued_again_at IS NOT NULL"),
     ),
     # The sweeper looks only at searches that are not over: a few among very many.
     Index(

@@ -314,6 +314,32 @@ async def test_a_key_has_so_many_tokens_a_day(doors: Doors, engine: AsyncEngine)
     assert (await begun(doors, key, seed=3)).status_code == 202
 
 
+async def test_what_a_search_generates_on_a_later_day_is_of_that_day(
+    doors: Doors, engine: AsyncEngine
+) -> None:
+    key = await made(doors, "lasting", tokens_per_day=100)
+    search = (await begun(doors, key)).json()["id"]
+
+    async def change(values: str) -> None:
+        async with transaction(engine) as connection:
+            await connection.execute(text(f"UPDATE searches SET {values} WHERE id = :id"), {"id": search})
+
+    def tokens(count: int) -> str:
+        return f"""usage = '{{"policy": {{"tokens": {count}}}}}'"""
+
+    over = "state = 'budget_exhausted', ended_at = clock_timestamp()"
+    async with doors.client("search", key) as client:
+        await change(f"created_at = clock_timestamp() - INTERVAL '25 hours', {tokens(500)}, {over}")
+        assert (await client.post(f"/search/{search}/extend", json={"tokens": 9000})).status_code == 202
+        # And once more on the same day.
+        await change(f"{tokens(550)}, {over}")
+        assert (await client.post(f"/search/{search}/extend", json={"tokens": 9500})).status_code == 202
+    await change(tokens(599))
+    assert (await begun(doors, key, seed=1)).status_code == 202
+    await change(tokens(600))
+    assert is_problem(await begun(doors, key, seed=2), 429)
+
+
 async def test_a_key_may_ask_for_no_higher_priority_than_its_own(doors: Doors) -> None:
     key = await made(doors, "patient", max_priority=Priority.NORMAL)
     refused = await begun(doors, key, priority="high")
