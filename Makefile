@@ -45,8 +45,9 @@ $(READY_DOCS): pyproject.toml scripts/install scripts/requirements.py
 
 # The problem travels in the environment and as it is: neither make nor the shell reads the "$" in it.
 demo: export PROBLEM_TEXT := $(value PROBLEM)
+# Status 1 is an answer that nobody is sure of, or none: it was told, and is no error of make's.
 demo: $(READY) ## Solve one problem with a real model: [PROBLEM="..."] [MODEL=small]
-	@$(BIN)/ratchet solve "$$PROBLEM_TEXT" $(if $(MODEL),--model "$(MODEL)")
+	@$(BIN)/ratchet solve "$$PROBLEM_TEXT" $(if $(MODEL),--model "$(MODEL)") || test $$? -eq 1
 
 up: $(READY) ## Start the local stack for a person: [MODEL=small] [ARGS=]; Ctrl-C stops it
 	@$(BIN)/ratchet up $(if $(MODEL),--model "$(MODEL)") $(ARGS)
