@@ -39,6 +39,7 @@ from services.sandbox.runs import (
     captures,
     cpu_limit,
     limit_hit,
+    nearly_all,
     signal_of,
     unit_message,
 )
@@ -66,6 +67,10 @@ log = structlog.get_logger()
 
 class CannotForkError(Exception):
     """A process could not make another: it is dead, stuck, or at a limit of processes or memory."""
+
+
+class CrowdedOutError(Exception):
+    """The session's memory was used up while a step ran that held little of it: what it did says nothing of the step."""
 
 
 @dataclass(frozen=True)
@@ -264,7 +269,7 @@ class Processes:
             raise
 
     async def run(self, process: Process, code: str, seconds: float) -> Step:
-        """Run one step in a process of which nobody else makes use. Raises ZygoteDiedError."""
+        """Run one step in a process of which nobody else makes use. Raises ZygoteDiedError, CrowdedOutError."""
         if process.output is None:
             raise ZygoteDiedError("the session's processes ended")
         stdout, stderr = process.output
@@ -297,6 +302,10 @@ class Processes:
             limit, ended_by = self._limit_hit(process, usage, oom_kills), signal_of(usage)
             status = StepStatus.KILLED if limit is None else StepStatus.LIMIT
         out, err = stdout.take(), stderr.take()
+        if limit is Limit.MEMORY and not nearly_all(
+            usage, memory_bytes=self.memory_bytes, resident=self.zygote.resident
+        ):
+            raise CrowdedOutError("the session's memory was used up")
         measured = Measured(
             signal=ended_by,
             limit=limit,

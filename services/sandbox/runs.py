@@ -195,10 +195,15 @@ def limit_hit(
         return Limit.MEMORY
     if signal_of(usage) in (signal.SIGKILL, signal.SIGXCPU) and used > cpu - 0.25:
         return Limit.CPU
-    if failed and int(usage["peak_kb"]) * 1024 > resident + NEARLY_ALL * memory_bytes:
+    if failed and nearly_all(usage, memory_bytes=memory_bytes, resident=resident):
         # Without a cgroup the kernel refuses memory instead of killing, and the program ends by a MemoryError.
         return Limit.MEMORY
     return None
+
+
+def nearly_all(usage: Message, *, memory_bytes: int, resident: int) -> bool:
+    """Whether a process held nearly all of the memory that it may have beyond what its zygote holds."""
+    return int(usage["peak_kb"]) * 1024 > resident + NEARLY_ALL * memory_bytes
 
 
 async def run_in_zygote(zygote: Zygote, level: Level, run: Run, max_output_bytes: int) -> RunOutcome:

@@ -39,7 +39,7 @@ from services.sandbox.cgroups import memory_left
 from services.sandbox.jail import Isolation
 from services.sandbox.node_process import Process
 from services.sandbox.pool import ATTEMPTS, Pool
-from services.sandbox.processes import CannotForkError, Processes, Step
+from services.sandbox.processes import CannotForkError, CrowdedOutError, Processes, Step
 from services.sandbox.runs import Run, Task, measured_of, unit_status
 from services.sandbox.session_tree import Hand, Node, Tree, node_id
 from services.sandbox.session_zygotes import SessionZygotes
@@ -279,6 +279,11 @@ class Sessions:
                 break
             except _DivergedError:
                 node.step = _DIVERGED
+                return None
+            except CrowdedOutError:
+                # Another step of the session was too large, or this one by processes that it has made. Alone it is told apart.
+                log.info("step run again by itself", session=tree.id)
+                await self._reexecute(tree, node)
                 return None
             except (ZygoteDiedError, CannotForkError) as error:
                 log.warning("session lost its processes", session=tree.id, attempt=attempt, reason=str(error))

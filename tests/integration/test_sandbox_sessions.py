@@ -80,6 +80,26 @@ def test_a_step_goes_on_from_its_parent_and_leaves_it_as_it_was(sandbox: Sandbox
     session.close()
 
 
+def test_what_another_branch_holds_is_not_held_against_a_step(tmp_path: Path) -> None:
+    """The kernel kills in a session that is full; a step that held little by itself is run again, alone."""
+    filling = "held = bytearray(b'x') * (300 * 2**20)\nprint(len(held))"
+    waiting = "import time\ntime.sleep(1.2)\n"
+    with running_sandbox(tmp_path / "log", workers="3", session_memory_mb="256") as sandbox:
+        layers = sandbox.health()["detail"]["layers"]
+        if not {"cgroup-v1-memory", "cgroup-v2-memory"} & set(layers):
+            pytest.skip("no cgroup bounds a session's memory here")
+        session = Session(sandbox, run_timeout=4.0, memory_limit_MB=512)
+        steps = [filling], [waiting + "undefined"], [waiting + "print(40 + 2)", "print('next')"]
+        [[filled], [raised], [printed, following]] = [chain["steps"] for chain in session.chains(*steps)]
+        assert (filled["status"], filled["stdout"]) == ("ok", f"{300 * 2**20}\n"), (
+            "it is within its own limit"
+        )
+        assert (raised["status"], raised["measured"]["limit"]) == ("error", None), raised
+        assert "NameError" in raised["stderr"]
+        assert (printed["stdout"], following["stdout"]) == ("42\n", "next\n")
+        assert "step run again by itself" in (tmp_path / "log").read_text(), "nothing was filled"
+
+
 def test_a_step_that_is_known_is_answered_from_memory(sandbox: Sandbox) -> None:
     session = Session(sandbox)
     draw = "import time\nprint(time.time_ns())"
