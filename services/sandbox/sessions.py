@@ -283,6 +283,7 @@ class Sessions:
             except CrowdedOutError:
                 # Another step of the session was too large, or this one by processes that it has made. Alone it is told apart.
                 log.info("step run again by itself", session=tree.id)
+                self.strays += processes.sweep()
                 await self._reexecute(tree, node)
                 return None
             except (ZygoteDiedError, CannotForkError) as error:
