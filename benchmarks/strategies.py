@@ -15,7 +15,7 @@ Limit: the files know all settings of the searches, but not the code: after a ch
 
 import argparse
 import contextlib
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -152,45 +152,64 @@ def cells(grid: Grid, outcomes: dict[tuple[str, int], list[ArmOutcomes]]) -> lis
     return found
 
 
-async def compare(options: argparse.Namespace, interrupts: Interrupts) -> int:
-    """Measure, and print the JSON object; gives the exit code."""
-    if not (options.run / "postgres").is_dir():
+@dataclass(frozen=True, slots=True)
+class OpenRun:
+    """A finished run of rounds whose stack is up: its base policy and the PRMs that were asked for are held."""
+
+    rounds: Sequence[RoundView]
+    last: RoundConfig
+    policy: str
+    prms: dict[str, str]
+    """Versions by the name that a table shows."""
+    services: Services
+
+
+@contextlib.asynccontextmanager
+async def open_run(
+    folder: Path, model: str, workers: int, prms: Sequence[str] | None
+) -> AsyncIterator[OpenRun]:
+    """Start the stack of a run's data folder. Raises typer.BadParameter."""
+    if not (folder / "postgres").is_dir():
         raise typer.BadParameter(
-            f"{options.run} is no data folder of a stack: `make rounds` makes one in results/rounds.",
+            f"{folder} is no data folder of a stack: `make rounds` makes one in results/rounds.",
             param_hint="RUN",
         )
-    console = Console(stderr=True)
-    config = StackConfig(data=options.run, model=options.model, search_workers=options.workers)
     async with (
-        local_stack(config) as urls,
+        local_stack(StackConfig(data=folder, model=model, search_workers=workers)) as urls,
         TrainerClient(urls.trainer, key=urls.key) as trainer,
         PolicyClient(urls.policy, key=urls.token) as policy,
         PrmClient(urls.prm, key=urls.token) as prm,
         SearchClient(urls.search, key=urls.key) as search,
         SandboxClient(urls.sandbox, key=urls.token) as sandbox,
     ):
-        rounds = await evaluated_rounds(trainer, options.run)
-        last = RoundConfig.model_validate(rounds[-1].config)
-        prms = chosen_prms(rounds, options.prms)
-        grid = Grid(options.strategies, prms, options.tokens, options.seeds)
+        rounds = await evaluated_rounds(trainer, folder)
+        chosen = chosen_prms(rounds, prms)
         base = base_policy(rounds[0])
         await hold(policy, trainer, base)
-        for version in prms.values():
+        for version in chosen.values():
             if version != PRM1:
                 await hold(prm, trainer, version)
-        held = held_out(last, options.problems)
+        services = Services(search, sandbox, base, urls.trainer, urls.key)
+        yield OpenRun(rounds, RoundConfig.model_validate(rounds[-1].config), base, chosen, services)
+
+
+async def compare(options: argparse.Namespace, interrupts: Interrupts) -> int:
+    """Measure, and print the JSON object; gives the exit code."""
+    async with open_run(options.run, options.model, options.workers, options.prms) as opened:
+        grid = Grid(options.strategies, opened.prms, options.tokens, options.seeds)
+        held = held_out(opened.last, options.problems)
         try:
-            parameters = parameters_of(last.evaluation, options.set)
+            parameters = parameters_of(opened.last.evaluation, options.set)
         except (ValidationError, ValueError) as error:
             raise typer.BadParameter(str(error), param_hint="--set") from None
-        services = Services(search, sandbox, base, urls.trainer, urls.key)
-        outcomes = await search_grid(grid, held, parameters, services, options, console, interrupts)
+        console = Console(stderr=True)
+        outcomes = await search_grid(grid, held, parameters, opened.services, options, console, interrupts)
         if outcomes is None:
             return EXIT_INTERRUPTED
     facts = {
         "benchmark": "strategies",
-        "model": base,
-        "run": rounds[0].run,
+        "model": opened.policy,
+        "run": opened.rounds[0].run,
         "data": held.spec,
         "problems": len(held.problems),
         "seeds": list(grid.seeds),

@@ -13,6 +13,7 @@ Limit: every call may be sent twice, so it must be one that does no harm then.
 import asyncio
 import math
 import time
+from collections.abc import Awaitable, Callable
 from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
@@ -193,16 +194,32 @@ class ServiceClient:
             except (aiohttp.ClientError, TimeoutError) as error:
                 self._note_away()
                 raise self._unreachable_error(error, limit) from error
-            response = httpx.Response(answered.status, headers=answered.raw_headers, content=body)
-            if response.status_code in RETRIED_STATUSES:
+            if answered.status in RETRIED_STATUSES:
                 self._note_away()
             else:
                 self.away_since = None
+            response = httpx.Response(answered.status, headers=answered.raw_headers, content=body)
             if response.is_success:
                 return self._parse(response, answer)
             raise self._refusal_error(response)
 
-        return await self._make_retrying()(attempt)
+        return await self._send(attempt)
+
+    async def _send(self, attempt: Callable[[], Awaitable[Answer]]) -> Answer:
+        """What an attempt gives, made again after failures that may pass. The first one needs nothing of what repeats it."""
+        try:
+            return await attempt()
+        except ServiceError as error:
+            if not error.transient:
+                raise
+            failed: list[ServiceError] = [error]
+
+        async def fail_or_attempt() -> Answer:
+            if failed:
+                raise failed.pop()
+            return await attempt()
+
+        return await self._make_retrying()(fail_or_attempt)
 
     def _note_away(self) -> None:
         if self.away_since is None:

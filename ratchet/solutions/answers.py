@@ -22,7 +22,8 @@ def numeric_value(answer: str) -> Fraction | None:
     return None if number is None else number.value
 
 
-@lru_cache(maxsize=4096)
+# More than a tree of 10,000 nodes has: with fewer, each vote over such a tree would read all of its answers again.
+@lru_cache(maxsize=16_384)
 def answer_key(answer: str) -> str:
     """Equal for answers that stand together in a vote: one number, expression or set of solutions in any spelling."""
     return key_of(read(answer))

@@ -8,6 +8,7 @@ however large the tree becomes. A search so ends at most a twentieth later than 
 from ratchet.contracts.branching import Beginning
 from ratchet.contracts.search import SearchRequest, VerificationLevel
 from ratchet.solutions.independence import Independence, free_draws
+from ratchet.solutions.votes import count_votes, find_ends, vote_of
 from services.search.search import Search, is_sampled
 from services.search.strategies import Tree
 from services.search.votes import hardly_overtaken, has_half, tally
@@ -48,15 +49,16 @@ class EarlyStop:
 def is_settled(tree: Tree, request: SearchRequest, beginning: Beginning | None = None) -> bool:
     """Whether the leading answer can hardly be overtaken. As long as the verification that was asked for is not within reach,
     a clear lead is none."""
-    votes = tally(tree, request.strategy)
+    counted = count_votes(find_ends(tree.nodes.values()), vote_of(request.strategy))
     least = 1 if request.require is VerificationLevel.EXECUTION else request.parameters.min_agreement
-    if not hardly_overtaken(votes, least):
+    if not hardly_overtaken([group.votes for group in counted], least):
         return False
     if request.require is VerificationLevel.EXECUTION:
         return True
     if beginning is not None and beginning.steps:
         # What shares a given beginning never agrees independently: to wait for it would be to wait for nothing.
         return True
+    votes = tally(tree, request.strategy)
     independence = Independence(free_draws(tree.nodes.values(), sampled=is_sampled(request)))
     return independence.count(votes[0].trajectories) >= least and has_half(votes, votes[0])
 

@@ -97,16 +97,18 @@ def has_half(groups: Sequence[Group], group: Group) -> bool:
     return 2 * group.votes >= sum(each.votes for each in groups)
 
 
-def hardly_overtaken(groups: list[Group], min_agreement: int) -> bool:
+def hardly_overtaken(votes: Sequence[int], min_agreement: int) -> bool:
     """Adaptive consistency (arXiv 2305.11860): whether the first answer stays ahead of all others with probability 0.95.
+
+    `votes`: of the answers, the leading one first.
 
     The Beta posterior of "the next vote is for the first rather than for the second most frequent" lies above one half with
     probability P(X <= first) for X ~ Binomial(first + second + 1, 1/2).
     """
-    if not groups or groups[0].votes < min_agreement:
+    if not votes or votes[0] < min_agreement:
         return False
     # Votes that are weighed may put an answer first that has fewer of them.
-    first, second = groups[0].votes, max((group.votes for group in groups[1:]), default=0)
+    first, second = votes[0], max(votes[1:], default=0)
     # P(X <= first) is P(X >= second + 1): the coin is fair.
     ahead = binomial_tail(second + 1, first + second + 1)
     return first > second and ahead >= CERTAIN_ENOUGH
