@@ -31,6 +31,7 @@ from ratchet.cli.evaluation.options import strategy_list, whole_numbers
 from ratchet.cli.evaluation.plan import file_stem
 from ratchet.cli.evaluation.results import open_results
 from ratchet.cli.evaluation.searching import Run, Services, Way, search_all
+from ratchet.cli.overrides import read_override
 from ratchet.cli.session import EXIT_INTERRUPTED, Interrupts, complain, run
 from ratchet.clients import PolicyClient, PrmClient, SandboxClient, SearchClient, TrainerClient
 from ratchet.contracts.rounds import Evaluation, RoundConfig, RoundView
@@ -96,13 +97,7 @@ def parameters_of(how: Evaluation, changes: Sequence[str]) -> StrategyParameters
         "batch_rollouts": how.batch_rollouts,
         "early_stop": False,
     }
-    for change in changes:
-        name, equals, value = change.partition("=")
-        if not equals:
-            raise ValueError(f"--set {change}: it is of the form name=value, like exploration=1.")
-        with contextlib.suppress(orjson.JSONDecodeError):
-            value = orjson.loads(value)
-        fields[name] = value
+    fields |= (read_override(change, example="exploration=1") for change in changes)
     return StrategyParameters.model_validate(fields)
 
 

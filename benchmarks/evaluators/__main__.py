@@ -6,8 +6,8 @@
 seed and budget are the same. Every problem on which the three differ, in the answer or in its grade, is printed. The last line
 is a JSON object; the exit code is 1 where a grade differs.
 
-Limits: strategies whose trajectories do not depend on the order in which they end (`greedy`, `majority`, `best_of_n`) with a
-budget of tokens that none exhausts. In a tree the order matters, and three runs are three trees.
+The budget of tokens is one that no search exhausts. In a tree the order in which rollouts end decides what is drawn next, so
+that three runs would be three trees: `mcts` has one rollout under way at a time.
 """
 
 import argparse
@@ -75,9 +75,14 @@ class Asking:
         """What the façade is told besides; `ratchet eval` says the same."""
         return {
             "strategy": self.strategy,
-            "parameters": {"rollouts": self.rollouts, "early_stop": False},
+            "parameters": {"rollouts": self.rollouts, "early_stop": False, **self.in_order},
             "budget": {"tokens": self.tokens, "seconds": SECONDS},
         }
+
+    @property
+    def in_order(self) -> dict[str, int]:
+        """The parameters with which a tree is the same each time."""
+        return {"in_flight": 1} if self.strategy == "mcts" else {}
 
     @property
     def file(self) -> Path:
@@ -132,9 +137,10 @@ async def run(asking: Asking, program: Path, *arguments: str) -> str:
 async def ratchet_eval(asking: Asking) -> tuple[float, Grades]:
     """Our own accuracy, and the grades by problem."""
     results = asking.folder / "ratchet.jsonl"
+    changes = [option for name, value in asking.in_order.items() for option in ("--set", f"{name}={value}")]
     printed = await run(
         asking, Path(sys.executable), "-m", "ratchet.cli.main", "eval", str(asking.file), "--data", str(asking.data),
-        "--strategy", asking.strategy, "--rollouts", str(asking.rollouts), "--tokens", str(asking.tokens),
+        "--strategy", asking.strategy, "--rollouts", str(asking.rollouts), "--tokens", str(asking.tokens), *changes,
         "--seconds", str(SECONDS), "--seed", str(asking.seed), "--concurrency", str(AT_ONCE), "--output", str(results),
     )  # fmt: skip
     lines = [GradedProblem.model_validate_json(line) for line in results.read_bytes().splitlines()]
@@ -254,7 +260,7 @@ def main() -> int:
     parser.add_argument("--problems", default="nano:held_out?count=40&seed=5", help="numbers as answers")
     parser.add_argument("--limit", type=int, help="so many of the problems; default: all")
     parser.add_argument("--model", default="nano")
-    parser.add_argument("--strategy", default="majority", choices=["greedy", "majority", "best_of_n"])
+    parser.add_argument("--strategy", default="majority", choices=["greedy", "majority", "best_of_n", "mcts"])
     parser.add_argument("--rollouts", type=int, default=8)
     parser.add_argument("--tokens", type=int, default=4096, help="budget of one search")
     parser.add_argument("--seed", type=int, default=0)

@@ -20,7 +20,7 @@ from rich.console import Console
 
 from ratchet.cli.display import clean
 from ratchet.cli.evaluation.comparison import ArmOutcomes, Measured, best_strategy, compare, measured
-from ratchet.cli.evaluation.options import comparison_of, one_budget
+from ratchet.cli.evaluation.options import comparison_of, one_budget, strategy_parameters
 from ratchet.cli.evaluation.plan import Arm, Comparison, Plan, comparison_stem, result_name
 from ratchet.cli.evaluation.results import open_results
 from ratchet.cli.evaluation.searching import Run, Services, Way, reach_services, search_all
@@ -88,6 +88,14 @@ def evaluate(
         int | None,
         typer.Option(help="Most solutions that are completed; with --compare only the budget counts."),
     ] = None,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="A parameter of the strategy, like gate=0.5 or in_flight=1; again for more.",
+        ),
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="How many problems; default all.")] = None,
     offset: Annotated[int, typer.Option(min=0, help="Problems of the shuffled set to pass over.")] = 0,
     seed: Annotated[
@@ -126,6 +134,7 @@ def evaluate(
     console = Console(stderr=True)
     comparison = comparison_of(compared, strategy, tokens, seeds, baseline, seed)
     budget = None if comparison else one_budget(tokens)
+    parameters = strategy_parameters(changes)
     if keep and (comparison is None or url is not None):
         raise typer.BadParameter("it goes with --compare, and needs the local stack.", param_hint="--keep")
     if keep and comparison is not None and StrategyName.AUTO in comparison.strategies:
@@ -139,6 +148,7 @@ def evaluate(
         parameters={
             "rollouts": ALL_ROLLOUTS if comparison and rollouts is None else rollouts,
             "early_stop": early_stop,
+            **parameters,
         },
         budget={"tokens": budget, "seconds": seconds},
     )

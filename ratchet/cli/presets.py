@@ -11,8 +11,7 @@ from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Any
 
-import orjson
-
+from ratchet.cli.overrides import OverrideError, read_override
 from ratchet.contracts.rounds import RoundConfig
 
 NANO_TRAIN = 2500
@@ -198,10 +197,6 @@ PRESETS = {
 }
 
 
-class OverrideError(ValueError):
-    """An override that names nothing, or whose form is wrong."""
-
-
 def round_config(preset: Preset, number: int, seed: int, overrides: Sequence[str] = ()) -> RoundConfig:
     """The configuration of a run's round. Raises OverrideError, pydantic's ValidationError."""
     return with_overrides(PRESETS[preset](number, seed), overrides)
@@ -214,13 +209,7 @@ def with_overrides(settings: Mapping[str, Any], overrides: Sequence[str]) -> Rou
     """
     config = copy.deepcopy(dict(settings))
     for override in overrides:
-        name, equals, text = override.partition("=")
-        if not equals or not name:
-            raise OverrideError(f"{override!r} is not of the form name=value, like policy.epochs=2.")
-        try:
-            value = orjson.loads(text)
-        except orjson.JSONDecodeError:
-            value = text
+        name, value = read_override(override, example="policy.epochs=2")
         place: dict[str, Any] = config
         *path, last = name.split(".")
         for part in path:

@@ -22,7 +22,8 @@ from rich.progress import (
 from rich.table import Table
 
 from ratchet.cli.display import clean
-from ratchet.cli.presets import OverrideError, Preset, round_config, with_overrides
+from ratchet.cli.overrides import OverrideError
+from ratchet.cli.presets import Preset, round_config, with_overrides
 from ratchet.cli.problem_files import with_copied_files
 from ratchet.cli.session import Interrupts, complain, run, table_console, trainer_of
 from ratchet.clients import TrainerClient

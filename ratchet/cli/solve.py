@@ -131,6 +131,9 @@ def search_request(
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
+        if field.startswith("parameters.") and field not in _OPTIONS:
+            name = field.removeprefix("parameters.")
+            raise typer.BadParameter(f"{name}: {first['msg']}", param_hint="--set") from None
         raise typer.BadParameter(first["msg"], param_hint=_OPTIONS.get(field, field)) from None
 
 

@@ -1,16 +1,18 @@
 """Reads the options of `ratchet eval` that hold lists. Everything wrong is a typer.BadParameter that names the option."""
 
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import typer
 from pydantic import ValidationError
 
 from ratchet.cli.evaluation.plan import Comparison
+from ratchet.cli.overrides import read_override
 from ratchet.contracts.search import Budget, SearchRequest, StrategyName
 
 T = TypeVar("T")
 
+_HAVE_OPTIONS = {"rollouts": "--rollouts", "early_stop": "--early-stop"}
 DEFAULT_BASELINE = StrategyName.BEST_OF_N
 
 
@@ -63,6 +65,19 @@ def one_budget(tokens: str | None) -> int | None:
     if len(found) > 1:
         raise typer.BadParameter("several budgets go with --compare.", param_hint="--tokens")
     return found[0]
+
+
+def strategy_parameters(changes: Sequence[str] | None) -> dict[str, Any]:
+    """Parameters of the strategy, each `name=value`; whether there is such a one, the request says."""
+    found: dict[str, Any] = {}
+    for change in changes or ():
+        name, value = _given(change, lambda text: read_override(text, example="in_flight=1"), "--set")
+        if name in _HAVE_OPTIONS:
+            raise typer.BadParameter(
+                f"{name} has an option of its own: {_HAVE_OPTIONS[name]}.", param_hint="--set"
+            )
+        found[name] = value
+    return found
 
 
 def whole_numbers(text: str) -> list[int]:
