@@ -4,7 +4,8 @@ from collections.abc import Mapping
 
 from benchmarks.tables.documents import Results, Rows, Table, percent, with_interval
 
-FACADE, EVALUATORS, PAGE = "facade", "evaluators-nano", "page"
+FACADE, PAGE = "facade", "page"
+EVALUATORS = ("evaluators-nano", "evaluators-nano-tree")
 PAGE_FIGURES = {
     "passed": "tests in Chromium that passed",
     "failed": "that failed",
@@ -28,34 +29,35 @@ def facade(results: Results) -> Rows:
 
 
 def evaluators(results: Results) -> Rows:
-    """One accuracy, measured three times."""
-    found = results[EVALUATORS].figures
-    versions = found["versions"]
+    """One accuracy, measured three times, with each strategy."""
+    found = [results[name].figures for name in EVALUATORS]
+    versions = found[0]["versions"]
+    strategies = [f"`{each['strategy']}`: right of {each['problems']}, %" for each in found]
     return [
-        ["measured by", "asks", "grades by", f"right of {found['problems']}, %"],
+        ["measured by", "asks", "grades by", *strategies],
         [
             "`ratchet eval`",
             "`POST /search`",
             "the sandbox's grader",
-            with_interval(found["ratchet"], found["ci95"]),
+            *(with_interval(each["ratchet"], each["ci95"]) for each in found),
         ],
         [
             f"lm-eval {versions['lm_eval']}",
             "the façade, `local-chat-completions`",
             "gsm8k's filter, exact match",
-            percent(found["lm_eval"]),
+            *(percent(each["lm_eval"]) for each in found),
         ],
         [
             f"Inspect AI {versions['inspect_ai']}",
             "the façade, `openai-api/…`",
             "`match(numeric=True)`",
-            percent(found["inspect"]),
+            *(percent(each["inspect"]) for each in found),
         ],
         [
             "problems that differ in grade; in answer",
             "",
             "",
-            f"{found['differing']}; {found['differing_answers']}",
+            *(f"{each['differing']}; {each['differing_answers']}" for each in found),
         ],
     ]
 
@@ -69,5 +71,5 @@ def page(results: Results) -> Rows:
 TABLES: Mapping[str, Table] = {
     "facade": Table((FACADE,), facade),
     "page": Table((PAGE,), page),
-    "evaluators": Table((EVALUATORS,), evaluators),
+    "evaluators": Table(EVALUATORS, evaluators),
 }
