@@ -22,6 +22,7 @@ import uvloop
 from benchmarks.search_speed.cost import SIZES, TREES_AT_ONCE, measure_cost
 from benchmarks.search_speed.engine import measure_engine, measure_lock_step, search_and_listen
 from benchmarks.search_speed.interactive import measure_interactive
+from ratchet.garbage import collect_less_often
 from ratchet.problems import Problem, load
 from ratchet.stack.config import StackConfig
 from ratchet.stack.local import local_stack
@@ -91,6 +92,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="data folder of the stack; default: one that is removed")
     options = parser.parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(40))
+    # As the worker, which runs in this process here.
+    collect_less_often()
     with tempfile.TemporaryDirectory(prefix="ratchet-bench-") as temporary:
         figures = uvloop.run(measure(options, options.data or Path(temporary, "data")))
     print(json.dumps(figures))

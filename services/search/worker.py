@@ -36,6 +36,7 @@ from ratchet.contracts.base import Health
 from ratchet.contracts.calibration import AnswerCalibration
 from ratchet.contracts.search import EventKind, StrategyName
 from ratchet.events import Event, Events, end_event
+from ratchet.garbage import collect_less_often
 from ratchet.settings import SearchSettings, load
 from ratchet.states import SEARCH_TRANSITIONS, SearchState, is_end
 from ratchet.store.calibrations import CalibrationStore
@@ -414,4 +415,5 @@ async def main(settings: SearchSettings) -> None:
 if __name__ == "__main__":
     _settings = load(SearchSettings)
     configure_logging(_settings)
+    collect_less_often()
     uvloop.run(main(_settings))
