@@ -60,11 +60,14 @@ def node_event(node: NodeView) -> Event:
 
 def answer_event(node: NodeView) -> Event:
     """The event of a trajectory that ended in an answer."""
-    answer = (node.answer or "")[:SHOWN_CHARS]
-    return Event(
-        EventKind.ANSWER,
-        {"node": node.id, "answer": answer, "prm_score": node.prm_score, "votes": node.visits},
-    )
+    data = {
+        "node": node.id,
+        "answer": (node.answer or "")[:SHOWN_CHARS],
+        "answer_group": node.answer_group,
+        "prm_score": node.prm_score,
+        "votes": node.visits,
+    }
+    return Event(EventKind.ANSWER, data)
 
 
 def end_event() -> Event:

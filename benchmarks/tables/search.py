@@ -173,6 +173,29 @@ def token_pool(results: Results) -> Rows:
     return rows
 
 
+def search_parts(results: Results) -> Rows:
+    """`mcts` with one part changed at a time."""
+    [figures] = [result.figures for result in results.values()]
+    rows = [["changed", "accuracy", "difference, points", "95 % (paired)", "p", "coverage", "trajectories"]]
+    for found in figures["rows"]:
+        compared = ["", "", ""]
+        if "ci95" in found:
+            low, high = (100 * edge for edge in found["ci95"])
+            p = f"{found['p']:.2g}" if found["p"] >= _SMALLEST_P else f"< {_SMALLEST_P:g}"
+            compared = [f"{100 * found['difference']:+.1f}", f"{low:+.1f} – {high:+.1f}", p]
+        rows.append(
+            [
+                found["changed"],
+                f"{100 * found['accuracy']:.1f} %",
+                *compared,
+                f"{100 * found['coverage']:.1f} %",
+                f"{found['trajectories']:.1f}",
+            ]
+        )
+    return rows
+
+
+_SMALLEST_P = 1e-4
 _MODELS = ("small", "medium")
 _EVALUATED = tuple(f"gsm8k-{model}" for model in _MODELS)
 TABLES = {
@@ -182,6 +205,7 @@ TABLES = {
     "readme-round-small-policy": Table(("round-small-policy",), greedy_arms, Below.NOTHING),
     "int8-medium": Table(("int8-medium",), greedy_arms),
     "strategies": Table(_COMPARED, strategies),
+    "search-parts": Table(("search-parts-nano",), search_parts),
     "token-pool": Table(("token-pool-nano",), token_pool),
     "grounding": Table(("grounding-nano",), grounding),
     "readme-gsm8k": Table(_EVALUATED, accuracy, Below.COMMANDS),

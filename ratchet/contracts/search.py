@@ -346,6 +346,10 @@ class NodeView(Contract):
     tokens: int
     seconds: float
     answer: str | None
+    answer_group: str | None = Field(
+        default=None,
+        description="Equal for answers that are one in the vote, however they are written; none without an answer.",
+    )
     ended_by: str | None = Field(
         default=None,
         description="Why nothing can follow this node, where that is not its depth, its answer or its failure: the policy "
@@ -372,7 +376,7 @@ class EventKind(StrEnum):
     NODE = "node"
     """A node was added or has changed; `data` is a NodeView, long texts are cut (`/tree` has them whole)."""
     ANSWER = "answer"
-    """A trajectory ended in an answer; `data` is {node, answer, prm_score, votes}."""
+    """A trajectory ended in an answer; `data` is {node, answer, answer_group, prm_score, votes}."""
     GAP = "gap"
     """Events before this one are no longer kept; `data` is {reason}. `/tree` has what they told."""
     END = "end"

@@ -4,6 +4,7 @@ How an answer is written is read in one place, `ratchet.notation`, for votes, pr
 are compared here, everything else by the sandbox's grader. Programs print anything: no text makes a function here raise.
 """
 
+import hashlib
 from fractions import Fraction
 from functools import lru_cache
 
@@ -27,6 +28,11 @@ def numeric_value(answer: str) -> Fraction | None:
 def answer_key(answer: str) -> str:
     """Equal for answers that stand together in a vote: one number, expression or set of solutions in any spelling."""
     return key_of(read(answer))
+
+
+def answer_group(answer: str) -> str:
+    """A short name of the answer's key, for those who draw votes: 16 hexadecimal digits."""
+    return hashlib.sha256(answer_key(answer).encode()).hexdigest()[:16]
 
 
 def last_line(stdout: str) -> str | None:

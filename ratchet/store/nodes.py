@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ratchet.contracts.sandbox import StepStatus
 from ratchet.contracts.search import NodeView
+from ratchet.solutions.answers import answer_group
 from ratchet.states import NODE_TRANSITIONS, IllegalTransitionError, NodeState
 from ratchet.store import tables as t
 from ratchet.store.text import replace_unstorable
@@ -70,6 +71,7 @@ class NodeRecord:
             tokens=self.tokens,
             seconds=self.seconds,
             answer=self.answer,
+            answer_group=None if self.answer is None else answer_group(self.answer),
             ended_by=self.ended_by,
         )
 

@@ -74,6 +74,20 @@ async def test_events_that_come_twice_or_late_give_the_same_search(run: Run) -> 
     assert found[0]["answers"] == [["7", 3, 0.6], ["42", 2, 0.4]]
 
 
+async def test_answers_that_the_vote_counts_as_one_are_one_while_the_search_runs(run: Run) -> None:
+    found = await run("""() => {
+      const model = t.createSearchModel();
+      const half = {state: 'terminal', visits: 1, answer_group: 'a1'};
+      model.apply({kind: 'node', data: node('root', null, {depth: 0})});
+      model.apply({kind: 'node', data: node('a', 'root', {...half, answer: '1/2'})});
+      model.apply({kind: 'node', data: node('b', 'root', {...half, answer: '0.5'})});
+      model.apply({kind: 'node', data: node('c', 'root', {...half, answer: '7', answer_group: 'b2'})});
+      model.apply({kind: 'answer', data: {node: 'b', answer: '0.5', answer_group: 'a1', prm_score: 0.9, votes: 2}});
+      return model.answers.map((each) => [each.answer, [...each.spellings], each.votes]);
+    }""")
+    assert found == [["1/2", ["1/2", "0.5"], 3], ["7", ["7"], 1]]
+
+
 async def test_texts_that_are_known_whole_are_not_cut_by_a_later_event(run: Run) -> None:
     assert await run("""() => {
       const model = t.createSearchModel();

@@ -8,7 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ratchet.contracts.sandbox import MAX_ANSWER_CHARS, StepResult, StepStatus
-from ratchet.solutions.answers import answer_key, answer_of, grade_request, last_line, numeric_value
+from ratchet.solutions.answers import (
+    answer_group,
+    answer_key,
+    answer_of,
+    grade_request,
+    last_line,
+    numeric_value,
+)
 
 rationals = st.fractions(max_denominator=10**12)
 spaces = st.text(" \t\n", max_size=3)
@@ -160,3 +167,17 @@ def test_what_the_grader_does_not_take_is_no_question_for_it(text: str) -> None:
     assert grade_request("1", "x" * MAX_ANSWER_CHARS)
     assert grade_request(text, "1") is None
     assert grade_request("1", text) is None
+
+
+def test_the_name_of_a_group_is_that_of_the_key_and_short() -> None:
+    assert answer_group("1/2") == answer_group(" 0.5 ") != answer_group("2")
+    assert len(answer_group("a long story " * 100)) == 16
+
+
+def test_a_vote_over_a_large_tree_reads_no_answer_twice() -> None:
+    answers = [f"{number}/7" for number in range(10_000)]
+    for _ in range(2):
+        before = answer_key.cache_info().misses
+        for answer in answers:
+            answer_key(answer)
+    assert answer_key.cache_info().misses == before

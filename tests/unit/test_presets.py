@@ -5,7 +5,8 @@ import itertools
 import pytest
 from pydantic import ValidationError
 
-from ratchet.cli.presets import NANO_TRAIN, OverrideError, Preset, round_config
+from ratchet.cli.overrides import OverrideError
+from ratchet.cli.presets import NANO_TRAIN, Preset, round_config
 from ratchet.contracts.rounds import ProblemSource, RoundConfig, RoundRequest, SelectBy
 from ratchet.contracts.search import StrategyName
 

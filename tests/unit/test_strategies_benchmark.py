@@ -3,6 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
+from benchmarks.search_parts import PARTS, row
 from benchmarks.strategies import Grid, cells, held_out, parameters_of, request_of
 from ratchet.cli.evaluation.comparison import ArmOutcomes
 from ratchet.cli.presets import Preset, round_config
@@ -54,3 +55,23 @@ def test_problems_are_the_held_out_source_whole_whatever_the_rounds_measured_on(
     held = held_out(config, None)
     assert (held.spec, len(held.problems)) == ("nano:held_out?count=400", 400)
     assert [each.id for each in held_out(config, 20).problems] == [each.id for each in held.problems[:20]]
+
+
+def test_each_part_is_a_change_that_a_request_takes_and_no_two_are_the_same_search() -> None:
+    requests = [
+        request_of(part.strategy, "p", "q", 400, 0, parameters_of(Evaluation(), part.changes))
+        for part in PARTS
+    ]
+    assert len({request.model_dump_json() for request in requests}) == len(PARTS)
+    assert len({part.name for part in PARTS}) == len(PARTS)
+    assert PARTS[0].changes == ()
+    assert PARTS[0].strategy is StrategyName.MCTS
+
+
+def test_a_part_is_held_against_the_search_with_nothing_changed() -> None:
+    whole = ArmOutcomes(StrategyName.MCTS, 400, [outcomes("1110")])
+    changed = ArmOutcomes(StrategyName.MCTS, 400, [outcomes("1001")])
+    assert "difference" not in row(PARTS[0], whole, whole)
+    found = row(PARTS[2], changed, whole)
+    assert (found["changed"], found["accuracy"], found["difference"]) == (PARTS[2].name, 0.5, -0.25)
+    assert (found["better"], found["worse"]) == (1, 2)

@@ -28,6 +28,7 @@
  * @property {number} tokens
  * @property {number} seconds
  * @property {string|null} answer
+ * @property {string|null} [answer_group] Equal for answers that the vote counts as one.
  * @property {string|null} ended_by
  */
 
@@ -80,7 +81,10 @@
  */
 
 /** @typedef {{id?: string|null, kind: string, data: any}} SearchEvent */
-/** @typedef {{answer: string, votes: number, share: number, prm: number|null, nodes: string[]}} Answer */
+/**
+ * Ends that give one answer, as the first of them writes it.
+ * @typedef {{answer: string, spellings: Set<string>, votes: number, share: number, prm: number|null, nodes: string[]}} Answer
+ */
 /**
  * @typedef {object} Change What a listener is told.
  * @property {"node"|"tree"|"result"|"answers"|"connection"} kind tree: many nodes at once.
@@ -121,7 +125,7 @@ export class SearchModel {
     this.state = null;
     /** @type {string|null} */
     this.reason = null;
-    /** @type {Map<string, {answer: string, votes: number, prm: number|null}>} */
+    /** @type {Map<string, {answer: string, group: string, votes: number, prm: number|null}>} */
     this._ends = new Map();
     /** @type {Set<(change: Change) => void>} */
     this._listeners = new Set();
@@ -147,7 +151,7 @@ export class SearchModel {
       const added = this._put(data, true);
       this._tell({ kind: "node", id: data.id, added });
     } else if (event.kind === "answer") {
-      this._ends.set(data.node, { answer: data.answer, votes: data.votes, prm: data.prm_score });
+      this._ends.set(data.node, { answer: data.answer, group: data.answer_group ?? data.answer, votes: data.votes, prm: data.prm_score });
       this._count();
       this._tell({ kind: "answers" });
     } else if (event.kind === "state") {
@@ -215,7 +219,7 @@ export class SearchModel {
       else this.children.set(node.parent, [node.id]);
     }
     if (kept.answer != null && kept.state !== "failed") {
-      this._ends.set(kept.id, { answer: kept.answer, votes: kept.visits, prm: kept.prm_score });
+      this._ends.set(kept.id, { answer: kept.answer, group: kept.answer_group ?? kept.answer, votes: kept.visits, prm: kept.prm_score });
       if (cut) this._count();
     }
     return !known;
@@ -226,11 +230,12 @@ export class SearchModel {
     const groups = new Map();
     let total = 0;
     for (const [node, end] of this._ends) {
-      const group = groups.get(end.answer) ?? { answer: end.answer, votes: 0, share: 0, prm: null, nodes: [] };
+      const group = groups.get(end.group) ?? { answer: end.answer, spellings: new Set(), votes: 0, share: 0, prm: null, nodes: [] };
+      group.spellings.add(end.answer);
       group.votes += end.votes;
       group.nodes.push(node);
       if (end.prm != null) group.prm = Math.max(group.prm ?? 0, end.prm);
-      groups.set(end.answer, group);
+      groups.set(end.group, group);
       total += end.votes;
     }
     this.answers = [...groups.values()].sort((a, b) => b.votes - a.votes || (b.prm ?? 0) - (a.prm ?? 0));

@@ -59,16 +59,16 @@ function pathTo(end, nodes) {
   return steps;
 }
 
-/** Programs by answer, the answer of most rollouts first. @param {Program[]} programs @returns {[string, Program[]][]} */
+/** Programs by answer, as the first of most rollouts writes it; the answer of most rollouts first. @param {Program[]} programs @returns {[string, Program[]][]} */
 function byAnswer(programs) {
   /** @type {Map<string, Program[]>} */
   const groups = new Map();
   for (const each of programs) {
-    const answer = String(each.end.answer).trim();
-    groups.set(answer, [...(groups.get(answer) ?? []), each]);
+    const group = each.end.answer_group ?? String(each.end.answer).trim();
+    groups.set(group, [...(groups.get(group) ?? []), each]);
   }
   for (const group of groups.values()) group.sort((a, b) => b.end.visits - a.end.visits);
-  return [...groups].sort(([, a], [, b]) => sum(b) - sum(a));
+  return [...groups.values()].sort((a, b) => sum(b) - sum(a)).map((group) => [String(group[0].end.answer).trim(), group]);
 }
 
 /** @param {Program[]} programs */

@@ -79,7 +79,7 @@ function Answers({ model, final }) {
     <h2>${model.over ? "All answers" : "Leading answers"}</h2>
     <${Scroll} label="Answers by votes, a table"><table>
       <thead><tr><th scope="col">Answer</th><th scope="col" class="num">Votes</th><th scope="col" class="answer-share">Share</th><th scope="col" class="num">Best PRM</th></tr></thead>
-      <tbody>${shown.map((each) => html`<tr key=${each.answer}><td class="wrap">${each.answer}${model.over && each.answer === final ? html` <${Badge} tone="accent">chosen<//>` : ""}</td><td class="num">${number(each.votes)}</td><td><${Meter} value=${each.share} label="Share of the votes" /></td><td class="num">${score(each.prm)}</td></tr>`)}</tbody>
+      <tbody>${shown.map((each) => html`<tr key=${each.answer}><td class="wrap">${each.answer}${model.over && final !== null && each.spellings.has(final) ? html` <${Badge} tone="accent">chosen<//>` : ""}</td><td class="num">${number(each.votes)}</td><td><${Meter} value=${each.share} label="Share of the votes" /></td><td class="num">${score(each.prm)}</td></tr>`)}</tbody>
     </table><//>
     ${more > 0 && html`<p class="muted small">and ${plural(more, "other answer")}</p>`}
   </section>`;
