@@ -6,7 +6,7 @@ import { number, plural, score } from "./format.js";
 import { PythonCode } from "./python-code.js";
 import { Details, ErrorBox, Spinner, useLoaded } from "./ui.js";
 
-/** @typedef {{id: string, parent: string|null, text: string, stdout: string, stderr: string, prm_score: number|null, visits: number, answer: string|null}} Node */
+/** @typedef {{id: string, parent: string|null, text: string, stdout: string, stderr: string, prm_score: number|null, visits: number, answer: string|null, answer_group?: string|null}} Node */
 /** @typedef {{search: string, steps: Node[], end: Node}} Program */
 
 const MOST_PAGES = 5;
