@@ -4,10 +4,11 @@ All parts are of one shuffle, `sample(problems, seed=SEED, offset, limit)`; they
 is for training.
 """
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from ratchet.problems import Problem, read_problems, sample
+from ratchet.problems import Problem, ProblemFileError, read_problems, sample
 
 SEED = 13
 
@@ -20,9 +21,13 @@ class Slice:
     count: int
 
     def problems(self, file: Path, limit: int | None = None) -> list[Problem]:
-        """The first `limit` problems of it. Raises ProblemFileError."""
+        """The first `limit` problems of it. Ends the program where the file cannot be read."""
         count = self.count if limit is None else min(limit, self.count)
-        return sample(read_problems(file).problems, seed=SEED, offset=self.offset, limit=count)
+        try:
+            held = read_problems(file)
+        except ProblemFileError as error:
+            sys.exit(str(error))
+        return sample(held.problems, seed=SEED, offset=self.offset, limit=count)
 
 
 CHOOSING = Slice(0, 120)
