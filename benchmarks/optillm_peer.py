@@ -10,7 +10,8 @@ Ratchet then searches the same problems with as many tokens a problem as each ap
 took about the same once for both, and answers greedily once.
 
 `python -m benchmarks.optillm_peer gsm8k_train.jsonl --folder FOLDER [--limit 50]`: problems on which nothing was chosen or
-fitted (`slices.py`). The folder gets the environment, logs and the stack's data. The last line is JSON.
+fitted (`slices.py`). The folder gets the environment, logs, the stack's data, and a file for each way that was measured
+with these settings: the same command goes on where it was broken off (`--fresh`: it starts over). The last line is JSON.
 
 Limits: an answer in words is read as its last number, after `boxed` or "answer is" where they stand. One run each; the model's
 chat template, one prompt. What the model wrote for `executecode` can read files and reach the network.
@@ -19,13 +20,15 @@ chat template, one prompt. What the model wrote for `executecode` can read files
 import argparse
 import asyncio
 import contextlib
+import hashlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -200,8 +203,36 @@ def row(name: str, right: Sequence[bool], tokens: int, seconds: float) -> dict[s
     return found
 
 
-async def measure_optillm(problems: Sequence[Problem], options: argparse.Namespace) -> list[dict[str, Any]]:
-    """All approaches, one after another, before one vLLM."""
+class Rows:
+    """What was measured, a file for each way, by its settings and the problems."""
+
+    def __init__(self, problems: Sequence[Problem], options: argparse.Namespace) -> None:
+        texts = [[each.text, each.answer] for each in problems]
+        settings = [texts, options.model, options.max_tokens, options.at_once, options.seed, OPTILLM, PROMPT]
+        digest = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:12]
+        self._folder = options.folder / "rows" / digest
+        if options.fresh:
+            shutil.rmtree(self._folder, ignore_errors=True)
+        self._folder.mkdir(parents=True, exist_ok=True)
+
+    def get(self, way: str) -> dict[str, Any] | None:
+        """What was measured of it; None where nothing was."""
+        file = self._folder / f"{way}.json"
+        found: dict[str, Any] | None = json.loads(file.read_text()) if file.exists() else None
+        return found
+
+    def put(self, way: str, found: dict[str, Any]) -> None:
+        """Keep it."""
+        new = self._folder / f"{way}.new"
+        new.write_text(json.dumps(found))
+        new.rename(self._folder / f"{way}.json")
+
+
+async def measure_optillm(problems: Sequence[Problem], rows: Rows, options: argparse.Namespace) -> None:
+    """The approaches of which nothing is known, one after another, before one vLLM."""
+    missing = [each for each in options.approaches if rows.get(each) is None]
+    if not missing:
+        return
     programs = install(options.folder)
     use_every_core()
     os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "2")
@@ -221,13 +252,17 @@ async def measure_optillm(problems: Sequence[Problem], options: argparse.Namespa
             NO_PROXY="127.0.0.1,localhost",
         ),
     ):
-        return [await ask_optillm(each, problems, optillm, vllm, options) for each in options.approaches]
+        for each in missing:
+            rows.put(each, await ask_optillm(each, problems, optillm, vllm, options))
 
 
 async def measure_ratchet(
-    problems: Sequence[Problem], budgets: Sequence[int], options: argparse.Namespace
-) -> list[dict[str, Any]]:
-    """The same problems, greedily and by `mcts` with each budget of tokens a problem."""
+    problems: Sequence[Problem], ways: Mapping[str, tuple[str, int]], rows: Rows, options: argparse.Namespace
+) -> None:
+    """The same problems by those ways of which nothing is known: strategy and budget of tokens a problem."""
+    missing = {name: way for name, way in ways.items() if rows.get(name) is None}
+    if not missing:
+        return
     stack = StackConfig(data=options.folder / "stack", model=options.model)
     async with (
         local_stack(stack) as urls,
@@ -253,14 +288,12 @@ async def measure_ratchet(
                 return False, result.usage.policy.tokens
             return await same_answer(sandbox, result.answer, problem.answer), result.usage.policy.tokens
 
-        found: list[dict[str, Any]] = []
-        for strategy, tokens in [("greedy", MODEL_LEN), *(("mcts", budget) for budget in budgets)]:
+        for name, (strategy, tokens) in missing.items():
             began = time.monotonic()
             outcomes = await asyncio.gather(*(ask(problem, strategy, tokens) for problem in problems))
             seconds = time.monotonic() - began
             right, spent = [each for each, _ in outcomes], sum(each for _, each in outcomes)
-            found.append(row(f"ratchet {strategy}", right, spent, seconds) | {"token_budget": tokens})
-    return found
+            rows.put(name, row(f"ratchet {strategy}", right, spent, seconds) | {"token_budget": tokens})
 
 
 def distinct(budgets: Sequence[float]) -> list[int]:
@@ -277,10 +310,13 @@ async def measure(options: argparse.Namespace) -> dict[str, Any]:
     options.folder.mkdir(parents=True, exist_ok=True)
     options.folder = options.folder.resolve()
     problems = REPORT.problems(options.problems, options.limit)
-    theirs = await measure_optillm(problems, options)
-    ours = await measure_ratchet(
-        problems, distinct([each["tokens_a_problem"] for each in theirs if each["way"] != "none"]), options
-    )
+    rows = Rows(problems, options)
+    await measure_optillm(problems, rows, options)
+    theirs = [found for each in options.approaches if (found := rows.get(each))]
+    budgets = distinct([each["tokens_a_problem"] for each in theirs if each["way"] != "none"])
+    ways = {"ratchet-greedy": ("greedy", MODEL_LEN)}
+    ways |= {f"ratchet-mcts-{budget}": ("mcts", budget) for budget in budgets}
+    await measure_ratchet(problems, ways, rows, options)
     return {
         "benchmark": "optillm_peer",
         "model": options.model,
@@ -291,7 +327,7 @@ async def measure(options: argparse.Namespace) -> dict[str, Any]:
         "at_once": options.at_once,
         "seed": options.seed,
         "optillm": theirs,
-        "ratchet": ours,
+        "ratchet": [rows.get(name) for name in ways],
     }
 
 
@@ -307,6 +343,7 @@ def main() -> None:
     parser.add_argument("--approaches", nargs="+", choices=APPROACHES, default=list(APPROACHES))
     parser.add_argument("--max-tokens", type=int, default=400, help="of one completion")
     parser.add_argument("--at-once", type=int, default=8, help="problems at once")
+    parser.add_argument("--fresh", action="store_true", help="start over")
     parser.add_argument("--seed", type=int, default=0, help="of Ratchet's searches; optillm has none")
     print(json.dumps(asyncio.run(measure(parser.parse_args()))))
 
