@@ -1,11 +1,26 @@
 """Rounds for tests of the store: begun, claimed, and given problems and searches."""
 
-from ratchet.contracts.rounds import RoundRequest, RoundView
+import contextlib
+from collections.abc import AsyncIterator
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from ratchet.clients import PolicyClient, PrmClient, SandboxClient
+from ratchet.contracts.rounds import RoundProgress, RoundRequest, RoundView
 from ratchet.contracts.search import SearchRequest
 from ratchet.problems import Problem, problem_id
+from ratchet.queue import SearchQueue
+from ratchet.settings import TrainerSettings
+from ratchet.store.calibrations import CalibrationStore
 from ratchet.store.ids import new_id
+from ratchet.store.pairs import PairStore
+from ratchet.store.registry import Registry
+from ratchet.store.round_searches import RoundSearchStore
 from ratchet.store.rounds import RoundClaim, RoundStore
+from services.trainer.holding import Serving
+from services.trainer.stages.context import Context
 
+NOWHERE = "http://127.0.0.1:9"
 LEASE = 30.0
 ATTEMPTS = 5
 
@@ -42,3 +57,28 @@ def requests(texts: list[str], reference: str | None = "42") -> dict[int, Search
         place: SearchRequest(problem=text, reference_answer=reference, seed=place)
         for place, text in enumerate(texts)
     }
+
+
+@contextlib.asynccontextmanager
+async def stage_context(
+    engine: AsyncEngine, claim: RoundClaim, redis_url: str = "redis://127.0.0.1:9/0"
+) -> AsyncIterator[Context]:
+    """What a stage works with, over a real store. No service answers, and nothing is to be told."""
+
+    async def report(progress: RoundProgress) -> None:
+        raise AssertionError("nothing is to be told")
+
+    queue = SearchQueue(redis_url, "nobody")
+    async with PolicyClient(NOWHERE) as policy, PrmClient(NOWHERE) as prm, SandboxClient(NOWHERE) as sandbox:
+        yield Context(
+            settings=TrainerSettings(),
+            claim=claim,
+            serving=Serving(Registry(engine), PairStore(engine), RoundStore(engine), {}),
+            searches=RoundSearchStore(engine),
+            calibrations=CalibrationStore(engine),
+            queue=queue,
+            policy=policy,
+            prm=prm,
+            sandbox=sandbox,
+            report=report,
+        )

@@ -8,30 +8,23 @@ import httpx
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from ratchet.clients import PolicyClient, PrmClient, SandboxClient
 from ratchet.contracts.calibration import AnswerCalibration
-from ratchet.contracts.rounds import RoundProgress
 from ratchet.contracts.search import SearchRequest, StrategyName, StrategyParameters, Usage
-from ratchet.queue import SearchQueue
 from ratchet.settings import TrainerSettings
 from ratchet.states import NodeState, SearchState
 from ratchet.store import calibrations
 from ratchet.store.calibrations import CalibrationStore
 from ratchet.store.ids import new_id
 from ratchet.store.nodes import NodeRecord
-from ratchet.store.pairs import PairStore
-from ratchet.store.registry import Registry
 from ratchet.store.round_searches import RoundSearchStore
 from ratchet.store.rounds import RoundProblem, RoundStore
 from ratchet.store.search_results import SearchOutcome
 from ratchet.store.searches import SearchStore
 from services.trainer.app import build_app
-from services.trainer.holding import Serving
 from services.trainer.pairs import Pair
-from services.trainer.stages.context import Context
 from services.trainer.stages.evaluate import calibrate_pair
 from services.trainer.stages.measuring import SYSTEM_PLAN, Job
-from tests.integration.round_claims import begin, claim_round, requests
+from tests.integration.round_claims import begin, claim_round, requests, stage_context
 
 MODELS = {"policy": "small@1", "prm": "prm1-likelihood@small@1"}
 
@@ -160,28 +153,7 @@ async def test_a_round_calibrates_the_pair_that_its_development_searches_were_of
     problems = [
         RoundProblem(place, text, "42.0", "family", None, "source") for place, text in enumerate(texts)
     ]
-    nowhere = "http://127.0.0.1:9"
-
-    async def report(progress: RoundProgress) -> None:
-        raise AssertionError("nothing is to be told")
-
-    async with (
-        PolicyClient(nowhere) as policy,
-        PrmClient(nowhere) as prm,
-        SandboxClient(nowhere) as sandbox,
-    ):
-        context = Context(
-            settings=TrainerSettings(),
-            claim=claim,
-            serving=Serving(Registry(engine), PairStore(engine), rounds, {}),
-            searches=searches,
-            calibrations=CalibrationStore(engine),
-            queue=SearchQueue("redis://127.0.0.1:9/0", "nobody"),
-            policy=policy,
-            prm=prm,
-            sandbox=sandbox,
-            report=report,
-        )
+    async with stage_context(engine, claim) as context:
         await calibrate_pair(context, Job("candidate", SYSTEM_PLAN, pair, problems[:20]))
         assert await CalibrationStore(engine).get(models["policy"], models["prm"]) is None, "too few"
         await calibrate_pair(context, Job("candidate", SYSTEM_PLAN, pair, problems))

@@ -40,7 +40,16 @@ from services.trainer.labelled_votes import label
 from services.trainer.pairs import Pair, best_so_far
 from services.trainer.stages.choosing import CANDIDATE, REFERENCE, choose_pair, new_pairs
 from services.trainer.stages.context import Context, require_part
-from services.trainer.stages.measuring import SYSTEM_PLAN, Job, Plan, joined, measure, samples_of, search_all
+from services.trainer.stages.measuring import (
+    SYSTEM_PLAN,
+    Filling,
+    Job,
+    Plan,
+    joined,
+    measure,
+    samples_of,
+    search_all,
+)
 
 log = structlog.get_logger()
 
@@ -62,13 +71,17 @@ async def evaluate(context: Context) -> RoundMetrics:
     candidate, votes = await choose_pair(context, reference, problems[:choosing])
     # The same problems whether or not there was a choice: outcomes of other rounds are paired by their places.
     testing = problems[choosing:]
-    test = _Test(context, candidate, reference, testing, measured_before(earlier, reference, config))
-    await test.run()
     held_out = await context.rounds.problems(context.claim.id, HELD_OUT)
-    new = await _measure_held_out(context, CANDIDATE, candidate, held_out)
+    new_jobs = _held_out_jobs(context, CANDIDATE, candidate, held_out)
     old = _of_split(measured_before(earlier, incumbent, config), HELD_OUT)
+    old_jobs = [] if old else _held_out_jobs(context, INCUMBENT, incumbent, held_out)
+    # The figures of the report need nothing of the test: their searches fill its waits, each beside its own policy's.
+    filling = {CANDIDATE: Filling(context, new_jobs), REFERENCE: Filling(context, old_jobs)}
+    test = _Test(context, candidate, reference, testing, measured_before(earlier, reference, config), filling)
+    await test.run()
+    new = await _measure_held_out(context, new_jobs)
     if not old:
-        old = await _measure_held_out(context, INCUMBENT, incumbent, held_out)
+        old = await _measure_held_out(context, old_jobs)
     for split, of_split in (("development", test.new), (HELD_OUT, new)):
         await context.registry.add_evaluation(context.claim, candidate.policy, split, of_split)
     return RoundMetrics(
@@ -124,6 +137,8 @@ class _Test:
     problems: Sequence[RoundProblem]
     known: Mapping[str, Measured]
     """What the reference has measured of these problems before, from the first on."""
+    filling: Mapping[str, Filling]
+    """What is searched besides, by whose searches it goes behind."""
     comparisons: dict[str, Comparison] = field(default_factory=dict)
     new: dict[str, Measured] = field(default_factory=dict)
     old: dict[str, Measured] = field(default_factory=dict)
@@ -172,25 +187,29 @@ class _Test:
             if known < until:
                 jobs.append(Job(who, each, pair, self.problems[known:until]))
         if jobs:
-            await search_all(self.context, jobs)
+            await search_all(self.context, jobs, self.filling[who])
         for job in jobs:
             [more] = await measure(self.context, job)
             found[job.plan.name] = joined(found.get(job.plan.name), more)
 
 
-async def _measure_held_out(
-    context: Context, who: str, pair: Pair, problems: Sequence[RoundProblem]
-) -> dict[str, Measured]:
-    """A pair's figures for the report."""
-    votes: dict[StrategyName, tuple[StrategyName, ...]] = {StrategyName.GREEDY: (StrategyName.GREEDY,)}
+def _held_out_jobs(context: Context, who: str, pair: Pair, problems: Sequence[RoundProblem]) -> list[Job]:
+    """What is searched for a pair's figures in the report."""
+    strategies = [StrategyName.GREEDY]
     if context.claim.config.evaluation.system:
-        votes[StrategyName.MCTS] = (StrategyName.MCTS,)
-        # The same trajectories, counted with the PRM's scores and without.
-        votes[StrategyName.BEST_OF_N] = (StrategyName.BEST_OF_N, StrategyName.MAJORITY)
-    jobs = [Job(who, Plan(HELD_OUT, strategy), pair, problems) for strategy in votes]
+        strategies += [StrategyName.MCTS, StrategyName.BEST_OF_N]
+    return [Job(who, Plan(HELD_OUT, strategy), pair, problems) for strategy in strategies]
+
+
+async def _measure_held_out(context: Context, jobs: Sequence[Job]) -> dict[str, Measured]:
+    """A pair's figures for the report."""
     await search_all(context, jobs)
     found: dict[str, Measured] = {}
-    for job, counted in zip(jobs, votes.values(), strict=True):
+    for job in jobs:
+        counted = [job.plan.strategy]
+        if job.plan.strategy is StrategyName.BEST_OF_N:
+            # The same trajectories, counted with the PRM's scores and without.
+            counted.append(StrategyName.MAJORITY)
         for strategy, measured in zip(counted, await measure(context, job, *counted), strict=True):
             found[f"{HELD_OUT}.{strategy}"] = measured
     return found

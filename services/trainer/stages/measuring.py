@@ -4,6 +4,7 @@ Limits: a problem whose search fails every time is left out of all figures, and 
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -31,6 +32,8 @@ from services.trainer.stages.planned_searches import could_not_run, plan, requir
 ATTEMPTS = 3
 """A search that failed is made again: what failed is the system, which says nothing of the pair."""
 GRADED_AT_ONCE = 16
+FILLING = 2
+"""Behind so many searches that are waited for goes one that has time."""
 FAILED = "-"
 """Outcome of a problem whose search failed each time."""
 
@@ -106,7 +109,32 @@ class Job:
         return f"{self.who}.{self.plan.name}"
 
 
-async def search_all(context: Context, jobs: Sequence[Job]) -> None:
+class Filling:
+    """Searches that have time, for the workers that would wait for the slowest of those that are waited for.
+
+    Some of them go into the queue behind each lot of these. What is left is made when it is waited for itself.
+    """
+
+    def __init__(self, context: Context, jobs: Sequence[Job] = ()) -> None:
+        """Problem after problem, of each all jobs: whatever part is made first is of all of them."""
+        self._context = context
+        self._left = deque(
+            sorted(((each, job) for job in jobs for each in job.problems), key=lambda pair: pair[0].place)
+        )
+
+    async def put(self, count: int) -> None:
+        """Put so many more into the queue."""
+        some = [self._left.popleft() for _ in range(min(count, len(self._left)))]
+        for job in {id(job): job for _, job in some}.values():
+            requests = {
+                each.place: job.plan.request(each, job.pair, self._context.claim.config)
+                for each, of in some
+                if of is job
+            }
+            await plan(self._context, job.purpose, 0, requests)
+
+
+async def search_all(context: Context, jobs: Sequence[Job], filling: Filling | None = None) -> None:
     """Have the searches of all jobs made, those that fail up to ATTEMPTS times. Raises RoundFailedError where many fail."""
     left: dict[Job, Collection[int]] = {job: {each.place for each in job.problems} for job in jobs}
     for attempt in range(ATTEMPTS):
@@ -117,6 +145,8 @@ async def search_all(context: Context, jobs: Sequence[Job]) -> None:
                 if each.place in places
             }
             await plan(context, job.purpose, attempt, requests)
+        if filling is not None:
+            await filling.put(sum(map(len, left.values())) // FILLING)
         await wait_for(context, [job.purpose for job in left], "evaluating", [job.pair for job in left])
         left = {job: failed for job in left if (failed := await _failed(context, job))}
         if not left:
