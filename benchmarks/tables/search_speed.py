@@ -5,6 +5,7 @@ from typing import Any
 from benchmarks.tables.documents import Below, Results, Rows, Table
 
 COST, NANO = "search-cost", "search-speed-nano"
+BOTH = (NANO, "search-speed-small")
 
 
 def cost(results: Results) -> Rows:
@@ -31,32 +32,42 @@ def cost(results: Results) -> Rows:
 
 
 def engine(results: Results) -> Rows:
-    """Tokens a second through searches and by the engine alone."""
-    found = results[NANO].figures["engine"]
-    rows = [["searches", "sequences", "tokens/s through searches", "by the engine alone", "utilisation"]]
-    for name, each in found.items():
-        if isinstance(each, dict):
-            rows.append(
-                [
-                    name,
-                    f"{each['sequences']:,}",
-                    f"{each['searches']['tokens_per_second']:,.0f}",
-                    f"{each['engine']['tokens_per_second']:,.0f}",
-                    f"{each['utilisation']:.2f}",
-                ]
-            )
+    """Tokens a second through searches and by the engine alone, for each model."""
+    rows = [
+        ["model", "searches", "sequences", "tokens/s through searches", "by the engine alone", "utilisation"]
+    ]
+    for result in map(results.__getitem__, BOTH):
+        for name, each in result.figures["engine"].items():
+            if isinstance(each, dict):
+                rows.append(
+                    [
+                        f"`{result.figures['model']}`",
+                        name,
+                        f"{each['sequences']:,}",
+                        f"{each['searches']['tokens_per_second']:,.0f}",
+                        f"{each['engine']['tokens_per_second']:,.0f}",
+                        f"{each['utilisation']:.2f}",
+                    ]
+                )
     return rows
 
 
 def lock_step(results: Results) -> Rows:
-    """Searches beside the lock-step driver."""
-    found = results[NANO].figures["lock_step"]
-    rows = [["way", "tokens", "seconds", "tokens/s"]]
-    for name, label in (("lock_step", "lock step"), ("mcts", "`mcts`")):
-        each = found[name]
-        rows.append(
-            [label, f"{each['tokens']:,}", f"{each['seconds']:.1f}", f"{each['tokens_per_second']:,.0f}"]
-        )
+    """Searches beside the lock-step driver, for each model."""
+    rows = [["model", "way", "tokens", "seconds", "tokens/s"]]
+    for result in map(results.__getitem__, BOTH):
+        found = result.figures["lock_step"]
+        for name, label in (("lock_step", "lock step"), ("mcts", "`mcts`")):
+            each = found[name]
+            rows.append(
+                [
+                    f"`{result.figures['model']}`",
+                    label,
+                    f"{each['tokens']:,}",
+                    f"{each['seconds']:.1f}",
+                    f"{each['tokens_per_second']:,.0f}",
+                ]
+            )
     return rows
 
 
@@ -90,7 +101,7 @@ def prm_reading(results: Results) -> Rows:
 TABLES = {
     "prm-reading": Table(("prm-reading-small",), prm_reading),
     "search-cost": Table((COST,), cost),
-    "search-engine": Table((NANO,), engine),
-    "search-lock-step": Table((NANO,), lock_step, Below.NOTHING),
+    "search-engine": Table(BOTH, engine),
+    "search-lock-step": Table(BOTH, lock_step, Below.NOTHING),
     "search-interactive": Table((NANO,), interactive, Below.NOTHING),
 }
