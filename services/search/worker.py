@@ -42,6 +42,8 @@ from ratchet.states import SEARCH_TRANSITIONS, SearchState, is_end
 from ratchet.store.calibrations import CalibrationStore
 from ratchet.store.engine import make_engine, ready
 from ratchet.store.errors import StoreUnavailableError
+from ratchet.store.nodes import NodeRecord
+from ratchet.store.search_progress import Progress
 from ratchet.store.search_results import SearchOutcome
 from ratchet.store.searches import Claim, LeaseLostError, SearchStore
 from ratchet.telemetry import configure_logging
@@ -202,7 +204,7 @@ class Worker:
             log.info(
                 "search over", state=state.value, reason=outcome.reason, tokens=search.usage.policy.tokens
             )
-            await self._announce_end(claim.id)
+            await publish(self.events, claim.id, [end_event()])
 
     async def _give_back(self, claim: Claim, search: Search, journal: TreeJournal, away: _AwayError) -> None:
         """Queue the search again, with its tree and the seconds that were worked."""
@@ -221,15 +223,17 @@ class Worker:
 
     async def _load(self, claim: Claim, cancelled: asyncio.Event) -> Search:
         """The search as the workers before this one have left it."""
+        records: list[NodeRecord] = []
+        progress: Progress | None = None
         if claim.fence > 1:
             await end_session(self.backends.sandbox, _session_name(claim.id, claim.fence - 1))
+            records = await _once_store_is_back(lambda: self.store.load_nodes(claim.id))
+            progress = await _once_store_is_back(lambda: self.store.load_progress(claim.id))
         reference = (
             await _once_store_is_back(lambda: self.store.reference_answer(claim))
             if claim.has_reference
             else None
         )
-        records = await _once_store_is_back(lambda: self.store.load_nodes(claim.id))
-        progress = await _once_store_is_back(lambda: self.store.load_progress(claim.id))
         return Search(
             request=claim.request,
             reference=reference,
