@@ -305,7 +305,7 @@ def lora(results: Results) -> Rows:
     return rows
 
 
-_NANO = tuple(f"rounds-nano-seed{seed}" for seed in (1, 2, 11))
+_NANO = tuple(f"rounds-nano-seed{seed}" for seed in (1, 2, 3, 11))
 _ONE_PAIR = tuple(f"rounds-nano-seed{seed}-one-pair" for seed in (1, 2, 3))
 TABLES = {
     "rounds-nano-seed1": Table(("rounds-nano-seed1",), partial(run_of_rounds, "rounds-nano-seed1")),
