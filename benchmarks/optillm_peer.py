@@ -46,7 +46,7 @@ from ratchet.stack.config import StackConfig
 from ratchet.stack.local import local_stack
 from ratchet.stack.ports import free_port
 from ratchet.statistics import wilson
-from services.policy.engines.vllm import CPU_BLOCK, use_every_core
+from services.policy.engines.vllm import CPU_BLOCK, dtype_here, use_every_core
 from services.sandbox.jail import find_bwrap
 
 APPROACHES = ("none", "self_consistency", "bon", "mcts", "rstar", "executecode")
@@ -138,6 +138,7 @@ def vllm_command(model: ResolvedModel, port: int, max_tokens: int) -> list[str]:
     return [
         *(sys.executable, "-m", "vllm.entrypoints.openai.api_server"),
         *("--model", str(model.path), "--served-model-name", "model", "--port", str(port)),
+        *("--dtype", dtype_here(model.path, "cpu")),
         *("--host", "127.0.0.1", "--max-model-len", str(MODEL_LEN), "--block-size", str(CPU_BLOCK)),
         *("--enforce-eager", "--enable-prefix-caching", "--max-num-seqs", "64"),
         # `executecode` names no limit of its own.

@@ -167,7 +167,7 @@ class VllmEngine:
         arguments = AsyncEngineArgs(
             model=str(int8 or self.checkpoint),
             # Bytes are multiplied by numbers that come as bf16.
-            dtype="bfloat16" if int8 else self.dtype or _dtype_here(self.checkpoint, self.device),
+            dtype="bfloat16" if int8 else self.dtype or dtype_here(self.checkpoint, self.device),
             max_model_len=self.max_model_len,
             max_num_seqs=self.max_num_seqs,
             enable_prefix_caching=True,
@@ -346,7 +346,7 @@ def use_every_core() -> None:
         os.environ["LD_PRELOAD"] = str(library)
 
 
-def _dtype_here(checkpoint: Path, device: str) -> Literal["bfloat16", "float32"]:
+def dtype_here(checkpoint: Path, device: str) -> Literal["bfloat16", "float32"]:
     from transformers import AutoConfig
 
     stored = AutoConfig.from_pretrained(checkpoint, local_files_only=True).dtype
