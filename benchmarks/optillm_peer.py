@@ -129,7 +129,7 @@ def optillm_command(programs: Path, vllm: str, port: int) -> list[str]:
             "HOME",
             "/tmp",
         ),
-        *(str(programs / "optillm"), "--base-url", f"{vllm}/v1", "--port", str(port), "--approach", "none"),
+        *(str(programs / "optillm"), "--base-url", f"{vllm}/v1", "--port", str(port), "--approach", "auto"),
     ]
 
 
@@ -180,6 +180,10 @@ async def ask_optillm(
         answers = await asyncio.gather(*map(ask, problems))
         seconds = time.monotonic() - began
         tokens = await generated_tokens(http, vllm) - before
+    # It answers by another approach, and says so in its log alone, where it reads the model's name otherwise than was meant.
+    used = (options.folder / "optillm.log").read_text(errors="replace").count(f"approach(es) ['{approach}'],")
+    if used < len(problems):
+        sys.exit(f"optillm took the approach {approach} for {used} of {len(problems)} problems; see its log.")
     right = [
         answer is not None and numeric_value(answer) == numeric_value(problem.answer)
         for answer, problem in zip(answers, problems, strict=True)

@@ -347,6 +347,7 @@ def use_every_core() -> None:
 
 
 def dtype_here(checkpoint: Path, device: str) -> Literal["bfloat16", "float32"]:
+    """The numbers in which a checkpoint is served on this machine."""
     from transformers import AutoConfig
 
     stored = AutoConfig.from_pretrained(checkpoint, local_files_only=True).dtype
