@@ -129,7 +129,7 @@ def optillm_command(programs: Path, vllm: str, port: int) -> list[str]:
             "HOME",
             "/tmp",
         ),
-        *(str(programs / "optillm"), "--base-url", f"{vllm}/v1", "--port", str(port), "--approach", "auto"),
+        *(str(programs / "optillm"), "--base-url", f"{vllm}/v1", "--port", str(port)),
     ]
 
 
