@@ -60,8 +60,8 @@ PROMPT = "{problem}\n\nThink step by step. End with one line: The final answer i
 MODEL_LEN = 4096
 READY_SECONDS = 300.0
 ANSWER_SECONDS = 1800.0
-SAME_BUDGET = 0.15
-"""Budgets that differ by less are one."""
+SAME_BUDGET = 0.25
+"""Budgets that differ by less are one, the smaller."""
 _NUMBER = r"-?\$?\d[\d,]*(?:\.\d+)?"
 _SAID = re.compile(rf"(?:boxed\{{|answer is:?)\s*\**({_NUMBER})", re.IGNORECASE)
 
