@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import UUID
@@ -21,7 +21,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from ratchet.clients import PolicyClient, SandboxClient, ServiceError
 from ratchet.contracts.policy import Candidate, FinishReason, GenerateRequest, GenerateResponse
 from ratchet.contracts.sandbox import SessionRequest
-from ratchet.contracts.search import SearchRequest, SearchResult
+from ratchet.contracts.search import EventKind, SearchRequest, SearchResult
+from ratchet.events import Event, Events
 from ratchet.queue import SearchQueue, sweep
 from ratchet.settings import SearchSettings
 from ratchet.stack.services import service_command, service_environment
@@ -30,7 +31,9 @@ from ratchet.states import SEARCH_TRANSITIONS, SearchState, is_end
 from ratchet.store.engine import transaction
 from ratchet.store.ids import new_id
 from ratchet.store.searches import SearchStore
+from services.search import worker as worker_module
 from services.search.breaker import Breaker
+from services.search.tree_journal import publish
 from services.search.worker import LEASES_LOST, Worker, _session_name, open_worker
 from tests.http_double import serving
 from tests.sandbox_server import TOKEN, running_sandbox
@@ -247,13 +250,15 @@ async def test_a_lease_that_is_given_up_is_not_lost(
     """It may be renewed in the moment in which the search ends: those who follow are told of the end all the same."""
     told = asyncio.Event()
 
-    async def slowly(worker: Worker, search_id: UUID) -> None:
-        await asyncio.sleep(0.7)
-        await announce(worker, search_id)
-        told.set()
+    async def slowly(events: Events, search_id: UUID, batch: Sequence[Event]) -> None:
+        ended = any(each.kind is EventKind.END for each in batch)
+        if ended:
+            await asyncio.sleep(0.7)
+        await publish(events, search_id, batch)
+        if ended:
+            told.set()
 
-    announce = Worker._announce_end
-    monkeypatch.setattr(Worker, "_announce_end", slowly)
+    monkeypatch.setattr(worker_module, "publish", slowly)
     before = LEASES_LOST._value.get()
     search_id = await begin(store)
     # A lease is renewed every fifth of its time.

@@ -47,11 +47,11 @@ def test_a_search_that_is_to_spend_its_budget_does_not_look() -> None:
 def test_all_looks_together_cost_a_bounded_number_of_the_last_one(monkeypatch: pytest.MonkeyPatch) -> None:
     looked: list[int] = []
 
-    def tally(tree: Tree, *_: object) -> list[object]:
+    def look(tree: Tree, *_: object) -> bool:
         looked.append(tree.root.visits)
-        return []
+        return False
 
-    monkeypatch.setattr(early_stop, "tally", tally)
+    monkeypatch.setattr(early_stop, "is_settled", look)
     search = search_of([])
     stop = EarlyStop(search)
     for number in range(2000):
