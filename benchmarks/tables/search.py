@@ -195,6 +195,38 @@ def search_parts(results: Results) -> Rows:
     return rows
 
 
+PEER_WAYS = {
+    "none": "the model's answer in words",
+    "self_consistency": "`self_consistency`: five answers in words",
+    "bon": "`bon`: three answers in words, rated by the model",
+    "executecode": "`executecode`: one program, run",
+    "mcts": "`mcts`: dialogues, rated by the model",
+    "rstar": "`rstar`: rStar's actions",
+    "ratchet greedy": "`greedy`: one program, run",
+    "ratchet mcts": "`mcts`: programs of a tree search",
+}
+
+
+def peer(results: Results) -> Rows:
+    """optillm and Ratchet on the same problems with the same model."""
+    [figures] = [result.figures for result in results.values()]
+    rows = [["", "way", "right", "accuracy", "95 % (Wilson)", "tokens a problem", "seconds for all"]]
+    for whose in ("optillm", "ratchet"):
+        rows += [
+            [
+                whose,
+                PEER_WAYS[found["way"]],
+                f"{found['right']} of {found['n']}",
+                f"{100 * found['accuracy']:.0f} %",
+                f"{interval(found['ci95'])} %",
+                f"{found['tokens_a_problem']:,.0f}",
+                f"{found['seconds']:,.0f}",
+            ]
+            for found in figures[whose]
+        ]
+    return rows
+
+
 _SMALLEST_P = 1e-4
 _MODELS = ("small", "medium")
 _EVALUATED = tuple(f"gsm8k-{model}" for model in _MODELS)
@@ -206,6 +238,7 @@ TABLES = {
     "int8-medium": Table(("int8-medium",), greedy_arms),
     "strategies": Table(_COMPARED, strategies),
     "search-parts": Table(("search-parts-nano",), search_parts),
+    "peer": Table(("optillm-small",), peer),
     "token-pool": Table(("token-pool-nano",), token_pool),
     "grounding": Table(("grounding-nano",), grounding),
     "readme-gsm8k": Table(_EVALUATED, accuracy, Below.COMMANDS),
