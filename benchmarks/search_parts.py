@@ -12,20 +12,18 @@ clustered by problem) and the exact sign-flip test, coverage, trajectories and t
 
 import argparse
 import contextlib
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import orjson
-import typer
 from rich.console import Console
 
-from benchmarks.strategies import open_run, open_way, parameters_of, request_of
+from benchmarks.strategies import open_run, open_way, parameters_of, request_of, run_or_exit
 from ratchet.cli.evaluation.comparison import ArmOutcomes, measured, paired
 from ratchet.cli.evaluation.options import whole_numbers
 from ratchet.cli.evaluation.searching import Run, search_all
-from ratchet.cli.session import EXIT_INTERRUPTED, Interrupts, complain, run
+from ratchet.cli.session import EXIT_INTERRUPTED, Interrupts, complain
 from ratchet.contracts.search import StrategyName
 from ratchet.problems import load, sample
 
@@ -140,7 +138,7 @@ def row(part: Part, arm: ArmOutcomes, whole: ArmOutcomes) -> dict[str, Any]:
     }
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main() -> None:
     """Read the options, and run."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -157,13 +155,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--at-once", type=int, default=48, help="searches under way at once")
     parser.add_argument("--workers", type=int, default=2, help="search workers of the stack")
     parser.add_argument("--fresh", action="store_true", help="start over, even if there are results")
-    options = parser.parse_args(arguments)
-    try:
-        run(lambda interrupts: measure(options, interrupts))
-    except typer.BadParameter as error:
-        parser.error(f"{error.param_hint}: {error.message}")
-    except typer.Exit as end:
-        raise SystemExit(end.exit_code) from None
+    options = parser.parse_args()
+    run_or_exit(parser, lambda interrupts: measure(options, interrupts))
 
 
 if __name__ == "__main__":

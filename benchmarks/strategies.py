@@ -15,7 +15,7 @@ Limit: the files know all settings of the searches, but not the code: after a ch
 
 import argparse
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -269,6 +269,16 @@ def open_way(
     return Way(request, files.enter_context(open_results(RESULTS / f"{stem}.jsonl", fresh=fresh)), label)
 
 
+def run_or_exit(parser: argparse.ArgumentParser, command: Callable[[Interrupts], Awaitable[int]]) -> None:
+    """Run a command; what is wrong with its options is said as the parser says it."""
+    try:
+        run(command)
+    except typer.BadParameter as error:
+        parser.error(f"{error.param_hint}: {error.message}")
+    except typer.Exit as end:
+        raise SystemExit(end.exit_code) from None
+
+
 def main() -> None:
     """Read the options, and run."""
     parser = argparse.ArgumentParser(
@@ -288,12 +298,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2, help="search workers of the stack")
     parser.add_argument("--fresh", action="store_true", help="start over, even if there are results")
     options = parser.parse_args()
-    try:
-        run(lambda interrupts: compare(options, interrupts))
-    except typer.BadParameter as error:
-        parser.error(f"{error.param_hint}: {error.message}")
-    except typer.Exit as end:
-        raise SystemExit(end.exit_code) from None
+    run_or_exit(parser, lambda interrupts: compare(options, interrupts))
 
 
 if __name__ == "__main__":

@@ -75,8 +75,12 @@ async def evaluate(context: Context) -> RoundMetrics:
     new_jobs = _held_out_jobs(context, CANDIDATE, candidate, held_out)
     old = _of_split(measured_before(earlier, incumbent, config), HELD_OUT)
     old_jobs = [] if old else _held_out_jobs(context, INCUMBENT, incumbent, held_out)
-    # The figures of the report need nothing of the test: their searches fill its waits, each beside its own policy's.
-    filling = {CANDIDATE: Filling(context, new_jobs), REFERENCE: Filling(context, old_jobs)}
+    # The figures of the report need nothing of the test: their searches fill its waits, each beside its own pair's, as the
+    # services are made to hold no other pair meanwhile.
+    filling = {
+        CANDIDATE: Filling(context, new_jobs),
+        REFERENCE: Filling(context, old_jobs if incumbent == reference else ()),
+    }
     test = _Test(context, candidate, reference, testing, measured_before(earlier, reference, config), filling)
     await test.run()
     new = await _measure_held_out(context, new_jobs)
