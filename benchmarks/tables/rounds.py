@@ -289,6 +289,28 @@ def how_far(results: Results) -> Rows:
     return rows
 
 
+def wrong_programs(results: Results) -> Rows:
+    """A row for each round's data and each strength with which wrong programs are unlearnt."""
+    [result] = results.values()
+    rows = [
+        ["data of round", "right programs of, wrong ones", "weight, beta", "right", "beside right ones alone"]
+    ]
+    for found in result.figures["rounds"]:
+        first, *_ = found["arms"]
+        for arm in found["arms"]:
+            alone = arm is first
+            rows.append(
+                [
+                    str(found["round"]) if alone else "",
+                    f"{found['problems_learnt']} problems, {found['wrong_programs']}" if alone else "",
+                    "right ones alone" if alone else f"{arm['weight']:g}, {arm['beta']:g}",
+                    f"{arm['right']['count']} of {arm['right']['n']}",
+                    "" if alone else f"{arm['better']} : {arm['worse']}, {_p(arm['p'])}",
+                ]
+            )
+    return rows
+
+
 def _p(value: float) -> str:
     return f"p = {value:.2f}" if value >= 0.001 else "p < 0.001"
 
@@ -322,5 +344,6 @@ TABLES = {
     "round-small": Table(("round-small",), real_round),
     "prm-lora": Table(("prm-lora",), lora),
     "how-far-to-train": Table(("how-far-to-train",), how_far),
+    "wrong-programs": Table(("wrong-programs",), wrong_programs),
     "readme-rounds": Table(("rounds-nano-seed1",), four_rounds, Below.COMMANDS),
 }
