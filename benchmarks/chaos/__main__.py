@@ -9,7 +9,8 @@ instead of 30; so `--outage` seconds stand for 15 times as long. The parts that 
 whenever their supervisor starts them.
 
 `python -m benchmarks.chaos [--seed 0] [--searches 200] [--kills 30]`. The last line is a JSON object; the exit status is 0
-only if every search was completed, none twice, and none was failed by what happened around it.
+only if every search was completed, none twice, none was failed by what happened around it, and the frozen worker was refused
+by the fence.
 """
 
 import asyncio
@@ -116,8 +117,8 @@ async def trouble(
     await stack.all_ready()
     await flush_redis(stack.urls)
     say("Redis flushed")
-    await freeze_a_worker(stack, LEASE_SECONDS + 3.0)
-    say("a worker frozen past its lease")
+    held = await freeze_a_worker(stack, LEASE_SECONDS + 3.0)
+    say(f"a worker with {held} searches frozen past its lease")
     await keep_away(stack, STORES, outage)
     await stack.all_ready()
     say(f"the stores were away for {outage:.0f} s")
@@ -286,7 +287,8 @@ def main(
         )
     print(json.dumps(result))
     wrong = ("lost", "failed_by_outage", "neighbours_failed", "duplicate_results")
-    good = result["completed"] == result["searches"] and not any(result[name] for name in wrong)
+    completed = result["completed"] == result["searches"]
+    good = completed and result["fenced_writes"] and not any(result[name] for name in wrong)
     raise typer.Exit(0 if good else 1)
 
 

@@ -9,9 +9,12 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
+from sqlalchemy import text
+
 from ratchet.redis import make_redis
 from ratchet.stack.config import StackUrls
 from ratchet.stack.supervisor import ChildState, ChildStatus
+from ratchet.store.engine import make_engine, transaction
 
 BACKENDS = ("policy", "prm", "sandbox")
 STORES = ("postgres", "valkey")
@@ -19,6 +22,11 @@ VICTIMS = (*BACKENDS, *STORES, "search", "search-worker")
 AGAIN_SECONDS = 0.05
 """What has to stay away is killed again as soon as it is started."""
 BACK_SECONDS = 180.0
+HOLDERS = """
+    SELECT split_part(owner, ':', 2), count(*) FROM searches
+    WHERE state = 'running' AND lease_until > clock_timestamp() GROUP BY 1 ORDER BY 2 DESC
+"""
+"""Process numbers of workers, and how many searches they hold."""
 
 
 @dataclass
@@ -81,12 +89,26 @@ async def keep_away(stack: Stack, names: Collection[str], seconds: float) -> Non
                 await asyncio.sleep(AGAIN_SECONDS)
 
 
-async def freeze_a_worker(stack: Stack, seconds: float) -> None:
-    """A worker says nothing for longer than its lease, and goes on where it was."""
-    pid = stack.pids(["search-worker"])[0]
-    if kill(pid, signal.SIGSTOP):
-        await asyncio.sleep(seconds)
-        kill(pid, signal.SIGCONT)
+async def freeze_a_worker(stack: Stack, seconds: float) -> int:
+    """The worker that holds most searches says nothing for longer than its lease, and goes on where it was; how many it held.
+
+    Raises TimeoutError where none takes any up.
+    """
+    engine = make_engine(stack.urls.database)
+    async with asyncio.timeout(BACK_SECONDS):
+        while True:
+            async with transaction(engine) as connection:
+                rows = (await connection.execute(text(HOLDERS))).all()
+            workers = stack.pids(["search-worker"])
+            found = [(int(pid), int(held)) for pid, held in rows if int(pid) in workers]
+            if found and kill(found[0][0], signal.SIGSTOP):
+                break
+            await asyncio.sleep(AGAIN_SECONDS)
+    await engine.dispose()
+    [(pid, held), *_] = found
+    await asyncio.sleep(seconds)
+    kill(pid, signal.SIGCONT)
+    return held
 
 
 async def flush_redis(urls: StackUrls) -> None:
