@@ -25,7 +25,15 @@ from ratchet.cli.display import clean
 from ratchet.cli.overrides import OverrideError
 from ratchet.cli.presets import Preset, round_config, with_overrides
 from ratchet.cli.problem_files import with_copied_files
-from ratchet.cli.session import Interrupts, complain, run, table_console, trainer_of
+from ratchet.cli.session import (
+    Interrupts,
+    complain,
+    nobody_works,
+    run,
+    say_nobody_works,
+    table_console,
+    trainer_of,
+)
 from ratchet.clients import TrainerClient
 from ratchet.contracts.rounds import RoundConfig, RoundRequest, RoundView
 from ratchet.stack.config import SERVICES
@@ -150,9 +158,12 @@ def _add_command(what: Literal["pause", "resume", "cancel"], text: str) -> None:
         round_id: Annotated[str, typer.Argument(help="Id of a round.")], url: Url = None, data: Data = None
     ) -> None:
         async def command(_: Interrupts) -> int:
+            alone = nobody_works(url, data)
             async with trainer_of(url, data, Console(stderr=True)) as trainer:
                 found = await trainer.ask(round_id, what)
                 print(f"round {found.number} of {found.run}: {found.state}, {what} asked for")
+            if alone and what != "pause":
+                say_nobody_works("round")
             return 0
 
         run(command)
@@ -176,10 +187,12 @@ def retry(
     """Have a failed round taken up again, in the stage that failed; --set changes what no finished stage has used."""
 
     async def command(_: Interrupts) -> int:
-        console = Console(stderr=True)
+        console, alone = Console(stderr=True), nobody_works(url, data)
         async with trainer_of(url, data, console) as trainer:
             here = _files_where_the_trainer_is(url, data)
             await _retry(trainer, await trainer.round(round_id), override or [], console, here)
+        if alone:
+            say_nobody_works("round")
         return 0
 
     run(command)

@@ -1,7 +1,7 @@
 """`ratchet searches`: look at searches, and have one taken up again or ended."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from http import HTTPStatus
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +12,15 @@ from pydantic import ValidationError
 from rich.table import Table
 
 from ratchet.cli.display import clean
-from ratchet.cli.session import Interrupts, complain, looking, run, table_console
+from ratchet.cli.session import (
+    Interrupts,
+    complain,
+    looking,
+    nobody_works,
+    run,
+    say_nobody_works,
+    table_console,
+)
 from ratchet.clients import SearchClient, ServiceError
 from ratchet.contracts.extending import ExtendRequest
 from ratchet.contracts.search import SearchResult, StrategyName, VerificationLevel
@@ -93,10 +101,7 @@ def retry(search: Search, as_json: Json = False, url: Url = None, data: Data = N
     """Have a failed search taken up again, with the tree that it has."""
 
     async def command(_: Interrupts) -> int:
-        async with looking(url, data) as client:
-            with _refusals() as refused:
-                _tell(await client.retry(search), as_json)
-        return refused.code
+        return await _have_worked_on(lambda client: client.retry(search), as_json, url, data)
 
     run(command)
 
@@ -124,10 +129,7 @@ def extend(
         raise typer.BadParameter(wrong["msg"], param_hint=named) from error
 
     async def command(_: Interrupts) -> int:
-        async with looking(url, data) as client:
-            with _refusals() as refused:
-                _tell(await client.extend(search, asked), as_json)
-        return refused.code
+        return await _have_worked_on(lambda client: client.extend(search, asked), as_json, url, data)
 
     run(command)
 
@@ -143,6 +145,20 @@ def cancel(search: Search, as_json: Json = False, url: Url = None, data: Data = 
         return refused.code
 
     run(command)
+
+
+async def _have_worked_on(
+    ask: Callable[[SearchClient], Awaitable[SearchResult]], as_json: bool, url: str | None, data: Path | None
+) -> int:
+    """Ask for more work on a search, and say where nobody is there who does it; the exit code."""
+    alone = nobody_works(url, data)
+    async with looking(url, data) as client:
+        with _refusals() as refused:
+            result = await ask(client)
+            _tell(result, as_json)
+            if alone and result.state is SearchState.QUEUED:
+                say_nobody_works("search")
+    return refused.code
 
 
 async def _find(client: SearchClient, limit: int, narrowed: SearchFilter) -> SearchPage:

@@ -209,6 +209,16 @@ def key_from_environment() -> str | None:
         raise typer.BadParameter(f"RATCHET_ADMIN_KEY_FILE: {error}.", param_hint="--url") from None
 
 
+def say_nobody_works(what: str) -> None:
+    """Say that what was asked for has to wait."""
+    complain(f"no stack is up, so the {what} waits until `ratchet up` starts one.")
+
+
+def nobody_works(url: str | None, data: Path | None) -> bool:
+    """Whether a command finds no stack, so that it starts the one service that it asks; to be asked before that."""
+    return url is None and running_stack(data) is None
+
+
 @contextlib.asynccontextmanager
 async def looking(url: str | None, data: Path | None) -> AsyncIterator[SearchClient]:
     """The search API of this session, for what is stored. Raises what `connected` raises."""
