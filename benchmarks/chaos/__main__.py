@@ -1,8 +1,9 @@
 """`make chaos`: is a search ever lost, poisoned or failed by what happens to the system? nano, the real stack, real signals.
 
-Searches are begun, and while they run: random parts are killed with -9, Redis is flushed, a worker is frozen past its lease
-and goes on, the stores are away for long, and then policy, PRM and sandbox, while as many searches again are queued. Then all
-is left alone until every search is over, and what the stores hold is counted.
+Searches are begun, and while they run: random parts are killed with -9, Redis is flushed, the stores are away for long, and
+then policy, PRM and sandbox, while as many searches again are queued. At last a worker is frozen until others have
+taken over what it held, and goes on. Then all is left alone until every search is over, and what the stores hold is
+counted.
 
 Times are compressed by settings: a lease takes 3 s instead of 15, and a worker gives searches back after 2 s of an outage
 instead of 30; so `--outage` seconds stand for 15 times as long. The parts that are away are really gone: they are killed
@@ -117,8 +118,6 @@ async def trouble(
     await stack.all_ready()
     await flush_redis(stack.urls)
     say("Redis flushed")
-    held = await freeze_a_worker(stack, LEASE_SECONDS + 3.0)
-    say(f"a worker with {held} searches frozen past its lease")
     await keep_away(stack, STORES, outage)
     await stack.all_ready()
     say(f"the stores were away for {outage:.0f} s")
@@ -127,6 +126,8 @@ async def trouble(
     await away
     await stack.all_ready()
     say(f"policy, PRM and sandbox were away for {outage:.0f} s; {count} searches queued meanwhile")
+    taken_over = await freeze_a_worker(stack)
+    say(f"a worker was frozen past its lease, and {taken_over} of its searches were taken over")
     return done
 
 

@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from sqlalchemy import text
 
@@ -22,11 +23,13 @@ VICTIMS = (*BACKENDS, *STORES, "search", "search-worker")
 AGAIN_SECONDS = 0.05
 """What has to stay away is killed again as soon as it is started."""
 BACK_SECONDS = 180.0
-HOLDERS = """
-    SELECT split_part(owner, ':', 2), count(*) FROM searches
-    WHERE state = 'running' AND lease_until > clock_timestamp() GROUP BY 1 ORDER BY 2 DESC
-"""
+ROOM, ROOM_SECONDS = 16, 1800.0
+"""A worker that holds no more than so many searches has room for those of another; waited for so long."""
+FROZEN_SECONDS = 45.0
+"""At the most: the supervisor ends a process that says nothing for a minute."""
+HOLDERS = "SELECT split_part(owner, ':', 2), count(*) FROM searches WHERE state = 'running' GROUP BY 1"
 """Process numbers of workers, and how many searches they hold."""
+HELD_BY = "SELECT id FROM searches WHERE state = 'running' AND split_part(owner, ':', 2) = :pid"
 
 
 @dataclass
@@ -89,26 +92,36 @@ async def keep_away(stack: Stack, names: Collection[str], seconds: float) -> Non
                 await asyncio.sleep(AGAIN_SECONDS)
 
 
-async def freeze_a_worker(stack: Stack, seconds: float) -> int:
-    """The worker that holds most searches says nothing for longer than its lease, and goes on where it was; how many it held.
+async def freeze_a_worker(stack: Stack) -> int:
+    """The worker that holds most searches says nothing until others have taken them over, and goes on where it was.
 
-    Raises TimeoutError where none takes any up.
+    Gives how many were taken over. It waits until the others have room for them; raises TimeoutError where they never do.
     """
     engine = make_engine(stack.urls.database)
-    async with asyncio.timeout(BACK_SECONDS):
+
+    async def rows(query: str, **values: object) -> Sequence[Any]:
+        async with transaction(engine) as connection:
+            return (await connection.execute(text(query), values)).all()
+
+    async with asyncio.timeout(ROOM_SECONDS):
         while True:
-            async with transaction(engine) as connection:
-                rows = (await connection.execute(text(HOLDERS))).all()
-            workers = stack.pids(["search-worker"])
-            found = [(int(pid), int(held)) for pid, held in rows if int(pid) in workers]
-            if found and kill(found[0][0], signal.SIGSTOP):
+            held = dict.fromkeys(stack.pids(["search-worker"]), 0)
+            held |= {int(pid): int(count) for pid, count in await rows(HOLDERS) if int(pid) in held}
+            by_load = sorted(held, key=lambda pid: held[pid])
+            has_room = len(held) > 1 and held[by_load[0]] <= ROOM and held[by_load[-1]]
+            if has_room and kill(by_load[-1], signal.SIGSTOP):
                 break
             await asyncio.sleep(AGAIN_SECONDS)
+    frozen = by_load[-1]
+    known = left = {search for [search] in await rows(HELD_BY, pid=str(frozen))}
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(FROZEN_SECONDS):
+            while left:
+                await asyncio.sleep(AGAIN_SECONDS)
+                left = known & {search for [search] in await rows(HELD_BY, pid=str(frozen))}
+    kill(frozen, signal.SIGCONT)
     await engine.dispose()
-    [(pid, held), *_] = found
-    await asyncio.sleep(seconds)
-    kill(pid, signal.SIGCONT)
-    return held
+    return len(known) - len(left)
 
 
 async def flush_redis(urls: StackUrls) -> None:
