@@ -95,7 +95,7 @@ async def keep_away(stack: Stack, names: Collection[str], seconds: float) -> Non
 async def freeze_a_worker(stack: Stack) -> int:
     """The worker that holds most searches says nothing until others have taken them over, and goes on where it was.
 
-    Gives how many were taken over. It waits until the others have room for them; raises TimeoutError where they never do.
+    Gives how many were taken over. It waits until none is queued and the others have room; raises TimeoutError where they never do.
     """
     engine = make_engine(stack.urls.database)
 
@@ -108,7 +108,8 @@ async def freeze_a_worker(stack: Stack) -> int:
             held = dict.fromkeys(stack.pids(["search-worker"]), 0)
             held |= {int(pid): int(count) for pid, count in await rows(HOLDERS) if int(pid) in held}
             by_load = sorted(held, key=lambda pid: held[pid])
-            has_room = len(held) > 1 and held[by_load[0]] <= ROOM and held[by_load[-1]]
+            [[queued]] = await rows("SELECT count(*) FROM searches WHERE state = 'queued'")
+            has_room = len(held) > 1 and not queued and held[by_load[0]] <= ROOM and held[by_load[-1]]
             if has_room and kill(by_load[-1], signal.SIGSTOP):
                 break
             await asyncio.sleep(AGAIN_SECONDS)
