@@ -95,7 +95,7 @@ async def keep_away(stack: Stack, names: Collection[str], seconds: float) -> Non
 async def freeze_a_worker(stack: Stack) -> int:
     """The worker that holds most searches says nothing until others have taken them over, and goes on where it was.
 
-    Gives how many were taken over. It waits until none is queued and the others have room; raises TimeoutError where they never do.
+    Gives how many were taken over. It waits until none is queued and others have room; raises TimeoutError where that never is.
     """
     engine = make_engine(stack.urls.database)
 
