@@ -292,9 +292,7 @@ def how_far(results: Results) -> Rows:
 def wrong_programs(results: Results) -> Rows:
     """A row for each round's data and each strength with which wrong programs are unlearnt."""
     [result] = results.values()
-    rows = [
-        ["data of round", "right programs of, wrong ones", "weight, beta", "right", "beside right ones alone"]
-    ]
+    rows = [["data of round", "programs", "weight, beta", "right", "beside right ones alone"]]
     for found in result.figures["rounds"]:
         first, *_ = found["arms"]
         for arm in found["arms"]:
@@ -302,7 +300,9 @@ def wrong_programs(results: Results) -> Rows:
             rows.append(
                 [
                     str(found["round"]) if alone else "",
-                    f"{found['problems_learnt']} problems, {found['wrong_programs']}" if alone else "",
+                    f"right ones of {found['problems_learnt']} problems, {found['wrong_programs']} wrong ones"
+                    if alone
+                    else "",
                     "right ones alone" if alone else f"{arm['weight']:g}, {arm['beta']:g}",
                     f"{arm['right']['count']} of {arm['right']['n']}",
                     "" if alone else f"{arm['better']} : {arm['worse']}, {_p(arm['p'])}",
@@ -312,7 +312,9 @@ def wrong_programs(results: Results) -> Rows:
 
 
 def _p(value: float) -> str:
-    return f"p = {value:.2f}" if value >= 0.001 else "p < 0.001"
+    if value < 0.001:
+        return "p < 0.001"
+    return f"p = {value:.2f}" if value >= 0.1 else f"p = {value:.2g}"
 
 
 def lora(results: Results) -> Rows:

@@ -63,17 +63,6 @@ class SftConfig(TrainingConfig):
         description="By how many standard errors of the paired difference over problems a point must be less likely than the "
         "best one to be left. 0: the point of least loss is taken.",
     )
-    wrong_weight: float = Field(
-        default=0.0,
-        ge=0,
-        description="Of wrong programs, whose steps from the first wrong one on the policy unlearns: how strongly at first, "
-        "beside what it learns of right ones. 0: it learns of right ones alone.",
-    )
-    wrong_beta: float = Field(
-        default=0.5,
-        gt=0,
-        description="How soon that ends: a wrong program that has become less likely by 1/beta nats pulls half as strongly.",
-    )
 
 
 class PrmTraining(TrainingConfig):

@@ -48,11 +48,10 @@ class SftJob(Job):
     """Lines of `data`: `{"id", "problem", "steps": [str, ...], "weight"}`; other fields are ignored.
 
     A line's weight (1 where it has none) is that of each of its tokens in the loss. Lines of `validation` are the same, of
-    other problems. Lines of `wrong` are of wrong programs, and have `right_steps` besides.
+    other problems.
     """
 
     data: Path
-    wrong: Path | None = None
     validation: Path | None = None
     step_format: FormatName = Field(description="In which the policy is trained, and served afterwards.")
     config: SftConfig = SftConfig()

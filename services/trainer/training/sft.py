@@ -2,29 +2,26 @@
 
 The model reads a problem as the policy service will show it, and learns to write the steps that the search verified: the
 loss is the mean over the completion's tokens of an optimizer step, each with its line's weight; those of the prompt count for
-nothing. Of wrong programs it unlearns what comes after the steps that were right (`unlearning`). Programs of other problems,
-where there are some, say how far to go (`sft_validation`). A job that is run again goes on from its last checkpoint, to the
-same weights as without the interruption.
+nothing. Programs of other problems, where there are some, say how far to go (`sft_validation`). A job that is run again goes
+on from its last checkpoint, to the same weights as without the interruption.
 
 Under torchrun each process takes its share of every step's forward passes. Limits: data parallel only, so model, gradients
 and optimizer must fit on one device; bit-equal weights are promised for the CPU, and for one number of threads and processes.
 """
 
-import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any
 
 import torch
 from accelerate import Accelerator  # type: ignore[import-untyped]
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError
 from safetensors import SafetensorError
 from torch import Tensor
-from torch.nn.functional import softplus
 
 from ratchet.contracts.base import ProblemText, StepText
 from ratchet.contracts.policy import Prefix
@@ -81,21 +78,6 @@ class Demonstration(BaseModel):
     weight: float = Field(default=1.0, gt=0, allow_inf_nan=False)
 
 
-class WrongProgram(Demonstration):
-    """A line of wrong programs. From the first `right_steps` steps a right answer was reached, too: they are not unlearnt."""
-
-    right_steps: int = Field(default=0, ge=0)
-
-    @model_validator(mode="after")
-    def _some_step_is_wrong(self) -> Self:
-        if self.right_steps >= len(self.steps):
-            raise ValueError("right_steps must be less than the number of steps")
-        return self
-
-
-D = TypeVar("D", bound=Demonstration)
-
-
 def train(job: SftJob, *, on_progress: Callable[[Progress], None] | None = None) -> SftResult:
     """Train, or go on with, or only read the result of, this job. Raises TrainingFailedError."""
     # Without `cpu`, processes of a torchrun on CPUs would not know of one another.
@@ -106,7 +88,7 @@ def train(job: SftJob, *, on_progress: Callable[[Progress], None] | None = None)
         explained_failures(job, job.config),
     ):
         accelerator.wait_for_everyone()
-        data = [file for file in (job.data, job.validation, job.wrong) if file is not None]
+        data = [job.data] if job.validation is None else [job.data, job.validation]
         digest = job_digest(job.config, job.base, data, job.step_format)
         known = read_result(job, SftResult, digest)
         accelerator.wait_for_everyone()
@@ -117,28 +99,22 @@ def train(job: SftJob, *, on_progress: Callable[[Progress], None] | None = None)
 
 
 def read_demonstrations(file: Path) -> list[Demonstration]:
-    """All lines of the file, one at the least. Raises TrainingFailedError that names the line."""
-    found = read_lines(file, Demonstration)
-    if not found:
-        raise TrainingFailedError(
-            f"There is nothing to train on: {file} is empty. Give more or easier problems, or loosen the selection."
-        )
-    return found
-
-
-def read_lines(file: Path, kind: type[D]) -> list[D]:
     """All lines of the file. Raises TrainingFailedError that names the line."""
     found = []
     with file.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             try:
-                found.append(kind.model_validate_json(line))
+                found.append(Demonstration.model_validate_json(line))
             except ValidationError as error:
                 first = error.errors()[0]
                 field = ".".join(map(str, first["loc"])) or "the line"
                 raise TrainingFailedError(
                     f"Line {number} of {file} is no demonstration ({field}: {first['msg']}); mend or remove it."
                 ) from error
+    if not found:
+        raise TrainingFailedError(
+            f"There is nothing to train on: {file} is empty. Give more or easier problems, or loosen the selection."
+        )
     return found
 
 
@@ -150,20 +126,6 @@ def encode(
     text = step_format.join(demonstration.steps) + step_format.ending(tokenizer.eos_token)
     completion = tokenizer(text, add_special_tokens=False)["input_ids"]
     return Example([*prompt, *completion], len(prompt), demonstration.weight, problem)
-
-
-def encode_wrong(tokenizer: Any, step_format: StepFormat, wrong: WrongProgram, problem: int) -> Example:
-    """A wrong program, whose right steps belong to the prompt. How likely it is has yet to be found."""
-    whole = encode(tokenizer, step_format, wrong, problem)
-    right = step_format.join(wrong.steps[: wrong.right_steps])
-    shared = tokenizer(right, add_special_tokens=False)["input_ids"]
-    # A token that goes across the end of the right steps is unlearnt with what follows.
-    written = whole.ids[whole.prompt :]
-    same = next(
-        (at for at, (one, other) in enumerate(zip(shared, written, strict=False)) if one != other),
-        len(shared),
-    )
-    return replace(whole, prompt=whole.prompt + same, likely=math.nan)
 
 
 def _read_validation(job: SftJob, learnt: Sequence[Demonstration]) -> list[Demonstration]:
@@ -255,34 +217,6 @@ def completion_losses(model: Any, batch: Batch, dtype: str) -> Tensor:
     return found * batch.weights
 
 
-# --- wrong programs --------------------------------------------------------------------------------------------------
-
-
-def unlearning(losses: Tensor, batch: Batch, config: SftConfig) -> Tensor:
-    """The loss of the batch's wrong programs, each with its weight; a number.
-
-    `wrong_weight * 2/beta * softplus(beta * r)` for a program that is more likely by r nats than the model made it before it
-    was trained: at first (r = 0) it pulls as strongly as a right program with `wrong_weight`, the other way, and the less, the
-    less likely it becomes. That is the loser's half of DPO (arXiv 2305.18290), from the first wrong step on as in Step-DPO
-    (arXiv 2406.18629). `losses` are those of all targets, with their weights [N].
-    """
-    weights, likely = batch.programs
-    sums = torch.zeros_like(weights).index_add(0, batch.examples, losses) / weights
-    wrong = ~likely.isnan()
-    pulls = softplus(config.wrong_beta * (-sums[wrong] - likely[wrong])) * (2 / config.wrong_beta)
-    total: Tensor = config.wrong_weight * (weights[wrong] * pulls).sum()
-    return total
-
-
-def _with_likelihoods(
-    base: Base, examples: Sequence[Example], config: SftConfig, accelerator: Accelerator
-) -> list[Example]:
-    """The wrong programs with what the model makes of them as it is."""
-    numbered = [replace(each, problem=number, weight=1.0) for number, each in enumerate(examples)]
-    losses = validation_losses(base.model, numbered, config, accelerator, completion_losses)
-    return [replace(each, likely=-loss) for each, loss in zip(examples, losses, strict=True)]
-
-
 # --- the training ----------------------------------------------------------------------------------------------------
 
 
@@ -296,18 +230,15 @@ def _train(
     demonstrations = read_demonstrations(job.data)
     kept_apart = _read_validation(job, demonstrations)
     base = load_base(job, config)
-    numbers: dict[str, int] = {}
-    examples = _those_that_fit(base, demonstrations, config, numbers)
+    examples = _those_that_fit(base, demonstrations, config)
     if not examples:
         raise TrainingFailedError(
             f"None of {len(demonstrations)} demonstrations fits into {min(config.max_length, base.context)} tokens; raise "
             f"max_length (the model reads {base.context})."
         )
-    judged_by = _those_that_fit(base, kept_apart, config, {})
-    wrong = _wrong_programs(base, job.wrong, config, numbers, accelerator)
-    problems = by_problem([*examples, *wrong])
-    # By what is learnt: so there are as many steps with wrong programs as without.
-    lengths = [sum(len(one) for one in each if one.likely is None) for each in problems]
+    judged_by = _those_that_fit(base, kept_apart, config)
+    problems = by_problem(examples)
+    lengths = [sum(map(len, each)) for each in problems]
     plan = optimizer_steps(lengths, batch_tokens=config.batch_tokens, epochs=config.epochs, seed=config.seed)
     model: Any = accelerator.prepare(base.model.train())
     weights = trained_weights(base.model)
@@ -344,32 +275,17 @@ def _train(
     return result
 
 
-def _those_that_fit(
-    base: Base, demonstrations: Sequence[Demonstration], config: SftConfig, numbers: dict[str, int]
-) -> list[Example]:
-    """Those that are not too long for the config and the model; `numbers` gets those of their problems."""
+def _those_that_fit(base: Base, demonstrations: Sequence[Demonstration], config: SftConfig) -> list[Example]:
+    """Those that are not too long for the config and the model."""
+    longest = min(config.max_length, base.context)
     fitting: list[Example] = []
+    numbers: dict[str, int] = {}
     for each in demonstrations:
         example = encode(base.tokenizer, base.step_format, each, numbers.get(each.id, len(numbers)))
-        if len(example) <= min(config.max_length, base.context):
+        if len(example) <= longest:
             numbers.setdefault(each.id, example.problem)
             fitting.append(example)
     return fitting
-
-
-def _wrong_programs(
-    base: Base, file: Path | None, config: SftConfig, numbers: Mapping[str, int], accelerator: Accelerator
-) -> list[Example]:
-    """Those that are unlearnt, of problems that are learnt from; none where that is not wanted."""
-    if file is None or not config.wrong_weight:
-        return []
-    coded = [
-        encode_wrong(base.tokenizer, base.step_format, each, numbers[each.id])
-        for each in read_lines(file, WrongProgram)
-        if each.id in numbers
-    ]
-    fitting = [each for each in coded if len(each) <= min(config.max_length, base.context)]
-    return _with_likelihoods(base, fitting, config, accelerator) if fitting else []
 
 
 @dataclass(frozen=True)
@@ -434,9 +350,7 @@ def _gradients(
     for number, rows in enumerate(share, 1):
         with nullcontext() if number == len(share) else accelerator.no_sync(model):
             batch = collate(rows).to(accelerator.device)
-            losses = completion_losses(model, batch, config.dtype)
-            right = batch.programs[1].isnan()[batch.examples]
-            loss = (losses[right].sum() + unlearning(losses, batch, config)) * weight
+            loss = completion_losses(model, batch, config.dtype).sum() * weight
             # The exchange takes the mean over processes, and this is a part of a sum.
             accelerator.backward(loss * accelerator.num_processes)
         total += loss.detach()

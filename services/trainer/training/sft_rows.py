@@ -10,7 +10,6 @@ one row of 1024 gave 5.2k (attention over what is masked), one example a row 7.5
 Limits: the attention must be one that takes a boolean mask (sdpa); a state-space model would mix the examples.
 """
 
-import math
 import random
 from bisect import bisect_left, insort
 from collections.abc import Sequence
@@ -31,23 +30,21 @@ COMMON_SHARE = 8
 class Example:
     """Tokens of a prompt and its completion. The first `prompt` of them (one at least) carry no loss, the others `weight` each.
 
-    Those of one problem have the same number `problem`. Of one that is unlearnt `likely` is what the model made of those tokens
-    before it was trained: the sum of their log-probabilities, nats. It counts the more, the more likely it still is.
+    Those of one problem have the same number `problem`.
     """
 
     ids: list[int]
     prompt: int
     weight: float = 1.0
     problem: int = 0
-    likely: float | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
 
     @property
     def loss_weight(self) -> float:
-        """Of all its tokens together; none of one that is unlearnt."""
-        return self.weight * (len(self.ids) - self.prompt) if self.likely is None else 0.0
+        """Of all its tokens together."""
+        return self.weight * (len(self.ids) - self.prompt)
 
 
 Row = list[Example]
@@ -69,22 +66,9 @@ class Batch:
     """int64 [4, N]: row, number in `kept`, token that follows, number of the problem."""
     weights: Tensor
     """fp32 [N]"""
-    examples: Tensor
-    """int64 [N]: of which example each target is, in the order of the rows."""
-    programs: Tensor
-    """fp32 [2, E]: of each example its weight, and `Example.likely`, NaN where it has none."""
 
     def to(self, device: torch.device) -> "Batch":
-        parts = (
-            self.ids,
-            self.positions,
-            self.mask,
-            self.kept,
-            self.targets,
-            self.weights,
-            self.examples,
-            self.programs,
-        )
+        parts = (self.ids, self.positions, self.mask, self.kept, self.targets, self.weights)
         return Batch(*(each.to(device) for each in parts))
 
 
@@ -178,16 +162,12 @@ def collate(rows: Sequence[Row]) -> Batch:
     tries = [TokenTrie() for _ in rows]
     found: list[tuple[int, int, int, int]] = []
     weights: list[float] = []
-    examples: list[int] = []
-    programs: list[tuple[float, float]] = []
     for number, (row, trie) in enumerate(zip(rows, tries, strict=True)):
         for example in row:
             places = trie.add(example.ids)
             for at in range(example.prompt, len(example)):
                 found.append((number, places[at - 1], example.ids[at], example.problem))
                 weights.append(example.weight)
-                examples.append(len(programs))
-            programs.append((example.weight, math.nan if example.likely is None else example.likely))
     width = max(map(len, tries))
     ids, positions = np.zeros((2, len(rows), width), dtype=np.int64)
     for number, trie in enumerate(tries):
@@ -203,6 +183,4 @@ def collate(rows: Sequence[Row]) -> Batch:
         torch.from_numpy(kept),
         torch.from_numpy(targets),
         torch.tensor(weights, dtype=torch.float32),
-        torch.tensor(examples, dtype=torch.int64),
-        torch.tensor(programs, dtype=torch.float32).T,
     )
