@@ -1,9 +1,9 @@
 """`make chaos`: is a search ever lost, poisoned or failed by what happens to the system? nano, the real stack, real signals.
 
 Searches are begun, and while they run: random parts are killed with -9, Redis is flushed, the stores are away for long, and
-then policy, PRM and sandbox, while as many searches again are queued. At last a worker is frozen until others have
-taken over what it held, and goes on. Then all is left alone until every search is over, and what the stores hold is
-counted.
+then policy, PRM and sandbox, while as many searches again are queued. When these are over, some more are begun, and a worker
+is frozen until others have taken over what it held, and goes on. Then all is left alone until every search is over, and what
+the stores hold is counted.
 
 Times are compressed by settings: a lease takes 3 s instead of 15, and a worker gives searches back after 2 s of an outage
 instead of 30; so `--outage` seconds stand for 15 times as long. The parts that are away are really gone: they are killed
@@ -51,6 +51,8 @@ COMPRESSED = 15
 STILL_SECONDS = 600.0
 """Where no search has grown or ended for so long, those that are not over count as lost. A slow machine loses none."""
 PATIENCE_SECONDS = 600.0
+LAST_SEARCHES = 24
+"""Fewer than one worker has places for."""
 ENDS_WELL = ("solved_verified", "answered_unverified", "budget_exhausted")
 
 app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
@@ -126,6 +128,9 @@ async def trouble(
     await away
     await stack.all_ready()
     say(f"policy, PRM and sandbox were away for {outage:.0f} s; {count} searches queued meanwhile")
+    # Only workers with room take anything over.
+    await all_over(stack)
+    await searches.begin(LAST_SEARCHES)
     taken_over = await freeze_a_worker(stack)
     say(f"a worker was frozen past its lease, and {taken_over} of its searches were taken over")
     return done

@@ -23,8 +23,6 @@ VICTIMS = (*BACKENDS, *STORES, "search", "search-worker")
 AGAIN_SECONDS = 0.05
 """What has to stay away is killed again as soon as it is started."""
 BACK_SECONDS = 180.0
-ROOM, ROOM_SECONDS = 16, 1800.0
-"""A worker that holds no more than so many searches has room for those of another; waited for so long."""
 FROZEN_SECONDS = 45.0
 """At the most: the supervisor ends a process that says nothing for a minute."""
 HOLDERS = "SELECT split_part(owner, ':', 2), count(*) FROM searches WHERE state = 'running' GROUP BY 1"
@@ -95,7 +93,7 @@ async def keep_away(stack: Stack, names: Collection[str], seconds: float) -> Non
 async def freeze_a_worker(stack: Stack) -> int:
     """The worker that holds most searches says nothing until others have taken them over, and goes on where it was.
 
-    Gives how many were taken over. It waits until none is queued and others have room; raises TimeoutError where that never is.
+    Gives how many were taken over. Raises TimeoutError where no worker holds any.
     """
     engine = make_engine(stack.urls.database)
 
@@ -103,17 +101,13 @@ async def freeze_a_worker(stack: Stack) -> int:
         async with transaction(engine) as connection:
             return (await connection.execute(text(query), values)).all()
 
-    async with asyncio.timeout(ROOM_SECONDS):
+    async with asyncio.timeout(BACK_SECONDS):
         while True:
-            held = dict.fromkeys(stack.pids(["search-worker"]), 0)
-            held |= {int(pid): int(count) for pid, count in await rows(HOLDERS) if int(pid) in held}
-            by_load = sorted(held, key=lambda pid: held[pid])
-            [[queued]] = await rows("SELECT count(*) FROM searches WHERE state = 'queued'")
-            has_room = len(held) > 1 and not queued and held[by_load[0]] <= ROOM and held[by_load[-1]]
-            if has_room and kill(by_load[-1], signal.SIGSTOP):
+            workers = stack.pids(["search-worker"])
+            held = {int(pid): int(count) for pid, count in await rows(HOLDERS) if int(pid) in workers}
+            if held and kill(frozen := max(held, key=lambda pid: held[pid]), signal.SIGSTOP):
                 break
             await asyncio.sleep(AGAIN_SECONDS)
-    frozen = by_load[-1]
     known = left = {search for [search] in await rows(HELD_BY, pid=str(frozen))}
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(FROZEN_SECONDS):
