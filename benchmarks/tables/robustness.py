@@ -5,7 +5,7 @@ from typing import Any
 
 from benchmarks.tables.documents import Results, Rows, Table
 
-CHAOS = ("chaos-seed0", "chaos-seed1", "chaos-seed2")
+CHAOS = ("chaos-seed0", "chaos-seed1", "chaos-seed2", "chaos-seed3")
 TRAINER, FUZZ, API = "trainer-kills", "fuzz", "api-load"
 
 
@@ -22,7 +22,7 @@ def chaos(results: Results) -> Rows:
         ("failed by what a neighbour did", "neighbours_failed"),
         ("found twice under one key", "duplicate_results"),
         ("given back in an outage", "given_back"),
-        ("workers refused by the fence", "fenced_writes"),
+        ("refused by the fence: a worker that had lost the search", "fenced_writes"),
         ("taken up in mid-tree by another worker", "resumed_mid_tree"),
     ):
         rows.append([title, *(str(each[name]) for each in runs)])
