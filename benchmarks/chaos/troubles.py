@@ -108,14 +108,16 @@ async def freeze_a_worker(stack: Stack) -> int:
             if held and kill(frozen := max(held, key=lambda pid: held[pid]), signal.SIGSTOP):
                 break
             await asyncio.sleep(AGAIN_SECONDS)
-    known = left = {search for [search] in await rows(HELD_BY, pid=str(frozen))}
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(FROZEN_SECONDS):
-            while left:
-                await asyncio.sleep(AGAIN_SECONDS)
-                left = known & {search for [search] in await rows(HELD_BY, pid=str(frozen))}
-    kill(frozen, signal.SIGCONT)
-    await engine.dispose()
+    try:
+        known = left = {search for [search] in await rows(HELD_BY, pid=str(frozen))}
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FROZEN_SECONDS):
+                while left:
+                    await asyncio.sleep(AGAIN_SECONDS)
+                    left = known & {search for [search] in await rows(HELD_BY, pid=str(frozen))}
+    finally:
+        kill(frozen, signal.SIGCONT)
+        await engine.dispose()
     return len(known) - len(left)
 
 
