@@ -8,12 +8,12 @@ Pure.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 
 from ratchet.problems import Problem, find_overlaps
 from ratchet.problems.contamination import SAME_PROBLEM
 from ratchet.problems.problem import normal_form
+from ratchet.store.exported import SetAside
 
 
 class Withheld(StrEnum):
@@ -22,15 +22,6 @@ class Withheld(StrEnum):
     SET_ASIDE = "its reference answer is not trusted (quarantine)"
     EVALUATION = "it is a development or held-out problem of a round"
     EXCLUDED = "it is in a set that was to be excluded"
-
-
-@dataclass(frozen=True, slots=True)
-class SetAside:
-    """An entry of the ledger of problems whose reference answers are not trusted."""
-
-    run: str
-    problem: str
-    overruled: bool
 
 
 def withheld(

@@ -11,7 +11,6 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ratchet.contracts.measuring import MEASURING_KEY
 from ratchet.contracts.search import VerificationLevel
-from ratchet.exports.withheld import SetAside
 from ratchet.states import SearchState
 from ratchet.store import tables as t
 from ratchet.store.engine import reading, retried
@@ -20,6 +19,15 @@ from ratchet.store.nodes import NodeRecord, read_trees
 PAGE = 200
 """Searches in memory at a time."""
 MEASURED_ON = ("development", "held_out")
+
+
+@dataclass(frozen=True, slots=True)
+class SetAside:
+    """An entry of the ledger of problems whose reference answers are not trusted."""
+
+    run: str
+    problem: str
+    overruled: bool
 
 
 @dataclass(frozen=True, slots=True)

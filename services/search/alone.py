@@ -1,8 +1,6 @@
-"""`python -m services.search.alone SEARCH`: one search in a process of its own.
+"""`python -m services.search.alone SEARCH`: the process that works on one search which may be what ended a worker.
 
-A search that was in flight when a worker was lost, and had got no further, may be what ended that worker. It is run apart: if
-it ends this process too, it takes no other search along. The worker that started it waits for it, and ends it when it says
-nothing for long.
+The worker that started it (`apart.py`) listens for its beats.
 """
 
 import asyncio
@@ -13,60 +11,17 @@ import signal
 import sys
 from uuid import UUID
 
-import structlog
-
 from ratchet import background
 from ratchet.settings import SearchSettings, load
 from ratchet.telemetry import configure_logging
-
-log = structlog.get_logger()
+from services.search.worker import open_worker
 
 BEAT_SECONDS = 2.0
-SILENT_SECONDS = 60.0
-"""A process that says nothing for so long hangs."""
-STOP_SECONDS = 6.0
-"""It has so long to give its search back; less than a worker has that stops."""
 _PR_SET_PDEATHSIG = 1
 
 
-async def run_apart(search_id: UUID) -> None:
-    """Work on the search in a process of its own, until that ends. Cancelled: the process gives the search back and ends."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "services.search.alone",
-        str(search_id),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-    )
-    assert process.stdout is not None
-    try:
-        while await asyncio.wait_for(process.stdout.read(64), SILENT_SECONDS):
-            pass
-        await process.wait()
-    except TimeoutError:
-        log.error("a search that was run alone hangs; its process is ended")
-    finally:
-        if process.returncode is None:
-            await _end(process)
-    if process.returncode:
-        log.error("a search that was run alone has ended its process", code=process.returncode)
-
-
-async def _end(process: asyncio.subprocess.Process) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        process.terminate()
-        try:
-            await asyncio.wait_for(process.wait(), STOP_SECONDS)
-        except TimeoutError:
-            process.kill()
-            await process.wait()
-
-
-async def _main(settings: SearchSettings, search_id: UUID) -> None:
-    # Imported here: the worker imports this module.
-    from services.search.worker import open_worker
-
+async def main(settings: SearchSettings, search_id: UUID) -> None:
+    """Work on the search until it is over. SIGTERM: give it back."""
     task = asyncio.current_task()
     assert task is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
@@ -87,4 +42,4 @@ if __name__ == "__main__":
     _settings = load(SearchSettings)
     configure_logging(_settings)
     with contextlib.suppress(asyncio.CancelledError):
-        asyncio.run(_main(_settings, UUID(sys.argv[1])))
+        asyncio.run(main(_settings, UUID(sys.argv[1])))

@@ -4,7 +4,7 @@ Many searches run at once in one process, each a task. A search is held by a lea
 the search stops at once and nothing more is written (the fence in Postgres sees to that). A worker that is told to stop gives
 its searches back with their trees, and the next one goes on where it stopped. So it does with a search whose backend stays
 away, and then takes up no more until that is back (`breaker.py`): an outage says nothing of a search. A search that a worker
-was lost with before it got further is run in a process of its own (`alone.py`).
+was lost with before it got further is run in a process of its own (`apart.py`).
 
 It serves what its supervisor asks of it (`/livez`, `/readyz`, `/health`, `/metrics`), and nothing else.
 """
@@ -49,8 +49,8 @@ from ratchet.store.searches import Claim, LeaseLostError, SearchStore
 from ratchet.telemetry import configure_logging
 from ratchet.web.app import create_app
 from ratchet.web.beside import serve_beside
-from services.search.alone import run_apart
 from services.search.answering_models import models_of
+from services.search.apart import run_apart
 from services.search.beginning import BeginningFailedError
 from services.search.breaker import DATABASE, TICK_SECONDS, Breaker
 from services.search.consumer import Consumer

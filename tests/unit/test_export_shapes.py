@@ -8,8 +8,9 @@ import pytest
 from ratchet.exports.kinds import Kind, Style
 from ratchet.exports.licences import declared_licence
 from ratchet.exports.shapes import messages_of, tree_rows
-from ratchet.exports.withheld import SetAside, Withheld, withheld
+from ratchet.exports.withheld import Withheld, withheld
 from ratchet.solutions.preferences import preferences
+from ratchet.store.exported import SetAside
 from tests.known_trees import known_tree
 
 
