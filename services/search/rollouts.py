@@ -14,12 +14,18 @@ from ratchet.contracts.sandbox import StepResult, StepStatus
 from ratchet.contracts.search import PrmUse, UsagePart
 from ratchet.solutions.answers import answer_of, same_answer
 from ratchet.store.text import replace_unstorable
-from services.search.search import Backends, NoRoom, PolicyQuestion, PrmQuestion, Search, ask_policy
+from services.search.search import (
+    Backends,
+    NoRoom,
+    PolicyQuestion,
+    PrmQuestion,
+    Search,
+    ask_policy,
+    draw_seed,
+)
 from services.search.strategies import Draw, ExecutedStep, Gate, Rollout, Task
 
 _STEP_TEXT: TypeAdapter[str] = TypeAdapter(StepText)
-DRAWS_PER_TASK = 1009
-"""More than a task draws: each draw has a seed of its own."""
 FORBIDDEN_DRAWS = 8
 """Of one step, where a person has forbidden what the policy writes."""
 
@@ -229,8 +235,7 @@ async def _generate(
         steps=steps,
         until=until,
         max_tokens=max(1, min(parameters.max_tokens, left)),
-        # Every question of a search has a seed of its own, which depends only on the search's seed and the task.
-        seed=(search.request.seed * 1_000_003 + task * DRAWS_PER_TASK + draw) % 2**31,
+        seed=draw_seed(search.request, task, draw),
     )
     began = time.monotonic()
     if parameters.batch_rollouts:

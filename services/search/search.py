@@ -5,6 +5,7 @@ Questions of one moment are one request.
 
 import asyncio
 import contextlib
+import hashlib
 import re
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -155,6 +156,17 @@ class Search:
 def is_sampled(request: SearchRequest) -> bool:
     """Whether two rollouts from the root are two draws: at temperature 0 they are one and the same."""
     return request.strategy is not StrategyName.GREEDY and request.parameters.temperature > 0
+
+
+def draw_seed(request: SearchRequest, task: int, draw: int) -> int:
+    """The seed of a task's draw (63 bits): the same whenever this search is made again, and another for every problem.
+
+    Callers give one seed for all their problems. Were it the same for these, too, problems that differ by their numbers alone
+    would be solved, or not, all together: their texts lead to the same choices, and the choices would be made alike.
+    """
+    name = f"{request.seed}/{task}/{draw}/{request.problem}"
+    digest = hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
 
 
 async def ask_policy(

@@ -245,7 +245,7 @@ async def test_every_strategy_answers(stack: Running, strategy: StrategyName) ->
 async def test_steps_that_the_gate_leaves_stay_in_the_tree(stack: Running) -> None:
     # Asked that no score may fall, the gate leaves many steps.
     parameters = {"gate": 1.0, "redraws": 1, "rollouts": 12, "early_stop": False, "temperature": 1.3}
-    result = await stack.solve(CUPS.problem, parameters=parameters, seed=3)
+    result = await stack.solve(CUPS.problem, parameters=parameters, seed=1)
     nodes = await stack.nodes(result.id)
     left = [node for node in nodes if node["state"] == "abandoned"]
     assert left
