@@ -10,16 +10,19 @@ by side in two folders. State survives restarts. Whoever started the stack owns 
 import asyncio
 import contextlib
 import os
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import structlog
+
 from ratchet import background
-from ratchet.clients import UNIX_SCHEME
+from ratchet.clients import UNIX_SCHEME, ServiceError, TrainerClient
 from ratchet.secret_files import ADMIN_KEY, SERVICE_TOKEN
 from ratchet.settings import read_secret
 from ratchet.stack import ports, postgres, valkey
-from ratchet.stack.children import Plan, children
+from ratchet.stack.children import SERVICE_READY_SECONDS, Plan, children
 from ratchet.stack.config import PORTS, SERVICES, StackConfig, StackUrls, worker_names
 from ratchet.stack.data_folder import (
     SECRETS,
@@ -35,7 +38,11 @@ from ratchet.stack.logs import rotate
 from ratchet.stack.marked import kill_marked
 from ratchet.stack.supervisor import ChildSpec, ChildStatus, Supervisor
 
+log = structlog.get_logger()
+
 STATUS_SECONDS = 1.0
+PAIR_NEEDS = ("policy", "prm", "trainer")
+PAIR_POLL_SECONDS = 0.2
 LONGEST_SOCKET = 107
 
 OnStatus = Callable[[Sequence[ChildStatus]], None]
@@ -94,6 +101,7 @@ async def local_stack(config: StackConfig, on_status: OnStatus | None = None) ->
         async with _supervised(children(plan), mark=mark, keep_open=[lock], on_status=on_status):
             if named and "policy" in config.services:
                 remember_model(data, named)
+            await _pair_serves(plan)
             with announced(data, plan.urls):
                 yield plan.urls
 
@@ -117,6 +125,23 @@ def _plan(config: StackConfig, data: Path) -> Plan:
     if config.sandbox == "docker":
         urls = replace(urls, sandbox=f"{UNIX_SCHEME}{_socket(data)}")
     return Plan(config, data, chosen, urls, database, queue)
+
+
+async def _pair_serves(plan: Plan) -> None:
+    """Wait until policy and PRM serve the pair of the registry: what is asked before, the models of the settings answer.
+
+    Where that does not come about (a checkpoint is gone, say) the trainer's log says why, and the stack is as good as it gets.
+    """
+    if not set(PAIR_NEEDS) <= set(plan.config.services):
+        return
+    deadline = time.monotonic() + SERVICE_READY_SECONDS
+    async with TrainerClient(plan.urls.trainer, key=plan.urls.key) as trainer:
+        while time.monotonic() < deadline:
+            with contextlib.suppress(ServiceError):
+                if (await trainer.health()).detail.get("pair_serves"):
+                    return
+            await asyncio.sleep(PAIR_POLL_SECONDS)
+    log.warning("policy and PRM do not serve the pair that the registry names; trainer.log says why")
 
 
 @contextlib.asynccontextmanager

@@ -82,7 +82,7 @@ def build_app(settings: TrainerSettings) -> FastAPI:
         summary="The model registry, and the rounds that make the next models.",
         settings=settings,
         lifespan=lifespan,
-        health=lambda: health(engine),
+        health=lambda: health(engine, serving),
         keys=KeyStore(engine),
     )
     answer_unavailable(app)
@@ -101,10 +101,16 @@ def build_app(settings: TrainerSettings) -> FastAPI:
     return app
 
 
-async def health(engine: AsyncEngine) -> Health:
-    """Whether Postgres answers in time."""
+async def health(engine: AsyncEngine, serving: Serving) -> Health:
+    """Whether Postgres answers in time, and whether policy and PRM have come to serve the pair since the start."""
     try:
         await asyncio.wait_for(ready(engine), HEALTH_SECONDS)
+        database = "ok"
     except (StoreUnavailableError, TimeoutError):
-        return Health(service="trainer", ready=False, version=__version__, detail={"database": "away"})
-    return Health(service="trainer", ready=True, version=__version__, detail={"database": "ok"})
+        database = "away"
+    return Health(
+        service="trainer",
+        ready=database == "ok",
+        version=__version__,
+        detail={"database": database, "pair_serves": serving.settled.is_set()},
+    )

@@ -7,6 +7,7 @@ needs makes room. A version that the registry does not know was loaded by a pers
 Limit: what is being promoted at this moment counts as not needed by another trainer, and may have to be loaded once more.
 """
 
+import asyncio
 import contextlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -41,6 +42,8 @@ class Serving:
     services: Mapping[ModelKind, ModelServiceClient]
     leaving: dict[ModelKind, set[str]] = field(default_factory=lambda: {kind: set() for kind in ModelKind})
     """Versions to unload, unless somebody needs them again."""
+    settled: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set once policy and PRM serve the pair: a service that has just started serves the model of its settings, and PRM1."""
 
 
 async def hold(serving: Serving, kind: ModelKind, version: str) -> HeldModel | None:

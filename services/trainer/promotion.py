@@ -23,6 +23,8 @@ from services.trainer.holding import Serving, hold
 log = structlog.get_logger()
 
 EVERY_SECONDS = 3.0
+LOOKS_AT_START = 10
+"""In that time, as long as the services do not serve the pair."""
 SILENT_SECONDS = 3600.0
 
 _swapping = asyncio.Lock()
@@ -63,28 +65,42 @@ async def keep_serving(serving: Serving) -> None:
     """Have services and registry agree, for as long as the trainer runs. A service that is away is tried again later."""
 
     async def turn() -> None:
-        await _look(serving, ModelKind.POLICY, reconcile_policy)
-        await _look(serving, ModelKind.PRM, reconcile_prm)
+        # Those who have just started everything wait for it.
+        looks = 1 if serving.settled.is_set() else LOOKS_AT_START
+        for _ in range(looks):
+            if await _follows(serving):
+                serving.settled.set()
+                return
+            await asyncio.sleep(EVERY_SECONDS / LOOKS_AT_START)
 
     # A service that loads a large model answers late, and is no loop that hangs.
     await background.repeat("serving", turn, EVERY_SECONDS, silent_seconds=SILENT_SECONDS)
 
 
-async def _look(serving: Serving, kind: ModelKind, reconcile: Callable[[Serving], Awaitable[None]]) -> None:
+async def _follows(serving: Serving) -> bool:
+    """Whether both services serve the pair, now that they were told to."""
+    policy = await _look(serving, ModelKind.POLICY, reconcile_policy)
+    # After the policy: one of other settings begins a new pair.
+    prm = await _look(serving, ModelKind.PRM, reconcile_prm)
+    return policy and prm
+
+
+async def _look(serving: Serving, kind: ModelKind, reconcile: Callable[[Serving], Awaitable[bool]]) -> bool:
     try:
         # Asked before the lock is taken: no swap of the other service waits for one that is away.
         await serving.services[kind].models()
         async with _swapping:
-            await reconcile(serving)
+            return await reconcile(serving)
     except (ServiceError, StoreUnavailableError) as error:
         log.debug("serving models not looked up", error=str(error))
     except (VersionConflictError, IllegalTransitionError, UnknownVersionError) as error:
         # Two checkpoints under one version, or a version that was rejected: a person has to look.
         log.error("the served model does not fit the registry", error=str(error))
+    return False
 
 
-async def reconcile_policy(serving: Serving) -> None:
-    """Have the policy service serve the pair's policy, or the pair follow the settings of the service.
+async def reconcile_policy(serving: Serving) -> bool:
+    """Have the policy service serve the pair's policy, or the pair follow the settings of the service; whether that is so now.
 
     A service that was restarted serves the model of its settings. If these name it and the pair's policy does not descend
     from it, they were changed, and it begins a new pair, with PRM1. Otherwise the pair's policy is served again: a model that
@@ -92,7 +108,7 @@ async def reconcile_policy(serving: Serving) -> None:
     """
     served = next((each for each in await serving.services[ModelKind.POLICY].models() if each.serving), None)
     if served is None or served.sha256 is None:
-        return
+        return False
     pair = await serving.pairs.current()
     if pair is None or (
         served.configured and not await _descends(serving.registry, pair.policy, served.version)
@@ -103,6 +119,7 @@ async def reconcile_policy(serving: Serving) -> None:
     elif served.version != pair.policy:
         await _follow_one(serving, ModelKind.POLICY, pair.policy)
         log.info("serving again", model=pair.policy)
+    return True
 
 
 async def _register(registry: Registry, served: HeldModel) -> None:
@@ -115,13 +132,16 @@ async def _register(registry: Registry, served: HeldModel) -> None:
         )
 
 
-async def reconcile_prm(serving: Serving) -> None:
-    """Have the PRM service serve the pair's PRM."""
+async def reconcile_prm(serving: Serving) -> bool:
+    """Have the PRM service serve the pair's PRM; whether it does now."""
     pair = await serving.pairs.current()
     served = next((each for each in await serving.services[ModelKind.PRM].models() if each.serving), None)
-    if served is not None and pair is not None and served.version != pair.prm:
+    if served is None or pair is None:
+        return False
+    if served.version != pair.prm:
         await _follow_one(serving, ModelKind.PRM, pair.prm)
         log.info("serving again", model=pair.prm)
+    return True
 
 
 async def _follow(serving: Serving, pair: ServingPair) -> None:

@@ -4,16 +4,19 @@ import asyncio
 import shutil
 from pathlib import Path
 
+import httpx
 import pytest
 
-from ratchet.clients import TrainerClient
+from ratchet.clients import PolicyClient, PrmClient, TrainerClient
 from ratchet.contracts.serving import PRM1
-from ratchet.contracts.trainer import ModelKind, ServedBy
+from ratchet.contracts.trainer import ModelKind, ModelRegistration, ServedBy
 from ratchet.models.checkpoint import local_checkpoint
+from ratchet.stack.config import StackConfig, StackUrls
+from ratchet.stack.local import local_stack
 from ratchet.states import ModelState
 from services.trainer.promotion import EVERY_SECONDS
 from tests.models import make_prm
-from tests.running_stack import ratchet
+from tests.running_stack import Keys, ratchet
 from tests.small_rounds import Rounds
 
 LOOKS = 3
@@ -96,6 +99,33 @@ async def test_a_policy_stays_with_the_prm_of_an_earlier_round_and_one_can_go_ba
     listed = await ratchet("models", "pairs", f"--data={rounds.stack.data}")
     assert listed.code == 0, listed.stderr
     assert before["policy"] in listed.stdout
+
+
+async def test_a_stack_that_starts_again_serves_its_pair_from_the_first_moment(tmp_path: Path) -> None:
+    config = StackConfig(data=tmp_path / "data", model="nano", services=("policy", "prm", "trainer"))
+
+    async def served(urls: StackUrls) -> list[str]:
+        async with (
+            PolicyClient(urls.policy, key=urls.token) as policy,
+            PrmClient(urls.prm, key=urls.token) as prm,
+        ):
+            held = [*await policy.models(), *await prm.models()]
+        return [each.version for each in held if each.serving]
+
+    async with local_stack(config) as urls, TrainerClient(urls.trainer, key=urls.key) as trainer:
+        base, first = await served(urls)
+        assert first == PRM1
+        folder = make_prm(tmp_path / "prm", seed=3)
+        found = local_checkpoint(folder, tmp_path / "cache")
+        model = ModelRegistration(
+            version=found.version, kind=ModelKind.PRM, uri=str(folder), sha256=found.sha256, parent=base
+        )
+        async with httpx.AsyncClient(base_url=urls.trainer, auth=Keys(urls)) as client:
+            (await client.post("/models", json=model.model_dump(mode="json"))).raise_for_status()
+        await trainer.serve(found.version)
+        assert await served(urls) == [base, found.version]
+    async with local_stack(config) as urls:
+        assert await served(urls) == [base, found.version]
 
 
 async def test_a_prm_that_cannot_be_held_leaves_the_pair_as_it_was(rounds: Rounds, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from ratchet.store.ids import new_id
 from ratchet.store.pairs import PairStore
 from ratchet.store.registry import Registry
 from ratchet.store.rounds import RoundStore
-from services.trainer.app import build_app
+from services.trainer.app import build_app, health
 from services.trainer.holding import Serving
 from services.trainer.promotion import (
     keep_serving,
@@ -183,6 +183,24 @@ async def test_a_swap_is_not_undone_by_a_look_that_began_before_it(
     now = await serving.pairs.current()
     assert now is not None
     assert (now.policy, now.prm) == (policy.serving, prm.serving) == (new, trained)
+
+
+async def test_the_pair_serves_when_policy_and_prm_have_both_come_to_it(
+    registry: Registry, engine: AsyncEngine, register: Callable[..., Awaitable[str]]
+) -> None:
+    base, trained = await register(), await register(kind="prm")
+    policy, prm = ServiceDouble(base), ServiceDouble(PRM1)
+    prm.may_answer.clear()
+    serving = serving_of(registry, engine, policy, prm)
+    await serving.pairs.serve(base, trained, ServedBy.PERSON)
+    following = asyncio.create_task(keep_serving(serving))
+    await prm.asked.wait()
+    assert not (await health(engine, serving)).detail["pair_serves"]
+    prm.may_answer.set()
+    await asyncio.wait_for(serving.settled.wait(), 10)
+    following.cancel()
+    assert (policy.serving, prm.serving) == (base, trained)
+    assert (await health(engine, serving)).detail == {"database": "ok", "pair_serves": True}
 
 
 async def test_a_service_that_is_behind_or_was_restarted_follows_the_pair(
