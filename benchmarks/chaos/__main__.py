@@ -10,8 +10,8 @@ instead of 30; so `--outage` seconds stand for 15 times as long. The parts that 
 whenever their supervisor starts them.
 
 `python -m benchmarks.chaos [--seed 0] [--searches 200] [--kills 30]`. The last line is a JSON object; the exit status is 0
-only if every search was completed, none twice, none was failed by what happened around it, and the frozen worker was refused
-by the fence.
+only if every search was completed, none twice, none was failed by what happened around it, and the fence has refused
+something.
 """
 
 import asyncio

@@ -5,7 +5,7 @@ from typing import Any
 
 from benchmarks.tables.documents import Results, Rows, Table
 
-CHAOS = ("chaos-seed0", "chaos-seed1", "chaos-seed2", "chaos-seed3")
+CHAOS = ("chaos-seed3", "chaos-seed4", "chaos-seed5")
 TRAINER, FUZZ, API = "trainer-kills", "fuzz", "api-load"
 
 
