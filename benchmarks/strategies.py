@@ -184,7 +184,7 @@ async def open_run(
         for version in chosen.values():
             if version != PRM1:
                 await hold(prm, trainer, version)
-        services = Services(search, sandbox, base, urls.trainer, urls.key)
+        services = Services(search, sandbox, base, trainer=urls.trainer, key=urls.key)
         yield OpenRun(rounds, RoundConfig.model_validate(rounds[-1].config), base, chosen, services)
 
 

@@ -93,7 +93,7 @@ def calibrate(
 
     async def command(interrupts: Interrupts) -> int:
         async with reach_services(None, data, model, console) as services:
-            path = output or RESULTS / result_name(held, request, False, services.model or "served")
+            path = output or RESULTS / result_name(held, request, False, services.models)
             with open_results(path, fresh=fresh) as results:
                 way = Way(request, results)
                 work = Run(plan.problems, [way], plan.with_reference, concurrency)

@@ -2,7 +2,7 @@
 
 Each problem is one `POST /search`; its answer and the ends of its tree are graded afterwards by the sandbox. Reference answers
 are not sent with the searches unless asked for. One line per problem is appended and fsync-ed to a result file that is named
-after data, strategy, model, seed and settings: a run that was broken off goes on where it was. `--compare` does the same for
+after data, strategy, models, seed and settings: a run that was broken off goes on where it was. `--compare` does the same for
 several strategies and budgets, whose result files are those of single runs, and tests the strategies against a baseline.
 
 Limit: the result file knows the version of Ratchet and of the model, not every setting of the services.
@@ -21,7 +21,7 @@ from rich.console import Console
 from ratchet.cli.display import clean
 from ratchet.cli.evaluation.comparison import ArmOutcomes, Measured, best_strategy, compare, measured
 from ratchet.cli.evaluation.options import comparison_of, one_budget, strategy_parameters
-from ratchet.cli.evaluation.plan import Arm, Comparison, Plan, comparison_stem, result_name
+from ratchet.cli.evaluation.plan import SERVED, Arm, Comparison, Plan, comparison_stem, result_name
 from ratchet.cli.evaluation.results import open_results
 from ratchet.cli.evaluation.searching import Run, Services, Way, reach_services, search_all
 from ratchet.cli.evaluation.tables import arms_table, pairs_table, summary_table
@@ -193,7 +193,7 @@ class _Session:
 
     async def compare(self, comparison: Comparison, output: Path | None, *, keep: bool) -> int:
         """Several strategies and budgets; gives the exit code."""
-        stem = comparison_stem(self.plan, comparison, self._model_name())
+        stem = comparison_stem(self.plan, comparison, self.services.models)
         path = output or RESULTS / f"{stem}.json"
         with contextlib.ExitStack() as files:
             arms = [
@@ -272,10 +272,7 @@ class _Session:
         return Run(self.plan.problems, ways, self.plan.with_reference, self.concurrency)
 
     def _result_name(self, request: SearchRequest) -> str:
-        return result_name(self.plan.held, request, self.plan.with_reference, self._model_name())
-
-    def _model_name(self) -> str:
-        return self.services.model or "served"
+        return result_name(self.plan.held, request, self.plan.with_reference, self.services.models)
 
     def _announce(self, work: Run, where: str) -> None:
         plan, known = self.plan, sum(len(work.done(way)) for way in work.ways)
@@ -312,7 +309,7 @@ class _Session:
         except ImportError as error:
             complain(f"no plot was made: {error}. The extra `local` brings what it needs.")
             return []
-        model, data = self._model_name(), self.plan.held.name
+        model, data = self.services.model or SERVED, self.plan.held.name
         title = f"{clean(data)}, {len(self.plan.problems)} problems, {clean(model)}"
         with _writing(path):
             return [str(each) for each in write_plots(figures, title, path.with_suffix(""))]

@@ -23,7 +23,7 @@ import typer
 from rich.console import Console
 
 from ratchet.cli.display import clean
-from ratchet.clients import PolicyClient, SearchClient, ServiceError, TrainerClient
+from ratchet.clients import PolicyClient, PrmClient, SearchClient, ServiceError, TrainerClient
 from ratchet.settings import read_secret
 from ratchet.stack.config import SERVICES, StackConfig, StackUrls, default_data
 from ratchet.stack.data_folder import running_stack
@@ -49,6 +49,8 @@ class Endpoint:
     """None for a service at a given URL: its sandbox is not ours to call."""
     model: str | None
     """Version of the policy's model, where it is known."""
+    prm: str | None = None
+    """Version of the PRM, likewise."""
     trainer: str | None = None
     """None for a service at a given URL."""
     key: str | None = None
@@ -163,13 +165,13 @@ async def connected(
         return
     running = running_stack(data)
     if running is not None:
-        serving = await _serving_version(running)
+        serving, prm = await _serving_versions(running)
         if model is not None and serving is not None and model not in {serving, serving.partition("@")[0]}:
             raise typer.BadParameter(
                 f"the running stack serves {serving}, not {model}. Stop it, or choose another folder with --data.",
                 param_hint="--model",
             )
-        yield _endpoint(running, serving)
+        yield _endpoint(running, serving, prm)
         return
     config = StackConfig(
         data=data or default_data(),
@@ -181,14 +183,15 @@ async def connected(
     async with contextlib.AsyncExitStack() as stack:
         with _progress(console) as on_status:
             urls = await stack.enter_async_context(local_stack(config, on_status=on_status))
-        yield _endpoint(urls, await _serving_version(urls) if "policy" in services else None)
+        yield _endpoint(urls, *(await _serving_versions(urls) if "policy" in services else (None, None)))
 
 
-def _endpoint(urls: StackUrls, model: str | None) -> Endpoint:
+def _endpoint(urls: StackUrls, model: str | None, prm: str | None) -> Endpoint:
     return Endpoint(
         search=urls.search,
         sandbox=urls.sandbox,
         model=model,
+        prm=prm,
         trainer=urls.trainer,
         key=urls.key,
         token=urls.token,
@@ -272,12 +275,19 @@ async def _require_reachable(url: str) -> None:
                 raise
 
 
-async def _serving_version(urls: StackUrls) -> str | None:
-    """Version of the model that the stack's policy serves, if it says so."""
-    async with PolicyClient(urls.policy, key=urls.token) as client:
-        with contextlib.suppress(ServiceError):
-            version = (await client.health()).detail.get("model")
-            return version if isinstance(version, str) else None
+async def _serving_versions(urls: StackUrls) -> tuple[str | None, str | None]:
+    """Versions of the models that the stack's policy and PRM serve, of each if it says so."""
+    async with (
+        PolicyClient(urls.policy, key=urls.token) as policy,
+        PrmClient(urls.prm, key=urls.token) as prm,
+    ):
+        return await _serving_version(policy), await _serving_version(prm)
+
+
+async def _serving_version(client: PolicyClient | PrmClient) -> str | None:
+    with contextlib.suppress(ServiceError):
+        version = (await client.health()).detail.get("model")
+        return version if isinstance(version, str) else None
     return None
 
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import orjson
@@ -11,6 +11,11 @@ from ratchet import __version__
 from ratchet.contracts.search import SearchRequest, StrategyName
 from ratchet.problems import Problem, ProblemSet
 from ratchet.problems.files import without_suffix
+
+SERVED = "served"
+"""In file names, where it is not known which policy answers."""
+Models = Mapping[str, str | None]
+"""Versions of policy and PRM, as far as they are known."""
 
 
 @dataclass(frozen=True)
@@ -63,31 +68,34 @@ class Arm:
         ]
 
 
-def result_name(held: ProblemSet, request: SearchRequest, with_reference: bool, model: str) -> str:
+def result_name(held: ProblemSet, request: SearchRequest, with_reference: bool, models: Models) -> str:
     """File name of the results of these settings. Offset and limit are not among them: more problems go on with it."""
     settings = {
         "data": held.sha256,
-        "model": model,
+        "models": models,
         "version": __version__,
         "with_reference": with_reference,
         "request": request.model_dump(mode="json", exclude={"problem", "reference_answer", "wait"}),
     }
-    return file_stem(held, request.strategy.value, model, f"s{request.seed}", settings) + ".jsonl"
+    return (
+        file_stem(held, request.strategy.value, models["policy"] or SERVED, f"s{request.seed}", settings)
+        + ".jsonl"
+    )
 
 
-def comparison_stem(plan: Plan, comparison: Comparison, model: str) -> str:
+def comparison_stem(plan: Plan, comparison: Comparison, models: Models) -> str:
     """Name, without suffix, of the files of a comparison."""
     settings = {
         "data": plan.held.sha256,
         "problems": [problem.id for problem in plan.problems],
-        "model": model,
+        "models": models,
         "version": __version__,
         "with_reference": plan.with_reference,
         "request": plan.request.model_dump(mode="json", exclude={"problem", "reference_answer", "wait"}),
         "compared": [list(each) for each in (comparison.strategies, comparison.tokens, comparison.seeds)],
         "baseline": comparison.baseline,
     }
-    return file_stem(plan.held, "compared", model, f"n{len(plan.problems)}", settings)
+    return file_stem(plan.held, "compared", models["policy"] or SERVED, f"n{len(plan.problems)}", settings)
 
 
 def file_stem(held: ProblemSet, what: str, model: str, detail: str, settings: object) -> str:

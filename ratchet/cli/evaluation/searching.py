@@ -46,10 +46,17 @@ class Services:
     sandbox: SandboxClient
     model: str | None
     """Version of the policy's model, where it is known."""
+    prm: str | None = None
+    """Version of the PRM, likewise."""
     trainer: str = ""
     """Its URL; empty for a search service at a given URL."""
     key: str | None = None
     """For the trainer."""
+
+    @property
+    def models(self) -> dict[str, str | None]:
+        """What results are of: those of other models go into other files."""
+        return {"policy": self.model, "prm": self.prm}
 
 
 @dataclass(frozen=True)
@@ -77,7 +84,7 @@ async def reach_services(
             else SandboxClient(endpoint.sandbox, key=endpoint.token)
         )
         search = await stack.enter_async_context(SearchClient(endpoint.search, key=endpoint.key))
-        yield Services(search, sandbox, endpoint.model, endpoint.trainer or "", endpoint.key)
+        yield Services(search, sandbox, endpoint.model, endpoint.prm, endpoint.trainer or "", endpoint.key)
 
 
 @dataclass(frozen=True)
