@@ -15,14 +15,12 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import structlog
-
 from ratchet import background
 from ratchet.clients import UNIX_SCHEME, ServiceError, TrainerClient
 from ratchet.secret_files import ADMIN_KEY, SERVICE_TOKEN
 from ratchet.settings import read_secret
 from ratchet.stack import ports, postgres, valkey
-from ratchet.stack.children import SERVICE_READY_SECONDS, Plan, children
+from ratchet.stack.children import Plan, children
 from ratchet.stack.config import PORTS, SERVICES, StackConfig, StackUrls, worker_names
 from ratchet.stack.data_folder import (
     SECRETS,
@@ -38,11 +36,11 @@ from ratchet.stack.logs import rotate
 from ratchet.stack.marked import kill_marked
 from ratchet.stack.supervisor import ChildSpec, ChildStatus, Supervisor
 
-log = structlog.get_logger()
-
 STATUS_SECONDS = 1.0
 PAIR_NEEDS = ("policy", "prm", "trainer")
 PAIR_POLL_SECONDS = 0.2
+PAIR_SECONDS = 60.0
+"""How long a start waits for the pair."""
 LONGEST_SOCKET = 107
 
 OnStatus = Callable[[Sequence[ChildStatus]], None]
@@ -130,18 +128,17 @@ def _plan(config: StackConfig, data: Path) -> Plan:
 async def _pair_serves(plan: Plan) -> None:
     """Wait until policy and PRM serve the pair of the registry: what is asked before, the models of the settings answer.
 
-    Where that does not come about (a checkpoint is gone, say) the trainer's log says why, and the stack is as good as it gets.
+    Where that does not come about (a checkpoint is gone, say) the stack is up all the same; the trainer's log says why.
     """
     if not set(PAIR_NEEDS) <= set(plan.config.services):
         return
-    deadline = time.monotonic() + SERVICE_READY_SECONDS
+    deadline = time.monotonic() + PAIR_SECONDS
     async with TrainerClient(plan.urls.trainer, key=plan.urls.key) as trainer:
         while time.monotonic() < deadline:
             with contextlib.suppress(ServiceError):
                 if (await trainer.health()).detail.get("pair_serves"):
                     return
             await asyncio.sleep(PAIR_POLL_SECONDS)
-    log.warning("policy and PRM do not serve the pair that the registry names; trainer.log says why")
 
 
 @contextlib.asynccontextmanager
