@@ -189,7 +189,13 @@ class SearchRequest(Contract):
         default_factory=PinnedModels,
         description="Model versions that the services hold; none: those that serve.",
     )
-    seed: int = Field(default=0, ge=0, lt=2**31)
+    seed: int = Field(
+        default=0,
+        ge=0,
+        lt=2**31,
+        description="Problem and seed decide the draws: the same two ask for the same search. Problems that are sent with one "
+        "seed have draws of their own.",
+    )
     priority: Priority = Priority.NORMAL
     require: Literal[
         VerificationLevel.REFERENCE, VerificationLevel.AGREEMENT, VerificationLevel.EXECUTION
