@@ -114,15 +114,26 @@ _COMPARED = ("strategies-nano", "strategies-nano-weak")
 
 def strategies_short(results: Results) -> Rows:
     """The same without p and coverage."""
-    return [row[:6] for row in strategies(results)]
+    return [row[:7] for row in strategies(results)]
 
 
 def strategies(results: Results) -> Rows:
     """Tree search and best-of-N at equal tokens, with each PRM."""
     rows = [
-        ["PRM", "tokens", "`best_of_n`", "`mcts`", "difference, points", "95 % (paired)", "p", "coverage"]
+        [
+            "PRM",
+            "tokens",
+            "`best_of_n`",
+            "`mcts`",
+            "difference, points",
+            "95 % (paired)",
+            "seeds",
+            "p",
+            "coverage",
+        ]
     ]
     cells = [cell for name in _COMPARED for cell in results[name].figures["cells"]]
+    cells.sort(key=lambda cell: (cell["prm"], cell["tokens"]))
     for cell in cells:
         low, high = (100 * edge for edge in cell["ci95"])
         coverage = cell["coverage"]
@@ -134,7 +145,8 @@ def strategies(results: Results) -> Rows:
                 f"{100 * cell['mcts']:.1f} %",
                 f"{100 * cell['difference']:+.1f}",
                 f"{low:+.1f} – {high:+.1f}",
-                f"{cell['p']:.2g}",
+                str(cell["seeds"]),
+                f"{cell['p']:.2g}" if cell["p"] else "< 0.0001",
                 f"{100 * coverage['best_of_n']:.1f} and {100 * coverage['mcts']:.1f} %",
             ]
         )
