@@ -56,6 +56,8 @@ async def _draw_trajectory(search: Search, backends: Backends, task: Task) -> Ro
             break
         before = prefix + [step.text for step in good]
         left = search.request.budget.tokens - search.usage.policy.tokens
+        if tried and left <= 0:
+            break
         asked = _Asked(task.node if not good else None, before, Until.END, task.number)
         candidate = await _generate_allowed(search, backends, asked, draws, left)
         if isinstance(candidate, NoRoom):

@@ -13,7 +13,8 @@ from tests.running_stack import Running
 
 SMALL: dict[str, Any] = {
     "budget": {"tokens": 120},
-    "parameters": {"rollouts": 4, "early_stop": False, "temperature": 1.3, "top_p": 1.0},
+    # One at a time: several under way at once may together spend more than is left.
+    "parameters": {"rollouts": 4, "early_stop": False, "temperature": 1.3, "top_p": 1.0, "in_flight": 1},
 }
 
 
@@ -30,7 +31,7 @@ async def test_an_extended_search_goes_on_with_its_tree_and_is_concluded_anew(st
         assert after.ended_at is not None
         assert before.ended_at is not None
         assert after.ended_at > before.ended_at
-        assert before.usage.policy.tokens < after.usage.policy.tokens <= 700
+        assert before.usage.policy.tokens < after.usage.policy.tokens <= 600
         assert before.usage.rollouts < after.usage.rollouts
         grown = await client.tree(before.id)
         assert {each["id"] for each in nodes} < {each.id for each in grown.nodes}
