@@ -109,7 +109,7 @@ def grounding(results: Results) -> Rows:
     return rows
 
 
-_COMPARED = ("strategies-nano", "strategies-nano-weak")
+_COMPARED = ("strategies-nano", "strategies-nano-800", "strategies-nano-weak")
 
 
 def strategies_short(results: Results) -> Rows:
