@@ -240,6 +240,7 @@ async def test_a_search_left_at_any_moment_ends_with_the_same_tree(
             "strategy": name.split()[0],
             "parameters": {"max_depth": 6, "early_stop": False, **REQUESTS[name]},
             "budget": {"tokens": 100_000},
+            # With this one all that is asked of the whole tree below is in it.
             "seed": 1,
         }
     )
