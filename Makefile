@@ -17,7 +17,8 @@ SEED     ?=
 ROUNDS   ?= 4
 ARGS     ?=
 JOBS     ?= 2
-PARALLEL  = --numprocesses $(JOBS) --no-loadscope-reorder
+# A process that dies fails its test, by name, and is not replaced: pytest-xdist 3.8 hangs where the new one has nothing to do.
+PARALLEL  = --numprocesses $(JOBS) --no-loadscope-reorder --max-worker-restart 0
 
 .DEFAULT_GOAL := help
 .PHONY: help env dev demo up eval rounds nano attack chaos bench-sandbox bench-search bench-strategies bench-prompts bench-votes bench-verified bench-evaluators fuzz bench-api kill-trainer soak compose-test test-facade test test-all test-export test-page screenshots tables docs lint format clean
