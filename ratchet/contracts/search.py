@@ -152,7 +152,12 @@ class StrategyParameters(Contract):
 class Budget(Contract):
     """A search ends when any of these is used up."""
 
-    tokens: int = Field(default=4096, ge=1, le=MAX_TOKENS, description="Generated tokens.")
+    tokens: int = Field(
+        default=4096,
+        ge=1,
+        le=MAX_TOKENS,
+        description="Generated tokens. They hold on average: the last trajectory that is begun may go beyond them.",
+    )
     seconds: float = Field(
         default=600.0,
         gt=0,

@@ -1,8 +1,8 @@
 """One search: ask the strategy, do the work over HTTP, tell the strategy, until an end is reached.
 
 The loop keeps up to `in_flight` tasks under way; batches form in the engines. It knows no database: what changed goes to
-a `Journal`, which the worker provides. Tokens are reserved for tasks under way, so a budget is overrun by the error of that
-estimate at most, not by all that is in flight.
+a `Journal`, which the worker provides. Tokens are reserved for tasks under way (`reserve.py`), so a budget is overrun by the
+error of that estimate, not by all that is in flight.
 """
 
 import asyncio
@@ -18,6 +18,7 @@ from services.search.beginning import (
     why_nothing_follows,
 )
 from services.search.early_stop import EarlyStop
+from services.search.reserve import Reserve
 from services.search.rollouts import roll_out
 from services.search.saved_tree import task_of
 from services.search.search import Backends, Search
@@ -31,8 +32,6 @@ WAITING = 4
 """Tasks under way of a strategy that chooses by what came of others: the fewer, the more each knows."""
 SHORTEST_WAIT = 0.05
 """Seconds. The clock may stand a moment before the deadline, and whoever waits for it would ask all the time."""
-FIRST_GUESS_TOKENS = 120
-"""Tokens reserved for a task before the first one has ended."""
 
 
 class Journal(Protocol):
@@ -69,7 +68,9 @@ async def grow(
     taken_over = () if search.progress is None else search.progress.tasks
     running = {asyncio.create_task(roll_out(search, backends, task_of(each))) for each in taken_over}
     stopped = asyncio.create_task(search.stop.wait())
-    reserve = _Reserve()
+    reserve = Reserve()
+    for each in running:
+        reserve.begin(each)
     early_stop = EarlyStop(search)
     # Nobody watches a search of low priority, and there are many of them.
     watched = request.priority is not Priority.LOW
@@ -82,12 +83,14 @@ async def grow(
             while (
                 reason is None
                 and len(running) < most_in_flight(request, free=strategy.is_free(search.tree))
-                and search.usage.policy.tokens + reserve.expected(len(running)) < request.budget.tokens
+                and reserve.has_room(request.budget.tokens - search.usage.policy.tokens)
                 and (task := strategy.ask(search.tree)) is not None
             ):
                 why = strategy.explain(search.tree, task) if watched else None
                 journal.ask(task, search.models.get("prm") or request.models.prm, why)
-                running.add(asyncio.create_task(roll_out(search, backends, task)))
+                begun = asyncio.create_task(roll_out(search, backends, task))
+                running.add(begun)
+                reserve.begin(begun)
             if reason is not None or not running:
                 return reason or _why_nothing_is_left(search)
             await asyncio.wait(
@@ -98,7 +101,7 @@ async def grow(
             for ended in [under_way for under_way in running if under_way.done()]:
                 running.discard(ended)
                 rollout = ended.result()
-                reserve.learn(sum(step.tokens for path in rollout.paths for step in path))
+                reserve.end(ended, sum(step.tokens for path in rollout.paths for step in path))
                 _record(search, strategy, rollout, journal)
             await search.learn_calibration()
     finally:
@@ -123,21 +126,6 @@ def most_in_flight(request: SearchRequest, *, free: bool = True) -> int:
     if not free:
         return WAITING
     return SPARED if request.parameters.early_stop else WIDEST
-
-
-class _Reserve:
-    """Expected tokens of the tasks under way: as many as the mean of those that ended."""
-
-    def __init__(self) -> None:
-        self._count = 0
-        self._mean = float(FIRST_GUESS_TOKENS)
-
-    def learn(self, tokens: int) -> None:
-        self._count += 1
-        self._mean += (tokens - self._mean) / self._count
-
-    def expected(self, tasks: int) -> float:
-        return tasks * self._mean
 
 
 def _reason_to_end(search: Search, early_stop: EarlyStop, seconds_left: float) -> str | None:
