@@ -153,6 +153,49 @@ def strategies(results: Results) -> Rows:
     return rows
 
 
+def compared(results: Results) -> Rows:
+    """What `ratchet eval --compare` has measured: each strategy at each budget, beside the baseline."""
+    [figures] = [result.figures for result in results.values()]
+    against = {(found["strategy"], found["tokens"]): found for found in figures["comparisons"]}
+    rows = [
+        [
+            "strategy",
+            "tokens",
+            "accuracy",
+            "95 % (Wilson)",
+            "difference, points",
+            "95 % (paired)",
+            "p",
+            "coverage",
+            "trajectories",
+            "tokens, measured",
+        ]
+    ]
+    for arm in figures["arms"]:
+        found = against.get((arm["strategy"], arm["tokens"]))
+        paired_with = ["", "", ""]
+        if found is not None:
+            low, high = (100 * edge for edge in found["ci95"])
+            paired_with = [
+                f"{100 * found['difference']:+.1f}",
+                f"{low:+.1f} – {high:+.1f}",
+                f"{found['p']:.2g}",
+            ]
+        rows.append(
+            [
+                f"`{arm['strategy']}`",
+                f"{arm['tokens']:,}",
+                f"{100 * arm['accuracy']:.1f} %",
+                f"{interval(arm['ci95'])} %",
+                *paired_with,
+                f"{100 * arm['coverage']:.1f} %",
+                f"{arm['trajectories_per_search']:.1f}",
+                f"{arm['tokens_per_search']:,.0f}",
+            ]
+        )
+    return rows
+
+
 def token_pool(results: Results) -> Rows:
     """A batch of problems with a budget each, and with one for all."""
     rows = [
@@ -249,6 +292,7 @@ TABLES = {
     "readme-round-small-policy": Table(("round-small-policy",), greedy_arms, Below.NOTHING),
     "int8-medium": Table(("int8-medium",), greedy_arms),
     "strategies": Table(_COMPARED, strategies),
+    "strategies-small": Table(("strategies-small",), compared),
     "search-parts": Table(("search-parts-nano",), search_parts),
     "peer": Table(("optillm-small",), peer),
     "token-pool": Table(("token-pool-nano",), token_pool),
