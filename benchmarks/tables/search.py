@@ -293,6 +293,7 @@ TABLES = {
     "int8-medium": Table(("int8-medium",), greedy_arms),
     "strategies": Table(_COMPARED, strategies),
     "strategies-small": Table(("strategies-small",), compared),
+    "strategies-small-before": Table(("strategies-small-before",), compared),
     "search-parts": Table(("search-parts-nano",), search_parts),
     "peer": Table(("optillm-small",), peer),
     "token-pool": Table(("token-pool-nano",), token_pool),

@@ -156,7 +156,7 @@ class Budget(Contract):
         default=4096,
         ge=1,
         le=MAX_TOKENS,
-        description="Generated tokens. They hold on average: the last trajectory that is begun may go beyond them.",
+        description="Generated tokens. The last trajectory that is begun may go beyond them.",
     )
     seconds: float = Field(
         default=600.0,
