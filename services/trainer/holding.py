@@ -60,8 +60,10 @@ async def hold(serving: Serving, kind: ModelKind, version: str) -> HeldModel | N
     try:
         return await client.load(version, body)
     except ServiceError as error:
-        if error.status != HTTPStatus.CONFLICT or not await _make_room(serving, kind, version):
+        if error.status != HTTPStatus.CONFLICT:
             raise
+        await _make_room(serving, kind, version)
+        # Asked again also where nothing was found: what filled the service may have gone since it answered.
         return await client.load(version, body)
 
 
@@ -105,8 +107,8 @@ async def _unload(serving: Serving, kind: ModelKind) -> None:
         serving.leaving[kind].discard(version)
 
 
-async def _make_room(serving: Serving, kind: ModelKind, wanted: str) -> bool:
-    """Unload what the registry knows and nobody needs; whether there was any."""
+async def _make_room(serving: Serving, kind: ModelKind, wanted: str) -> None:
+    """Unload what the registry knows and nobody needs."""
     needed = await _needed(serving) | {wanted}
     spare = {
         each.version
@@ -117,7 +119,6 @@ async def _make_room(serving: Serving, kind: ModelKind, wanted: str) -> bool:
     log.info("making room", kind=kind.value, unloading=sorted(spare))
     serving.leaving[kind] |= spare
     await _unload(serving, kind)
-    return bool(spare)
 
 
 async def _needed(serving: Serving) -> set[str]:

@@ -21,6 +21,7 @@ from ratchet.store.pairs import PairStore, UnknownVersionError
 from ratchet.store.registry import Registry
 from ratchet.store.rounds import RoundStore
 from ratchet.web.app import ProblemError
+from ratchet.web.held_versions import HeldVersion
 from services.trainer.holding import Serving, hold, keep_unloading, let_go
 from services.trainer.pairs import Pair
 from tests.held_numbers import Numbers, checkpoint, numbers_app
@@ -32,9 +33,18 @@ POLICY = ModelKind.POLICY
 
 
 class Reluctant(Numbers):
-    """Refuses to unload for as long as it is told to."""
+    """Refuses to unload for as long as it is told to, and can lose a version just after it was found full."""
 
     refusing = False
+    goes_when_full: str | None = None
+
+    async def load(self, name: str, body: LoadModel) -> HeldVersion[float]:
+        try:
+            return await super().load(name, body)
+        except ProblemError:
+            if self.goes_when_full in self.names():
+                await super().unload(self.goes_when_full)
+            raise
 
     async def unload(self, name: str) -> None:
         if self.refusing and name in self.names():
@@ -121,6 +131,19 @@ async def test_what_nobody_needs_makes_room_where_a_service_is_full(
     await serving.pairs.serve(serves, PRM1, ServedBy.PERSON)
     for version in (left_over, serves):
         await hold(serving, POLICY, version)
+    await hold(serving, POLICY, next_one)
+    assert policy.names() == ["zero", serves, next_one]
+
+
+async def test_what_goes_while_room_is_looked_for_makes_room_too(
+    serving: Serving, policy: Reluctant, make: Make
+) -> None:
+    base = await make()
+    left_over, serves, next_one = await make(base), await make(base), await make(base)
+    await serving.pairs.serve(serves, PRM1, ServedBy.PERSON)
+    for version in (left_over, serves):
+        await hold(serving, POLICY, version)
+    policy.goes_when_full = left_over  # As `keep_unloading` has it, in the trainer's other task.
     await hold(serving, POLICY, next_one)
     assert policy.names() == ["zero", serves, next_one]
 
