@@ -62,6 +62,11 @@ class GenerateRequest(Contract):
         default=None,
         description="A seed for each prefix in place of `seed`: its candidates are those that it would get alone.",
     )
+    shared: bool = Field(
+        default=False,
+        description="With `seeds`: candidates that were drawn before after the same prefix with the same seed, for a request "
+        "that was `shared` too, are given again. They are what would be drawn anew.",
+    )
     stop: list[Text] = Field(
         default_factory=list, max_length=8, description="More stop strings, beside the format's own."
     )
@@ -74,6 +79,8 @@ class GenerateRequest(Contract):
     def _a_seed_for_each(self) -> "GenerateRequest":
         if self.seeds is not None and len(self.seeds) != len(self.prefixes):
             raise ValueError("seeds must have one seed for each prefix")
+        if self.shared and self.seeds is None:
+            raise ValueError("shared needs seeds: without them no two draws are the same")
         return self
 
 

@@ -133,6 +133,13 @@ class StrategyParameters(Contract):
         description="Rollouts that begin at the same moment share one request to the policy. Faster where models are "
         "tiny; each rollout then waits for the longest of them.",
     )
+    shared_draws: bool = Field(
+        default=False,
+        description="What the policy draws is shared with the other searches of this problem and seed that say so, as far as "
+        "they go the same way, and counts as drawn in each. For evaluations: several strategies and PRMs cost little more "
+        "than one, and differ by what they do, not by luck. Where the PRM gates mcts, independent solutions are drawn step by "
+        "step too.",
+    )
     min_agreement: int = Field(
         default=2, ge=2, le=64, description="Programs that must agree for the verification level `agreement`."
     )

@@ -39,7 +39,9 @@ from services.policy.engines.base import (
     Sampling,
     TextTooLongError,
     Tokens,
+    room,
 )
+from services.policy.shared_draws import SharedDraws
 from services.policy.versions import PolicyVersions, StepWriter
 
 log = structlog.get_logger()
@@ -202,9 +204,11 @@ async def generate(
             texts = [step_format.render(prefix) for prefix in body.prefixes]
             prompts = await asyncio.to_thread(engine.encode, texts)
             check_prompts(prompts, engine.max_model_len)
-            completions = await complete(engine, prompts, sampling_of(body, tuple(meaning)), body.seeds)
+            draws = version.model.draws if body.shared else None
+            completions = await complete(
+                engine, prompts, sampling_of(body, tuple(meaning)), body.seeds, draws
+            )
     prompt_tokens = sum(map(len, prompts))
-    GENERATED.labels(version.name).inc(sum(one.tokens for row in completions for one in row))
     PROMPTED.labels(version.name).inc(prompt_tokens)
     return GenerateResponse(
         model=version.name,
@@ -263,18 +267,36 @@ def sampling_of(body: GenerateRequest, stop: tuple[str, ...]) -> Sampling:
 
 
 async def complete(
-    engine: Engine, prompts: list[Tokens], sampling: Sampling, seeds: list[int] | None
+    engine: Engine,
+    prompts: list[Tokens],
+    sampling: Sampling,
+    seeds: list[int] | None,
+    draws: SharedDraws | None = None,
 ) -> list[list[Completion]]:
     """Completions of each prompt. With seeds of their own, prompts get what they would get in a request for themselves."""
     if seeds is None:
-        return await engine.generate(prompts, sampling)
-    rows = await asyncio.gather(
-        *(
-            engine.generate([prompt], replace(sampling, seed=seed))
-            for prompt, seed in zip(prompts, seeds, strict=True)
+        return await _draw(engine, prompts, sampling)
+
+    async def alone(prompt: Tokens, seed: int) -> list[Completion]:
+        own = replace(sampling, seed=seed)
+
+        async def make() -> list[Completion]:
+            [row] = await _draw(engine, [prompt], own)
+            return row
+
+        return await (
+            make()
+            if draws is None
+            else draws.draw(prompt, own, room(own, prompt, engine.max_model_len), make)
         )
-    )
-    return [row for [row] in rows]
+
+    return await asyncio.gather(*(alone(*each) for each in zip(prompts, seeds, strict=True)))
+
+
+async def _draw(engine: Engine, prompts: list[Tokens], sampling: Sampling) -> list[list[Completion]]:
+    rows = await engine.generate(prompts, sampling)
+    GENERATED.labels(engine.model_version).inc(sum(one.tokens for row in rows for one in row))
+    return rows
 
 
 def check_request(body: GenerateRequest) -> None:

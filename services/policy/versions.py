@@ -8,7 +8,7 @@ service runs offline.
 
 import asyncio
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import structlog
 
@@ -20,6 +20,7 @@ from ratchet.settings import BEST_HERE, PolicySettings
 from ratchet.solutions.step_formats import StepFormat
 from ratchet.web.held_versions import CheckpointError, HeldVersion, HeldVersions
 from services.policy.engines.base import Engine, EngineFailedError, EngineStartError, Sampling
+from services.policy.shared_draws import SharedDraws
 
 log = structlog.get_logger()
 
@@ -30,6 +31,7 @@ class StepWriter:
 
     engine: Engine
     step_format: StepFormat
+    draws: SharedDraws = field(default_factory=SharedDraws, compare=False)
 
 
 class PolicyVersions(HeldVersions[StepWriter]):

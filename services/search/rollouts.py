@@ -36,7 +36,8 @@ async def roll_out(search: Search, backends: Backends, task: Task) -> Rollout:
         case Draw.TRAJECTORY:
             return await _draw_trajectory(search, backends, task)
         case Draw.STEPS:
-            return await _draw_steps(search, backends, task)
+            draw = _draw_steps if task.gate is None else _draw_gated_steps
+            return await draw(search, backends, task)
         case Draw.STEP:
             descent = _Descent(search, backends, task)
             drawn = await descent.draw([])
@@ -94,7 +95,7 @@ class _Drawn:
 
 
 class _Descent:
-    """Draws single steps below a node, each of them run and scored before the next."""
+    """Draws single steps below a node, each of them run before the next."""
 
     def __init__(self, search: Search, backends: Backends, task: Task) -> None:
         self._search = search
@@ -113,8 +114,8 @@ class _Descent:
         """Whether tokens are left for another step."""
         return self._left > 0
 
-    async def draw(self, good: Sequence[ExecutedStep]) -> _Drawn | None:
-        """The next step after those; None when the policy writes none."""
+    async def draw(self, good: Sequence[ExecutedStep], *, scored: bool = True) -> _Drawn | None:
+        """The next step after those, unless told otherwise with its score; None when the policy writes none."""
         search, backends = self._search, self._backends
         before = [node.text for node in self._path] + [step.text for step in good]
         asked = _Asked(self._task.node if not good else None, before, Until.STEP, self._task.number)
@@ -129,13 +130,34 @@ class _Descent:
         if not executed:
             return None
         [step] = executed
-        if step.status is StepStatus.OK:
-            [scored] = await score_paths(search, backends, self._task.node, [(*good, step)])
-            step = scored[-1]
+        if scored and step.status is StepStatus.OK:
+            [path] = await score_paths(search, backends, self._task.node, [(*good, step)])
+            step = path[-1]
         return _Drawn(step, candidate.final)
 
 
 async def _draw_steps(search: Search, backends: Backends, task: Task) -> Rollout:
+    """Complete a trajectory step by step, and score it when it is complete. A step that does not run ends it."""
+    descent = _Descent(search, backends, task)
+    start = search.tree.nodes[task.node]
+    tried: list[tuple[ExecutedStep, ...]] = []
+    good: list[ExecutedStep] = []
+    while start.depth + len(good) < search.request.parameters.max_depth and descent.has_room:
+        drawn = await descent.draw(good, scored=False)
+        if drawn is None:
+            break
+        if drawn.step.status is not StepStatus.OK:
+            tried.append((*good, drawn.step))
+            good = [_paid(step) for step in good]
+            break
+        good.append(drawn.step)
+        if drawn.step.answer is not None or drawn.final:
+            break
+    paths = await score_paths(search, backends, task.node, [*tried, tuple(good)])
+    return Rollout(task, paths, descent.ended_by)
+
+
+async def _draw_gated_steps(search: Search, backends: Backends, task: Task) -> Rollout:
     """Complete a trajectory step by step. A step that the gate leaves, or that does not run, is drawn again."""
     gate = task.gate
     assert gate is not None

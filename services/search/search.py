@@ -132,7 +132,8 @@ class Search:
     async def learn_prm(self, backends: Backends) -> None:
         """Ask which PRM serves, where the gate depends on it and no version was asked for."""
         parameters = self.request.parameters
-        depends = self.request.strategy is StrategyName.MCTS and parameters.gate is None
+        gated = self.request.strategy is StrategyName.MCTS or parameters.shared_draws
+        depends = gated and parameters.gate is None
         if not depends or parameters.prm is PrmUse.NONE or self.request.models.prm is not None:
             return
         # Not known, nothing is gated until the first score says which it is.
@@ -191,6 +192,7 @@ async def _ask_policy_alike(
         top_p=parameters.top_p,
         max_tokens=questions[0].max_tokens,
         until=questions[0].until,
+        shared=parameters.shared_draws,
         model=search.request.models.policy,
     )
     try:

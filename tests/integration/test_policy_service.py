@@ -241,6 +241,35 @@ async def test_generate_answers_one_list_per_prefix(client: httpx.AsyncClient) -
         assert one["finish_reason"] in ("step", "end", "length")
 
 
+async def generated(client: httpx.AsyncClient) -> float:
+    """Tokens that the engine has drawn."""
+    lines = (await client.get("/metrics")).text.splitlines()
+    return sum(float(line.split()[-1]) for line in lines if line.startswith("ratchet_policy_tokens_total{"))
+
+
+async def test_shared_draws_are_those_that_were_not_shared_and_are_drawn_once(
+    client: httpx.AsyncClient,
+) -> None:
+    body = BODY | {"prefixes": BODY["prefixes"] * 3, "seeds": [7, 8, 7], "until": "end"}
+
+    async def ask(**changes: Any) -> tuple[list[str], float]:
+        before = await generated(client)
+        answer = await client.post("/generate", json=body | changes)
+        assert answer.status_code == 200, answer.text
+        rows = answer.json()["candidates"]
+        return [one["text"] for row in rows for one in row], await generated(client) - before
+
+    alone, drawn = await ask()
+    assert alone[0] == alone[2] != alone[1]
+    shared, once = await ask(shared=True)
+    assert (shared, once < drawn) == (alone, True), "the first and the third are one"
+    assert await ask(shared=True) == (alone, 0)
+    assert await ask() == (alone, drawn), "who does not share draws"
+    others, more = await ask(shared=True, seeds=[9, 8, 10])
+    assert others[1] == alone[1]
+    assert 0 < more < drawn
+
+
 @pytest.mark.parametrize(
     ("change", "field"),
     [
@@ -253,6 +282,7 @@ async def test_generate_answers_one_list_per_prefix(client: httpx.AsyncClient) -
         ({"temperature": -1}, "temperature"),
         ({"top_p": 0}, "top_p"),
         ({"beams": 4}, "beams"),
+        ({"shared": True}, "body"),
     ],
 )
 async def test_a_bad_request_is_refused_and_its_field_named(

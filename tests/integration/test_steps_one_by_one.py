@@ -98,9 +98,15 @@ async def searching(
             yield search, Backends(writing, scoring, sandbox), heard
 
 
-async def rolled_out(sandbox: SandboxClient, script: Script, **parameters: object) -> tuple[Rollout, Search]:
+async def rolled_out(
+    sandbox: SandboxClient,
+    script: Script,
+    strategy_name: StrategyName = StrategyName.MCTS,
+    **parameters: object,
+) -> tuple[Rollout, Search]:
     """One rollout from the root, told to the strategy."""
-    async with searching(sandbox, script, parameters=parameters) as (search, backends, heard):
+    changes = {"strategy": strategy_name, "parameters": parameters}
+    async with searching(sandbox, script, **changes) as (search, backends, heard):
         strategy = search.strategy()
         task = strategy.ask(search.tree)
         assert task is not None
@@ -171,6 +177,56 @@ async def test_a_rollout_ends_with_its_tokens_and_its_depth(sandbox: SandboxClie
 
 async def test_a_policy_that_writes_nothing_ends_the_rollout(sandbox: SandboxClient) -> None:
     rollout, _ = await rolled_out(sandbox, {(): [START], (START,): [""]})
+    assert [texts(path) for path in rollout.paths] == [[START]]
+
+
+async def test_searches_that_share_their_draws_ask_for_the_same_ones(sandbox: SandboxClient) -> None:
+    """Independent solutions and those of mcts, where the gate leaves no step."""
+    script: Script = {(): [START], (START,): [GOOD], (START, GOOD): [END]}
+    asked = {}
+    for strategy in (StrategyName.MCTS, StrategyName.BEST_OF_N, StrategyName.MAJORITY):
+        parameters = {"rollouts": 3, "shared_draws": True, "in_flight": 1, "early_stop": False}
+        async with searching(sandbox, script, strategy=strategy, parameters=parameters) as (
+            search,
+            backends,
+            heard,
+        ):
+            await grow(search, backends, Unwritten(), time.monotonic() + 60)
+            assert all(request.shared for request in heard)
+            asked[strategy] = [
+                (request.prefixes, request.seeds, request.until, request.temperature) for request in heard
+            ]
+            [end] = [node for node in search.tree.nodes.values() if node.state is NodeState.TERMINAL]
+            assert (end.answer, end.ended, end.prm_score) == ("6", 3, 0.7)
+            assert search.usage.policy.tokens == 9 * TOKENS, "what is shared counts as drawn"
+            scored = search.usage.prm.calls
+            assert scored == (9 if strategy is StrategyName.MCTS else 3), "once each, where nothing is gated"
+    assert len(asked[StrategyName.MCTS]) == 9
+    assert asked[StrategyName.MCTS] == asked[StrategyName.BEST_OF_N] == asked[StrategyName.MAJORITY]
+
+
+async def test_an_independent_solution_ends_with_a_step_that_does_not_run(sandbox: SandboxClient) -> None:
+    broken = "b = c  # 0.9"
+    script: Script = {(): [START], (START,): [broken, GOOD], (START, GOOD): [END]}
+    rollout, search = await rolled_out(sandbox, script, StrategyName.BEST_OF_N, shared_draws=True)
+    assert [texts(path) for path in rollout.paths] == [[START, broken], [START]]
+    assert search.usage.policy.tokens == sum(node.tokens for node in search.tree.nodes.values()) == 2 * TOKENS
+    [start] = [node for node in search.tree.nodes.values() if node.text == START]
+    assert (start.prm_score, start.visits, start.value_sum) == (0.8, 1, -1.0)
+
+
+async def test_an_independent_solution_drawn_in_steps_keeps_one_whose_score_collapses(
+    sandbox: SandboxClient,
+) -> None:
+    script: Script = {(): [START], (START,): [BAD], (START, BAD): [END]}
+    rollout, _ = await rolled_out(sandbox, script, StrategyName.BEST_OF_N, shared_draws=True)
+    assert [texts(path) for path in rollout.paths] == [[START, BAD, END]]
+    assert [step.prm_score for step in rollout.paths[0]] == [0.8, 0.1, 0.7]
+    rollout, _ = await rolled_out(sandbox, script, StrategyName.BEST_OF_N, shared_draws=True, max_depth=2)
+    assert [texts(path) for path in rollout.paths] == [[START, BAD]]
+    rollout, _ = await rolled_out(
+        sandbox, {(): [START], (START,): [""]}, StrategyName.BEST_OF_N, shared_draws=True
+    )
     assert [texts(path) for path in rollout.paths] == [[START]]
 
 

@@ -395,6 +395,30 @@ def test_the_gate_is_that_of_the_request_or_of_the_prm(
     assert strategy.gate == gate
 
 
+@pytest.mark.parametrize("strategy", ["best_of_n", "majority"])
+@pytest.mark.parametrize(
+    ("asked", "prm", "draw"),
+    [
+        ({"shared_draws": True}, "small-prm@1", Draw.STEPS),
+        ({"shared_draws": True}, PRM1, Draw.TRAJECTORY),
+        ({"shared_draws": True}, None, Draw.TRAJECTORY),
+        ({"shared_draws": True, "gate": 0.0}, "small-prm@1", Draw.TRAJECTORY),
+        ({}, "small-prm@1", Draw.TRAJECTORY),
+    ],
+)
+def test_independent_solutions_are_drawn_as_mcts_draws_where_they_share(
+    strategy: str, asked: dict[str, Any], prm: str | None, draw: Draw
+) -> None:
+    fields = {"problem": "1 + 1", "strategy": strategy, "parameters": asked}
+    task = strategy_of(SearchRequest.model_validate(fields), prm).ask(Tree())
+    assert task is not None
+    assert (task.draw, task.gate) == (draw, None)
+    tree = strategy_of(SearchRequest.model_validate(fields | {"strategy": "mcts"}), prm).ask(Tree())
+    assert tree is not None
+    if asked.get("shared_draws"):
+        assert tree.draw is draw
+
+
 @pytest.mark.parametrize(
     ("name", "kind"),
     [

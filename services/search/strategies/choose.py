@@ -19,6 +19,8 @@ LEVEL_BRANCHING_FACTOR = 4
 def strategy_of(request: SearchRequest, prm: str | None) -> Strategy:
     """The strategy with the request's parameters; `prm` is the version that scores, None where it is not known yet."""
     parameters = request.parameters
+    # As mcts draws with this PRM: only so are its draws theirs.
+    stepwise = parameters.shared_draws and _gate(request, prm) > 0
     match request.strategy:
         case StrategyName.MCTS:
             return Mcts(
@@ -31,9 +33,9 @@ def strategy_of(request: SearchRequest, prm: str | None) -> Strategy:
                 redraws=parameters.redraws,
             )
         case StrategyName.BEST_OF_N:
-            return BestOfN(parameters.rollouts, parameters.max_depth)
+            return BestOfN(parameters.rollouts, parameters.max_depth, stepwise)
         case StrategyName.MAJORITY:
-            return Majority(parameters.rollouts, parameters.max_depth)
+            return Majority(parameters.rollouts, parameters.max_depth, stepwise)
         case StrategyName.GREEDY:
             return Greedy(1, parameters.max_depth)
         case StrategyName.BEAM:

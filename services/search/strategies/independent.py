@@ -1,7 +1,8 @@
 """Strategies of independent trajectories from the root: best-of-N, majority vote, greedy.
 
 They grow alike, and differ in the vote over their trajectories (`ratchet.solutions.votes`).
-A step that does not run ends its trajectory.
+A step that does not run ends its trajectory. Drawn step by step, it costs nothing after that; and a search whose gate leaves
+no step has drawn the same.
 """
 
 from dataclasses import dataclass
@@ -19,11 +20,12 @@ class _Independent:
 
     rollouts: int
     max_depth: int
+    stepwise: bool = False
 
     def ask(self, tree: Tree) -> Task | None:
         if tree.rollouts >= self.rollouts:
             return None
-        return start_task(tree, tree.top, Draw.TRAJECTORY)
+        return start_task(tree, tree.top, Draw.STEPS if self.stepwise else Draw.TRAJECTORY)
 
     def is_free(self, tree: Tree) -> bool:
         """Always: no trajectory depends on another."""

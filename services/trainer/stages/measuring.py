@@ -32,6 +32,8 @@ from services.trainer.stages.planned_searches import could_not_run, plan, requir
 ATTEMPTS = 3
 """A search that failed is made again: what failed is the system, which says nothing of the pair."""
 GRADED_AT_ONCE = 16
+TOGETHER = 50
+"""Problems whose searches by all jobs follow one another in the queue."""
 FILLING = 2
 """Behind so many searches that are waited for goes one that has time."""
 FAILED = "-"
@@ -71,6 +73,8 @@ class Plan:
             max_tokens=how.max_tokens,
             early_stop=False,
             batch_rollouts=how.batch_rollouts,
+            # A pair's samples, search and best-of-N begin with the same draws, and pairs of one policy too.
+            shared_draws=self.strategy is not StrategyName.GREEDY,
             in_flight=how.in_flight,
             prm=PrmUse.NONE if self.strategy is StrategyName.GREEDY else PrmUse.VALUE,
         )
@@ -138,19 +142,28 @@ async def search_all(context: Context, jobs: Sequence[Job], filling: Filling | N
     """Have the searches of all jobs made, those that fail up to ATTEMPTS times. Raises RoundFailedError where many fail."""
     left: dict[Job, Collection[int]] = {job: {each.place for each in job.problems} for job in jobs}
     for attempt in range(ATTEMPTS):
-        for job, places in left.items():
-            requests = {
-                each.place: job.plan.request(each, job.pair, context.claim.config)
-                for each in job.problems
-                if each.place in places
-            }
-            await plan(context, job.purpose, attempt, requests)
+        await _plan_together(context, left, attempt)
         if filling is not None:
             await filling.put(sum(map(len, left.values())) // FILLING)
         await wait_for(context, [job.purpose for job in left], "evaluating", [job.pair for job in left])
         left = {job: failed for job in left if (failed := await _failed(context, job))}
         if not left:
             break
+
+
+async def _plan_together(context: Context, left: Mapping[Job, Collection[int]], attempt: int) -> None:
+    """Plan what is left of each job, some problems at a time: what their searches share is known when it is wanted."""
+    places = sorted(set().union(*left.values()))
+    for start in range(0, len(places), TOGETHER):
+        some = set(places[start : start + TOGETHER])
+        for job, wanted in left.items():
+            requests = {
+                each.place: job.plan.request(each, job.pair, context.claim.config)
+                for each in job.problems
+                if each.place in some and each.place in wanted
+            }
+            if requests:
+                await plan(context, job.purpose, attempt, requests)
 
 
 async def _failed(context: Context, job: Job) -> set[int]:

@@ -27,7 +27,7 @@ export const DEFAULTS = {
   "parameters": {
     "rollouts": 16, "branching_factor": null, "widening": 0, "width": 8, "gate": null, "redraws": 2, "max_depth": 16,
     "exploration": 2, "temperature": 0.7, "top_p": 0.95, "max_tokens": 512, "in_flight": null, "batch_rollouts": false,
-    "min_agreement": 2, "prm": "value", "early_stop": true
+    "shared_draws": false, "min_agreement": 2, "prm": "value", "early_stop": true
   }
 };
 
