@@ -142,7 +142,7 @@ async def search_all(context: Context, jobs: Sequence[Job], filling: Filling | N
     """Have the searches of all jobs made, those that fail up to ATTEMPTS times. Raises RoundFailedError where many fail."""
     left: dict[Job, Collection[int]] = {job: {each.place for each in job.problems} for job in jobs}
     for attempt in range(ATTEMPTS):
-        await _plan_together(context, left, attempt)
+        await plan_together(context, left, attempt)
         if filling is not None:
             await filling.put(sum(map(len, left.values())) // FILLING)
         await wait_for(context, [job.purpose for job in left], "evaluating", [job.pair for job in left])
@@ -151,7 +151,7 @@ async def search_all(context: Context, jobs: Sequence[Job], filling: Filling | N
             break
 
 
-async def _plan_together(context: Context, left: Mapping[Job, Collection[int]], attempt: int) -> None:
+async def plan_together(context: Context, left: Mapping[Job, Collection[int]], attempt: int) -> None:
     """Plan what is left of each job, some problems at a time: what their searches share is known when it is wanted."""
     places = sorted(set().union(*left.values()))
     for start in range(0, len(places), TOGETHER):
