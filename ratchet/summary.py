@@ -47,6 +47,7 @@ def _round(view: RoundView) -> dict[str, Any]:
         **{name: _accuracy(measured, name) for name in MEASURED},
         "ci95": {name: measured[key].ci95 if key in measured else None for name, key in MEASURED.items()},
         "coverage": None if metrics.label is None else metrics.label.coverage,
+        "label_tokens": None if metrics.label is None else metrics.label.tokens,
         **_prm_figures(metrics.prm),
         "prm_promoted": _prm_promoted(view),
         "promoted": view.state is RoundState.PROMOTED,

@@ -251,6 +251,7 @@ async def test_report_is_written_whole(tmp_path: Path) -> None:
     kept = orjson.loads((folder / "report.json").read_bytes())
     assert [each["number"] for each in kept["rounds"]] == [1, 2, 3, 4]
     assert (kept["summary"]["base"], kept["summary"]["rounds"][3]["policy_pass1"]) == (17 / 40, 36 / 40)
+    assert kept["summary"]["rounds"][3]["label_tokens"] == 156_257
     document = Document((folder / "report.html").read_text())
     assert [section for section in document.texts if section] == SECTIONS
     assert "On 40 held-out problems: policy pass@1 from 42.5\xa0% to 90.0\xa0%" in document.texts[""]
