@@ -95,7 +95,7 @@ class _Drawn:
 
 
 class _Descent:
-    """Draws single steps below a node, each of them run before the next."""
+    """Draws single steps below a node."""
 
     def __init__(self, search: Search, backends: Backends, task: Task) -> None:
         self._search = search
@@ -114,47 +114,67 @@ class _Descent:
         """Whether tokens are left for another step."""
         return self._left > 0
 
-    async def draw(self, good: Sequence[ExecutedStep], *, scored: bool = True) -> _Drawn | None:
-        """The next step after those, unless told otherwise with its score; None when the policy writes none."""
-        search, backends = self._search, self._backends
-        before = [node.text for node in self._path] + [step.text for step in good]
+    async def write(self, good: Sequence[str]) -> Candidate | None:
+        """The next step after those, not run yet; None when the policy writes none."""
+        before = [node.text for node in self._path] + list(good)
         asked = _Asked(self._task.node if not good else None, before, Until.STEP, self._task.number)
-        candidate = await _generate_allowed(search, backends, asked, self._draws, self._left)
+        candidate = await _generate_allowed(self._search, self._backends, asked, self._draws, self._left)
         if isinstance(candidate, NoRoom):
             self.ended_by = candidate.reason
             return None
         if candidate is None:
             return None
         self._left -= candidate.tokens
+        return candidate if candidate.steps else None
+
+    async def draw(self, good: Sequence[ExecutedStep]) -> _Drawn | None:
+        """The next step after those; None when the policy writes none."""
+        search, backends = self._search, self._backends
+        texts = [step.text for step in good]
+        candidate = await self.write(texts)
+        if candidate is None:
+            return None
+        before = [node.text for node in self._path] + texts
         executed = await execute_steps(search, before, candidate, candidate.steps[:1])
         if not executed:
             return None
         [step] = executed
-        if scored and step.status is StepStatus.OK:
-            [path] = await score_paths(search, backends, self._task.node, [(*good, step)])
-            step = path[-1]
+        if step.status is StepStatus.OK:
+            [scored] = await score_paths(search, backends, self._task.node, [(*good, step)])
+            step = scored[-1]
         return _Drawn(step, candidate.final)
 
 
 async def _draw_steps(search: Search, backends: Backends, task: Task) -> Rollout:
-    """Complete a trajectory step by step, and score it when it is complete. A step that does not run ends it."""
+    """Complete a trajectory step by step, and run it when it is complete, as it is where it is drawn in one piece."""
     descent = _Descent(search, backends, task)
-    start = search.tree.nodes[task.node]
-    tried: list[tuple[ExecutedStep, ...]] = []
-    good: list[ExecutedStep] = []
-    while start.depth + len(good) < search.request.parameters.max_depth and descent.has_room:
-        drawn = await descent.draw(good, scored=False)
-        if drawn is None:
+    prefix = [node.text for node in search.tree.path(task.node)]
+    drawn: list[Candidate] = []
+    texts: list[str] = []
+    while len(prefix) + len(texts) < search.request.parameters.max_depth and descent.has_room:
+        candidate = await descent.write(texts)
+        if candidate is None:
             break
-        if drawn.step.status is not StepStatus.OK:
-            tried.append((*good, drawn.step))
-            good = [_paid(step) for step in good]
+        drawn.append(candidate)
+        texts.append(candidate.steps[0])
+        if candidate.final:
             break
-        good.append(drawn.step)
-        if drawn.step.answer is not None or drawn.final:
-            break
+    steps = await _execute_drawn(search, prefix, drawn)
+    good = steps if not steps or steps[-1].status is StepStatus.OK else [_paid(step) for step in steps[:-1]]
+    tried = [tuple(steps)] if good is not steps else []
     paths = await score_paths(search, backends, task.node, [*tried, tuple(good)])
     return Rollout(task, paths, descent.ended_by)
+
+
+async def _execute_drawn(search: Search, prefix: list[str], drawn: Sequence[Candidate]) -> list[ExecutedStep]:
+    """Run steps that were drawn one by one, each with its own tokens."""
+    if not drawn:
+        return []
+    texts = [each.steps[0] for each in drawn]
+    priors = [prior for each in drawn for prior in each.step_logprobs[:1]]
+    whole = drawn[0].model_copy(update={"steps": texts, "step_logprobs": priors})
+    executed = await execute_steps(search, prefix, whole, texts)
+    return [replace(step, tokens=each.tokens) for step, each in zip(executed, drawn, strict=False)]
 
 
 async def _draw_gated_steps(search: Search, backends: Backends, task: Task) -> Rollout:

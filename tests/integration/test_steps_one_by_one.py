@@ -62,7 +62,7 @@ def candidate(step: str) -> Candidate:
     return Candidate(
         text=step,
         steps=[step] if step else [],
-        final=False,
+        final=step == END,
         tokens=TOKENS,
         mean_logprob=-0.5,
         step_logprobs=[-0.5] if step else [],
@@ -206,11 +206,14 @@ async def test_searches_that_share_their_draws_ask_for_the_same_ones(sandbox: Sa
 
 
 async def test_an_independent_solution_ends_with_a_step_that_does_not_run(sandbox: SandboxClient) -> None:
+    """What the policy wrote after it is paid for, as in a solution that is drawn in one piece."""
     broken = "b = c  # 0.9"
-    script: Script = {(): [START], (START,): [broken, GOOD], (START, GOOD): [END]}
+    script: Script = {(): [START], (START,): [broken], (START, broken): [END]}
     rollout, search = await rolled_out(sandbox, script, StrategyName.BEST_OF_N, shared_draws=True)
     assert [texts(path) for path in rollout.paths] == [[START, broken], [START]]
-    assert search.usage.policy.tokens == sum(node.tokens for node in search.tree.nodes.values()) == 2 * TOKENS
+    assert search.usage.policy.tokens == 3 * TOKENS
+    assert [node.tokens for node in search.tree.nodes.values() if node.text] == [TOKENS, TOKENS]
+    assert search.usage.sandbox.calls == 1
     [start] = [node for node in search.tree.nodes.values() if node.text == START]
     assert (start.prm_score, start.visits, start.value_sum) == (0.8, 1, -1.0)
 

@@ -16,7 +16,7 @@ class Draw(Enum):
     TRAJECTORY = auto()
     """All that is left of a solution, in one piece."""
     STEPS = auto()
-    """All that is left of a solution, one step at a time: each is run, and scored and gated, before the next is drawn."""
+    """All that is left of a solution, one step at a time. With a gate each is run and scored before the next is drawn."""
     STEP = auto()
     """One step."""
 
@@ -32,7 +32,7 @@ class Task:
     retries: int = 0
     """TRAJECTORY: how often to go on from the last good step after one that does not run."""
     gate: Gate | None = None
-    """STEPS: which of them are left; None: none, and a step that does not run ends the trajectory."""
+    """STEPS: which of them are left; None: none, and all are run when the last one is drawn."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,7 @@
 """Strategies of independent trajectories from the root: best-of-N, majority vote, greedy.
 
 They grow alike, and differ in the vote over their trajectories (`ratchet.solutions.votes`).
-A step that does not run ends its trajectory. Drawn step by step, it costs nothing after that; and a search whose gate leaves
-no step has drawn the same.
+A step that does not run ends its trajectory. Drawn step by step, it has the draws of a search whose gate leaves no step.
 """
 
 from dataclasses import dataclass
