@@ -209,11 +209,10 @@ class SearchRequest(Contract):
         "seed have draws of their own.",
     )
     priority: Priority = Priority.NORMAL
-    require: Literal[
-        VerificationLevel.REFERENCE, VerificationLevel.AGREEMENT, VerificationLevel.EXECUTION
-    ] = Field(
+    require: VerificationLevel = Field(
         default=VerificationLevel.AGREEMENT,
-        description="The weakest verification that counts as solved. With a reference answer it is always `reference`.",
+        description="The weakest verification that counts as solved. With a reference answer it is always `reference`. `none`: "
+        "nothing is re-executed, and no answer counts as solved; for evaluations, which grade the answers themselves.",
     )
     min_confidence: float | None = Field(
         default=None,

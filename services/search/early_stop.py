@@ -50,10 +50,11 @@ def is_settled(tree: Tree, request: SearchRequest, beginning: Beginning | None =
     """Whether the leading answer can hardly be overtaken. As long as the verification that was asked for is not within reach,
     a clear lead is none."""
     counted = count_votes(find_ends(tree.nodes.values()), vote_of(request.strategy))
-    least = 1 if request.require is VerificationLevel.EXECUTION else request.parameters.min_agreement
+    one_is_enough = request.require in (VerificationLevel.EXECUTION, VerificationLevel.NONE)
+    least = 1 if one_is_enough else request.parameters.min_agreement
     if not hardly_overtaken([group.votes for group in counted], least):
         return False
-    if request.require is VerificationLevel.EXECUTION:
+    if one_is_enough:
         return True
     if beginning is not None and beginning.steps:
         # What shares a given beginning never agrees independently: to wait for it would be to wait for nothing.

@@ -6,7 +6,8 @@ the verifier alone compares with it. Without one, an answer is `agreement` when 
 independently often enough, at least half of all votes are for it, and no other answer has more PRM score behind it; one
 grounded program is `execution`. Where the problem states no quantity, groundedness cannot be told, and is not asked for.
 
-An answer is solved when it has the level that was asked for, and where policy and PRM are calibrated the probability too.
+An answer is solved when it has the level that was asked for, and where policy and PRM are calibrated the probability too. Where
+none was asked for, the leading answer is given as it is.
 
 Which answer is chosen does not depend on groundedness: a vote of grounded programs alone was measured to be no better.
 """
@@ -48,17 +49,22 @@ async def conclude(
     groups = tally(search.tree, search.request.strategy, search.calibration)
     if search.reference is not None:
         groups = await _with_reference_first(groups, sandbox, search.reference)
-    variants = make_variants(search.request.problem)
-    chosen, evidence = await _first_confirmed(search, groups, variants, sandbox)
+    needed = VerificationLevel.REFERENCE if search.reference is not None else search.request.require
+    if needed is VerificationLevel.NONE:
+        chosen, evidence = (groups[0] if groups else None), Evidence()
+    else:
+        variants = make_variants(search.request.problem)
+        chosen, evidence = await _first_confirmed(search, groups, variants, sandbox)
     cancelled = search.stop.is_set()
     if chosen is None:
         state = SearchState.CANCELLED if cancelled else SearchState.BUDGET_EXHAUSTED
         return state, SearchOutcome(usage=search.usage, models=search.models, reason=reason)
     verification = await _verification(search, sandbox, groups, chosen, evidence)
     best = evidence.programs[0].best if evidence.programs else chosen.trajectories[0]
-    needed = VerificationLevel.REFERENCE if search.reference is not None else search.request.require
     missing = _missing_confidence(verification)
-    if _STRENGTH.index(verification.level) >= _STRENGTH.index(needed):
+    if verification.level is not VerificationLevel.NONE and (
+        _STRENGTH.index(verification.level) >= _STRENGTH.index(needed)
+    ):
         found = SearchState.ANSWERED_UNVERIFIED if missing else SearchState.SOLVED_VERIFIED
         reason += missing
     else:

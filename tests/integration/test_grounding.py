@@ -109,6 +109,28 @@ async def test_an_answer_that_is_written_down_is_not_verified(client: SandboxCli
     assert outcome.proof is None
 
 
+async def test_where_no_verification_is_asked_for_the_leading_answer_is_given_as_it_is(
+    client: SandboxClient,
+) -> None:
+    async def never(*_: Any) -> Any:
+        raise AssertionError("nothing is run again")
+
+    found = ((COMPUTED, "37"), (AT_ONCE, "37"), (SAID, "38"))
+    state, outcome = await concluded(client, *found, require="none")
+    assert (state, outcome.answer, outcome.proof) == (SearchState.ANSWERED_UNVERIFIED, "37", None)
+    assert summary(outcome) == (VerificationLevel.NONE, None, 0)
+    assert outcome.verification is not None
+    assert (outcome.verification.votes, outcome.verification.total_votes) == (2, 3)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(client, "run_steps_batch", never)
+        await concluded(client, *found, require="none")
+    state, outcome = await concluded(client, *found, require="none", reference_answer="37")
+    assert state is SearchState.SOLVED_VERIFIED
+    assert summary(outcome)[0] is VerificationLevel.REFERENCE
+    state, outcome = await concluded(client, require="none")
+    assert (state, outcome.answer) == (SearchState.BUDGET_EXHAUSTED, None)
+
+
 async def test_programs_of_one_behaviour_agree_whatever_they_look_like(client: SandboxClient) -> None:
     state, outcome = await concluded(client, (COMPUTED, "37"), (AT_ONCE, "37"), (BY_LOOP, "37.0"))
     assert state is SearchState.SOLVED_VERIFIED
