@@ -63,7 +63,8 @@ async def _lead_on(target: str) -> bool:
         address = f"http://127.0.0.1:{port}{path}"
         threading.Thread(target=webbrowser.open, args=(address,), name="browser", daemon=True).start()
         try:
-            await asyncio.wait_for(came.wait(), OPEN_SECONDS)
+            async with asyncio.timeout(OPEN_SECONDS):
+                await came.wait()
         except TimeoutError:
             return False
         # The answer is under way.

@@ -216,7 +216,8 @@ class AsyncClient:
         except asyncio.CancelledError:
             # The request may be on its way: without its answer nobody could call the search off.
             with contextlib.suppress(ServiceError, TimeoutError):
-                begun = await asyncio.wait_for(creating, CANCEL_SECONDS)
+                async with asyncio.timeout(CANCEL_SECONDS):
+                    begun = await creating
                 await self._call_off(begun.id)
             raise
 
@@ -225,7 +226,8 @@ class AsyncClient:
         cancelling = asyncio.ensure_future(self._search.cancel(search))
         # Shielded, as the caller may be being cancelled.
         with contextlib.suppress(ServiceError, TimeoutError):
-            await asyncio.wait_for(asyncio.shield(cancelling), CANCEL_SECONDS)
+            async with asyncio.timeout(CANCEL_SECONDS):
+                await asyncio.shield(cancelling)
 
 
 async def _end_of(events: AsyncGenerator[StreamEvent, None]) -> SearchResult:

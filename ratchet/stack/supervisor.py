@@ -307,7 +307,8 @@ class Supervisor:
         pause = min(LIVE_SECONDS, child.spec.hang_seconds / LIVE_FAILURES)
         while not child.ended.is_set():
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(child.ended.wait(), pause)
+                async with asyncio.timeout(pause):
+                    await child.ended.wait()
             if await self._lives(live):
                 heard, failed = time.monotonic(), 0
             else:
@@ -365,7 +366,8 @@ class Supervisor:
                 # The answer may have come from somebody else on the port while ours had just ended.
                 return not child.ended.is_set()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(child.ended.wait(), POLL_SECONDS)
+                async with asyncio.timeout(POLL_SECONDS):
+                    await child.ended.wait()
         return False
 
     async def _is_ready(self, ready: Ready | None) -> bool:
@@ -373,7 +375,8 @@ class Supervisor:
             return True
         if not isinstance(ready, str):
             try:
-                return await asyncio.wait_for(ready(), READY_ANSWER_SECONDS)
+                async with asyncio.timeout(READY_ANSWER_SECONDS):
+                    return await ready()
             except TimeoutError:
                 return False
         assert self._client is not None

@@ -31,8 +31,10 @@ async def run_apart(search_id: UUID) -> None:
     )
     assert process.stdout is not None
     try:
-        while await asyncio.wait_for(process.stdout.read(64), SILENT_SECONDS):
-            pass
+        heard = b" "
+        while heard:
+            async with asyncio.timeout(SILENT_SECONDS):
+                heard = await process.stdout.read(64)
         await process.wait()
     except TimeoutError:
         log.error("a search that was run alone hangs; its process is ended")
@@ -47,7 +49,8 @@ async def _end(process: asyncio.subprocess.Process) -> None:
     with contextlib.suppress(ProcessLookupError):
         process.terminate()
         try:
-            await asyncio.wait_for(process.wait(), STOP_SECONDS)
+            async with asyncio.timeout(STOP_SECONDS):
+                await process.wait()
         except TimeoutError:
             process.kill()
             await process.wait()

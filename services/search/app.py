@@ -8,9 +8,9 @@ Limits: a caller who goes away while waiting leaves the search running; only `DE
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from http import HTTPStatus
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import orjson
 import structlog
@@ -66,6 +66,7 @@ from services.search.trainer import Trainer
 
 log = structlog.get_logger()
 
+T = TypeVar("T")
 HEALTH_SECONDS = 3.0
 
 _INVALID = problems(_422="The request is not valid; `errors` names the fields.")
@@ -121,11 +122,16 @@ def build_app(settings: SearchSettings) -> FastAPI:
     return app
 
 
+async def _in_time(asked: Awaitable[T]) -> T:
+    async with asyncio.timeout(HEALTH_SECONDS):
+        return await asked
+
+
 async def health(engine: AsyncEngine, queue: SearchQueue) -> Health:
     """Whether Postgres and Redis answer in time, and how many jobs there are."""
     database, depth = await asyncio.gather(
-        asyncio.wait_for(ready(engine), HEALTH_SECONDS),
-        asyncio.wait_for(queue.depth(), HEALTH_SECONDS),
+        _in_time(ready(engine)),
+        _in_time(queue.depth()),
         return_exceptions=True,
     )
     database_away, redis_away = isinstance(database, BaseException), isinstance(depth, BaseException)

@@ -92,7 +92,8 @@ class Consumer:
             held = loop.time() - began > GOOD_SECONDS
             pause = SHORTEST_PAUSE if held else min(pause * 2, LONGEST_PAUSE)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), pause)
+                async with asyncio.timeout(pause):
+                    await self._stopping.wait()
         await self._stop_running()
 
     async def _consume(self) -> None:

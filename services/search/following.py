@@ -103,7 +103,8 @@ async def stream_events(
                     if end is not None:
                         continue
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(changed.wait(), END_SECONDS if over else None)
+                    async with asyncio.timeout(END_SECONDS if over else None):
+                        await changed.wait()
         # The stream has expired, or its last events were lost: the store knows how it ended.
         result = await _read_end(store, search_id)
         yield _sse(EventKind.STATE, {"state": result["state"], "reason": result["reason"]})

@@ -113,7 +113,8 @@ class Newsroom:
         """Ask the store for ever, while somebody follows."""
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._ask.wait(), POLL_SECONDS)
+                async with asyncio.timeout(POLL_SECONDS):
+                    await self._ask.wait()
             self._ask.clear()
             try:
                 await self._ask_store()

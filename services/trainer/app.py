@@ -104,7 +104,8 @@ def build_app(settings: TrainerSettings) -> FastAPI:
 async def health(engine: AsyncEngine, serving: Serving) -> Health:
     """Whether Postgres answers in time, and whether policy and PRM have come to serve the pair since the start."""
     try:
-        await asyncio.wait_for(ready(engine), HEALTH_SECONDS)
+        async with asyncio.timeout(HEALTH_SECONDS):
+            await ready(engine)
         database = "ok"
     except (StoreUnavailableError, TimeoutError):
         database = "away"

@@ -356,3 +356,24 @@ http.server.ThreadingHTTPServer(("127.0.0.1", {port}), Answers).serve_forever()
             # Asked ten times and more.
             await asyncio.sleep(2.5)
             assert child(supervisor, "child").restarts == 0
+
+
+async def test_a_stop_that_comes_as_a_look_ends_is_not_lost(tmp_path: Path) -> None:
+    """Cancelled in the moment in which the child's probe answers; `asyncio.wait_for` swallowed that in Python 3.11."""
+    armed = asyncio.Event()
+
+    async def live() -> bool:
+        if armed.is_set():
+            armed.clear()
+            life = supervisor._children["lively"].life
+            assert life is not None
+            asyncio.get_running_loop().call_soon(life.cancel)
+        return True
+
+    spec = script(tmp_path, "lively", "import time; time.sleep(600)", live=live, hang_seconds=0.3)
+    async with started(tmp_path, [spec]) as supervisor:
+        life = supervisor._children["lively"].life
+        assert life is not None
+        armed.set()
+        await until(lambda: not armed.is_set())
+        await until(life.done, timeout=5.0)
