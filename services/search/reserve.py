@@ -9,6 +9,9 @@ goes on takes one mean more, however far it has come.
 The last task is begun where half of a mean one still fits, so that the budget holds on average where tasks are alike. Where
 some are much longer, it is overspent by part of one (545 and 570 tokens for 500 with `small`).
 
+Limit: shared draws that are known come at once, and what is under way beside them is thought to be further than it is; the
+search then waits for it where it need not.
+
 Pure; tokens are generated ones.
 """
 

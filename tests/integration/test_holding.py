@@ -123,27 +123,17 @@ async def test_a_version_that_could_not_be_unloaded_is_unloaded_later(
     assert policy.names() == ["zero", new], "what serves is needed"
 
 
+@pytest.mark.parametrize("goes_meanwhile", [False, True])
 async def test_what_nobody_needs_makes_room_where_a_service_is_full(
-    serving: Serving, policy: Reluctant, make: Make
+    serving: Serving, policy: Reluctant, make: Make, goes_meanwhile: bool
 ) -> None:
+    """Also where `keep_unloading`, the trainer's other task, has it go while room is looked for."""
     base = await make()
     left_over, serves, next_one = await make(base), await make(base), await make(base)
     await serving.pairs.serve(serves, PRM1, ServedBy.PERSON)
     for version in (left_over, serves):
         await hold(serving, POLICY, version)
-    await hold(serving, POLICY, next_one)
-    assert policy.names() == ["zero", serves, next_one]
-
-
-async def test_what_goes_while_room_is_looked_for_makes_room_too(
-    serving: Serving, policy: Reluctant, make: Make
-) -> None:
-    base = await make()
-    left_over, serves, next_one = await make(base), await make(base), await make(base)
-    await serving.pairs.serve(serves, PRM1, ServedBy.PERSON)
-    for version in (left_over, serves):
-        await hold(serving, POLICY, version)
-    policy.goes_when_full = left_over  # As `keep_unloading` has it, in the trainer's other task.
+    policy.goes_when_full = left_over if goes_meanwhile else None
     await hold(serving, POLICY, next_one)
     assert policy.names() == ["zero", serves, next_one]
 

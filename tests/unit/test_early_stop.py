@@ -40,6 +40,12 @@ def test_a_clear_lead_ends_the_search() -> None:
     assert EarlyStop(search_of(["2", "3"] * 3)).reason() is None
 
 
+@pytest.mark.parametrize(("require", "settled"), [("agreement", False), ("execution", True), ("none", True)])
+def test_only_an_agreement_is_waited_for(require: str, settled: bool) -> None:
+    search = search_of(["2"] * 6, require=require, parameters={"min_agreement": 8})
+    assert (EarlyStop(search).reason() is not None) is settled
+
+
 def test_a_search_that_is_to_spend_its_budget_does_not_look() -> None:
     assert EarlyStop(search_of(["2"] * 6, parameters={"early_stop": False})).reason() is None
 

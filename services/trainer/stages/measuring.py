@@ -32,8 +32,8 @@ from services.trainer.stages.planned_searches import could_not_run, plan, requir
 ATTEMPTS = 3
 """A search that failed is made again: what failed is the system, which says nothing of the pair."""
 GRADED_AT_ONCE = 16
-TOGETHER = 50
-"""Problems whose searches by all jobs follow one another in the queue."""
+TOGETHER = 100
+"""Searches that are planned at once, problem after problem, of each all jobs."""
 FILLING = 2
 """Behind so many searches that are waited for goes one that has time."""
 FAILED = "-"
@@ -130,13 +130,18 @@ class Filling:
     async def put(self, count: int) -> None:
         """Put so many more into the queue."""
         some = [self._left.popleft() for _ in range(min(count, len(self._left)))]
-        for job in {id(job): job for _, job in some}.values():
-            requests = {
-                each.place: job.plan.request(each, job.pair, self._context.claim.config)
-                for each, of in some
-                if of is job
-            }
-            await plan(self._context, job.purpose, 0, requests)
+        await _plan_some(self._context, some, 0)
+
+
+async def _plan_some(context: Context, some: Sequence[tuple[RoundProblem, Job]], attempt: int) -> None:
+    """Plan each of these problems' searches by the job that stands beside it."""
+    for job in dict.fromkeys(job for _, job in some):
+        requests = {
+            each.place: job.plan.request(each, job.pair, context.claim.config)
+            for each, of in some
+            if of is job
+        }
+        await plan(context, job.purpose, attempt, requests)
 
 
 async def search_all(context: Context, jobs: Sequence[Job], filling: Filling | None = None) -> None:
@@ -153,18 +158,11 @@ async def search_all(context: Context, jobs: Sequence[Job], filling: Filling | N
 
 
 async def plan_together(context: Context, left: Mapping[Job, Collection[int]], attempt: int) -> None:
-    """Plan what is left of each job, some problems at a time: what their searches share is known when it is wanted."""
-    places = sorted(set().union(*left.values()))
-    for start in range(0, len(places), TOGETHER):
-        some = set(places[start : start + TOGETHER])
-        for job, wanted in left.items():
-            requests = {
-                each.place: job.plan.request(each, job.pair, context.claim.config)
-                for each in job.problems
-                if each.place in some and each.place in wanted
-            }
-            if requests:
-                await plan(context, job.purpose, attempt, requests)
+    """Plan what is left of each job, problem after problem: what their searches share is known when it is wanted."""
+    wanted = [(each, job) for job, places in left.items() for each in job.problems if each.place in places]
+    wanted.sort(key=lambda pair: pair[0].place)
+    for start in range(0, len(wanted), TOGETHER):
+        await _plan_some(context, wanted[start : start + TOGETHER], attempt)
 
 
 async def _failed(context: Context, job: Job) -> set[int]:
