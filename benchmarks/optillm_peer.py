@@ -59,7 +59,10 @@ NEEDED = [
 PROMPT = "{problem}\n\nThink step by step. End with one line: The final answer is [your numeric answer]"
 MODEL_LEN = 4096
 READY_SECONDS = 300.0
-ANSWER_SECONDS = 1800.0
+ANSWER_SECONDS = 7200.0
+COMPLETIONS_OF = {"rstar": 5}
+"""What an approach asks for at once for one problem, where that is more than one. So many fewer problems are asked at once:
+with 125 completions in flight the last ones ran into the time-out of optillm's client, and were asked for again."""
 SAME_BUDGET = 0.25
 """Budgets that differ by less are one, the smaller."""
 _NUMBER = r"-?\$?\d[\d,]*(?:\.\d+)?"
@@ -156,60 +159,8 @@ async def generated_tokens(http: httpx.AsyncClient, vllm: str) -> int:
     )
 
 
-async def ask_optillm(
-    approach: str, problems: Sequence[Problem], optillm: str, vllm: str, options: argparse.Namespace
-) -> dict[str, Any]:
-    """All problems by one approach: how many are right, and what it took."""
-    slots = asyncio.Semaphore(options.at_once)
-    async with httpx.AsyncClient(timeout=ANSWER_SECONDS, trust_env=False) as http:
-
-        async def ask(problem: Problem) -> str | None:
-            document = {
-                "model": f"{approach}-model",
-                "messages": [{"role": "user", "content": PROMPT.format(problem=problem.text)}],
-                "max_tokens": options.max_tokens,
-            }
-            async with slots:
-                answer = await http.post(f"{optillm}/v1/chat/completions", json=document)
-            if not answer.is_success:
-                print(f"{approach}: {answer.status_code} {answer.text[:200]}", flush=True)
-                return None
-            return number_in(str(answer.json()["choices"][0]["message"]["content"]))
-
-        before, began = await generated_tokens(http, vllm), time.monotonic()
-        answers = await asyncio.gather(*map(ask, problems))
-        seconds = time.monotonic() - began
-        tokens = await generated_tokens(http, vllm) - before
-    # It answers by another approach, and says so in its log alone, where it reads the model's name otherwise than was meant.
-    used = (options.folder / "optillm.log").read_text(errors="replace").count(f"approach(es) ['{approach}'],")
-    if used < len(problems):
-        sys.exit(f"optillm took the approach {approach} for {used} of {len(problems)} problems; see its log.")
-    right = [
-        answer is not None and numeric_value(answer) == numeric_value(problem.answer)
-        for answer, problem in zip(answers, problems, strict=True)
-    ]
-    failed = sum(answer is None for answer in answers)
-    return row(approach, right, tokens, seconds) | {"without_answer": failed}
-
-
-def row(name: str, right: Sequence[bool], tokens: int, seconds: float) -> dict[str, Any]:
-    """Accuracy with its interval, and the price."""
-    n, count = len(right), sum(right)
-    found = {
-        "way": name,
-        "n": n,
-        "right": count,
-        "accuracy": round(count / n, 4),
-        "ci95": [round(edge, 4) for edge in wilson(count, n)],
-        "tokens_a_problem": round(tokens / n, 1),
-        "seconds": round(seconds, 1),
-    }
-    print(json.dumps(found), flush=True)
-    return found
-
-
 class Rows:
-    """What was measured, a file for each way, by its settings and the problems."""
+    """What was measured, a file for each way (`.part`: as far as it has come), by its settings and the problems."""
 
     def __init__(self, problems: Sequence[Problem], options: argparse.Namespace) -> None:
         texts = [[each.text, each.answer] for each in problems]
@@ -231,6 +182,77 @@ class Rows:
         new = self._folder / f"{way}.new"
         new.write_text(json.dumps(found))
         new.rename(self._folder / f"{way}.json")
+
+
+async def ask_optillm(
+    approach: str,
+    problems: Sequence[Problem],
+    optillm: str,
+    vllm: str,
+    rows: Rows,
+    options: argparse.Namespace,
+) -> dict[str, Any]:
+    """All problems by one approach: how many are right, and what it took.
+
+    Goes on with what is known of a run that was broken off; the tokens of its unfinished problems count, too.
+    """
+    slots = asyncio.Semaphore(max(1, options.at_once // COMPLETIONS_OF.get(approach, 1)))
+    part = f"{approach}.part"
+    known = rows.get(part) or {"answers": {}, "tokens": 0, "seconds": 0.0}
+    answers: dict[str, str | None] = known["answers"]
+    missing = [place for place in range(len(problems)) if str(place) not in answers]
+    async with httpx.AsyncClient(timeout=ANSWER_SECONDS, trust_env=False) as http:
+
+        async def ask(place: int) -> None:
+            document = {
+                "model": f"{approach}-model",
+                "messages": [{"role": "user", "content": PROMPT.format(problem=problems[place].text)}],
+                "max_tokens": options.max_tokens,
+            }
+            async with slots:
+                answer = await http.post(f"{optillm}/v1/chat/completions", json=document)
+            answers[str(place)] = None
+            if answer.is_success:
+                answers[str(place)] = number_in(str(answer.json()["choices"][0]["message"]["content"]))
+            else:
+                print(f"{approach}: {answer.status_code} {answer.text[:200]}", flush=True)
+            rows.put(part, {"answers": answers, **await spent()})
+
+        async def spent() -> dict[str, Any]:
+            return {
+                "tokens": known["tokens"] + await generated_tokens(http, vllm) - before,
+                "seconds": known["seconds"] + time.monotonic() - began,
+            }
+
+        before, began = await generated_tokens(http, vllm), time.monotonic()
+        await asyncio.gather(*map(ask, missing))
+        tokens, seconds = (await spent()).values()
+    # It answers by another approach, and says so in its log alone, where it reads the model's name otherwise than was meant.
+    used = (options.folder / "optillm.log").read_text(errors="replace").count(f"approach(es) ['{approach}'],")
+    if used < len(missing):
+        sys.exit(f"optillm took the approach {approach} for {used} of {len(missing)} problems; see its log.")
+    right = [
+        (answer := answers[str(place)]) is not None and numeric_value(answer) == numeric_value(problem.answer)
+        for place, problem in enumerate(problems)
+    ]
+    failed = sum(answer is None for answer in answers.values())
+    return row(approach, right, tokens, seconds) | {"without_answer": failed}
+
+
+def row(name: str, right: Sequence[bool], tokens: int, seconds: float) -> dict[str, Any]:
+    """Accuracy with its interval, and the price."""
+    n, count = len(right), sum(right)
+    found = {
+        "way": name,
+        "n": n,
+        "right": count,
+        "accuracy": round(count / n, 4),
+        "ci95": [round(edge, 4) for edge in wilson(count, n)],
+        "tokens_a_problem": round(tokens / n, 1),
+        "seconds": round(seconds, 1),
+    }
+    print(json.dumps(found), flush=True)
+    return found
 
 
 async def measure_optillm(problems: Sequence[Problem], rows: Rows, options: argparse.Namespace) -> None:
@@ -258,7 +280,7 @@ async def measure_optillm(problems: Sequence[Problem], rows: Rows, options: argp
         ),
     ):
         for each in missing:
-            rows.put(each, await ask_optillm(each, problems, optillm, vllm, options))
+            rows.put(each, await ask_optillm(each, problems, optillm, vllm, rows, options))
 
 
 async def measure_ratchet(
