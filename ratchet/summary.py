@@ -34,7 +34,8 @@ def run_summary(rounds: Sequence[RoundView], seconds: float | None = None) -> di
         "base_majority": _accuracy(base, "majority"),
         "rounds": [_round(each) for each in rounds],
         "seconds": None if seconds is None else round(seconds, 1),
-        "held_out": base["held_out.greedy"].n if "held_out.greedy" in base else None,
+        "held_out": _problems(base, "policy_pass1"),
+        "held_out_system": _problems(base, "system"),
     }
 
 
@@ -75,6 +76,11 @@ def _prm_promoted(view: RoundView) -> bool | None:
     # Before rounds named the pair that they tested, a promoted one had the new PRM with few exceptions.
     tested = view.metrics.prm.version if verdict is None or not verdict.candidate else verdict.candidate
     return view.state is RoundState.PROMOTED and tested.endswith(view.metrics.prm.version)
+
+
+def _problems(measured: Mapping[str, Measured], name: str) -> int | None:
+    found = measured.get(MEASURED[name])
+    return None if found is None else found.n
 
 
 def _accuracy(measured: Mapping[str, Measured], name: str) -> float | None:

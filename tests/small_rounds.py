@@ -20,6 +20,7 @@ from tests.running_stack import Running, running_stack
 
 NANO = Path("nano")
 TRAIN, DEVELOPMENT, HELD_OUT, CHOOSING, SAMPLES = 30, 12, 12, 4, 2
+HELD_OUT_SYSTEM = 8
 """Problems of each split, those of development that choose the pair which is tested, and samples of a policy."""
 FEW: dict[str, Any] = {"spec": "nano:train?count=20", "count": 20}
 """Training problems for a round that is about something else."""
@@ -57,6 +58,7 @@ SMALL: dict[str, Any] = {
         "threads": 1,
     },
     "evaluation": {
+        "held_out_system": HELD_OUT_SYSTEM,
         "tokens": 200,
         "rollouts": 8,
         "exploration": 1.0,

@@ -89,6 +89,8 @@ def nano(number: int, seed: int) -> dict[str, Any]:
             "max_tokens": 200,
             "batch_rollouts": True,
             "samples": 4,
+            # With all 400 the figures of the report took half of a run.
+            "held_out_system": 200,
         },
         "gate": {"selection": 100, "block": 50},
     }

@@ -32,8 +32,11 @@ def _dumps(value: Any) -> str:
     return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY).decode()
 
 
-def make_engine(database_url: str, pool_size: int = 10, pool_seconds: float = CONNECT_SECONDS) -> AsyncEngine:
+def make_engine(database_url: str, pool_size: int = 20, pool_seconds: float = CONNECT_SECONDS) -> AsyncEngine:
     """An engine for a `postgresql+asyncpg://` URL. It connects when it is first used.
+
+    Up to `pool_size` connections are made as they are needed, and stay: a new one costs Postgres a process, and prepares each
+    statement anew.
 
     Connections are not tried before they are used, which would cost a call of the store more than the call: after a restart of
     Postgres the first call that fails has all of them made anew, and `retried` sends it again.
@@ -43,7 +46,9 @@ def make_engine(database_url: str, pool_size: int = 10, pool_seconds: float = CO
     return create_async_engine(
         database_url,
         pool_size=pool_size,
-        max_overflow=pool_size,
+        max_overflow=0,
+        # The one that was used last knows the statements.
+        pool_use_lifo=True,
         pool_timeout=pool_seconds,
         pool_recycle=1800,
         json_serializer=_dumps,

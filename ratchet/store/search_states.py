@@ -5,6 +5,7 @@ begins anew with every rollout that is written down. One that a worker gave back
 """
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Final
 from uuid import UUID
 
@@ -95,8 +96,14 @@ async def give_back(
     await connection.execute(t.searches.update().where(held).values(**values))
 
 
-async def end(connection: AsyncConnection, row: Row[Any], state: SearchState, reason: str | None) -> None:
-    """Bring a search, whose row is locked, to an end state."""
+async def end(
+    connection: AsyncConnection,
+    row: Row[*tuple[Any, ...]],
+    state: SearchState,
+    reason: str | None,
+    further: Mapping[str, Any] = MappingProxyType({}),
+) -> None:
+    """Bring a search, whose row is locked, to an end state; `further` columns are written with it."""
     check_transition(SEARCH_TRANSITIONS, row.state, state)
     await connection.execute(
         t.searches.update()
@@ -106,6 +113,7 @@ async def end(connection: AsyncConnection, row: Row[Any], state: SearchState, re
             reason=None if reason is None else replace_unstorable(reason),
             lease_until=None,
             ended_at=func.clock_timestamp(),
+            **further,
         )
     )
     ENDED.labels(state.value).inc()

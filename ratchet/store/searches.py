@@ -298,11 +298,7 @@ class SearchStore:
         """
         async with transaction(self._engine) as connection:
             await _require_lease(connection, claim)
-            await write_nodes(connection, claim.id, nodes)
-            await write_tasks(connection, claim.id, tasks)
-            if progress is not None:
-                await write_progress(connection, claim.id, progress)
-            further: dict[str, Any] = {"attempts": 0, "given_back": 0} if tasks else {}
+            further = await _write_growth(connection, claim.id, nodes, tasks, progress)
             if models is not None:
                 further["models"] = dict(models)
             await connection.execute(
@@ -330,16 +326,24 @@ class SearchStore:
             return await read_journal(connection, search_id)
 
     @retried
-    async def finish(self, claim: Claim, state: SearchState, outcome: SearchOutcome) -> None:
-        """End the search: state, solution, verification and usage in one transaction.
+    async def finish(
+        self,
+        claim: Claim,
+        state: SearchState,
+        outcome: SearchOutcome,
+        nodes: Sequence[NodeRecord] = (),
+        tasks: Sequence[TaskRecord] = (),
+        progress: Progress | None = None,
+    ) -> None:
+        """End the search: what is left to journal, state, solution, verification and usage in one transaction.
 
-        Raises LeaseLostError or IllegalTransitionError, and then writes nothing. A second call with the same claim and
-        state does nothing, so that a call whose answer was lost can be repeated.
+        Raises LeaseLostError, IllegalTransitionError or OrphanNodeError, and then writes nothing. A second call with the same
+        claim and state does nothing, so that a call whose answer was lost can be repeated.
         """
         async with transaction(self._engine) as connection:
             row = (
                 await connection.execute(
-                    select(t.searches)
+                    select(t.searches.c.id, t.searches.c.state)
                     .where(t.searches.c.id == claim.id, t.searches.c.fence == claim.fence)
                     .with_for_update()
                 )
@@ -351,13 +355,10 @@ class SearchStore:
             if not is_end(SEARCH_TRANSITIONS, state):
                 raise IllegalTransitionError(f"a search cannot end as {state}")
             check_transition(SEARCH_TRANSITIONS, row.state, state)
+            further = await _write_growth(connection, claim.id, nodes, tasks, progress)
             await insert_solution(connection, claim.id, outcome)
-            await connection.execute(
-                t.searches.update()
-                .where(t.searches.c.id == claim.id)
-                .values(usage=outcome.usage.model_dump(mode="json"), models=dict(outcome.models))
-            )
-            await end(connection, row, state, outcome.reason)
+            further |= {"usage": outcome.usage.model_dump(mode="json"), "models": dict(outcome.models)}
+            await end(connection, row, state, outcome.reason, further)
 
     @retried
     async def request_cancel(self, search_id: UUID) -> SearchState | None:
@@ -448,6 +449,24 @@ def _is_held_by(claim: Claim) -> Any:
         tuple_(t.searches.c.id, t.searches.c.fence) == tuple_(claim.id, claim.fence),
         t.searches.c.state == SearchState.RUNNING,
     )
+
+
+async def _write_growth(
+    connection: AsyncConnection,
+    search_id: UUID,
+    nodes: Sequence[NodeRecord],
+    tasks: Sequence[TaskRecord],
+    progress: Progress | None,
+) -> dict[str, Any]:
+    """Write what a search has got further by; the columns that say so in its row.
+
+    Raises IllegalTransitionError or OrphanNodeError.
+    """
+    await write_nodes(connection, search_id, nodes)
+    await write_tasks(connection, search_id, tasks)
+    if progress is not None:
+        await write_progress(connection, search_id, progress)
+    return {"attempts": 0, "given_back": 0} if tasks else {}
 
 
 async def _require_lease(connection: AsyncConnection, claim: Claim) -> None:

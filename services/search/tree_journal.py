@@ -1,7 +1,7 @@
 """Writes a growing tree down: batches to Postgres, and events for those who watch."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
@@ -10,9 +10,11 @@ from redis.exceptions import RedisError
 
 from ratchet.contracts.search import Priority
 from ratchet.events import Event, Events, answer_event, node_event
+from ratchet.states import SearchState
 from ratchet.store.errors import StoreUnavailableError
 from ratchet.store.nodes import NodeRecord
 from ratchet.store.search_progress import Progress
+from ratchet.store.search_results import SearchOutcome
 from ratchet.store.search_tasks import TaskRecord
 from ratchet.store.searches import Claim, SearchStore
 from services.search.saved_tree import record_of
@@ -75,20 +77,34 @@ class TreeJournal:
         """Write what changed since the last flush. Raises LeaseLostError, StoreUnavailableError."""
         # The last flush of a search has to wait for one that is under way: its nodes may still have to be written again.
         async with self._flushing:
-            await self._flush()
+            if self._changed or self._tasks:
+                await self._write(self._grow)
 
-    async def _flush(self) -> None:
-        if not self._changed and not self._tasks:
-            return
+    async def finish(self, state: SearchState, outcome: SearchOutcome) -> None:
+        """Write what is left, and end the search. Raises LeaseLostError, StoreUnavailableError."""
+
+        async def end(nodes: Sequence[NodeRecord], tasks: Sequence[TaskRecord], progress: Progress) -> None:
+            await self.store.finish(self.claim, state, outcome, nodes, tasks, progress)
+
+        async with self._flushing:
+            await self._write(end)
+
+    async def _grow(
+        self, nodes: Sequence[NodeRecord], tasks: Sequence[TaskRecord], progress: Progress
+    ) -> None:
+        # All of one moment: what happens while it is written is for the next flush.
+        usage, models = self.search.usage.model_copy(deep=True), dict(self.search.models)
+        await self.store.journal(self.claim, nodes, usage, tasks, models, progress)
+
+    async def _write(
+        self, write: Callable[[Sequence[NodeRecord], Sequence[TaskRecord], Progress], Awaitable[None]]
+    ) -> None:
         batch, self._changed = self._changed, {}
         tasks, self._tasks = self._tasks, []
         records = sorted((record_of(node) for node in batch.values()), key=lambda record: record.ordinal)
         self.search.usage.wall_seconds = self.worked_seconds()
-        # All of one moment: what happens while it is written is for the next flush.
-        usage, models = self.search.usage.model_copy(deep=True), dict(self.search.models)
-        progress = Progress(self.search.tree.asked, self._log.under_way)
         try:
-            await self.store.journal(self.claim, records, usage, tasks, models, progress)
+            await write(records, tasks, Progress(self.search.tree.asked, self._log.under_way))
         except BaseException:
             # Not written, or perhaps written: writing it again does no harm.
             self._changed = {**batch, **self._changed}

@@ -68,7 +68,7 @@ log = structlog.get_logger()
 
 CALIBRATION_SECONDS = 30.0
 """How long a worker believes what it has read of a calibration, or that there is none."""
-POOL_SECONDS = 60.0
+CONNECTIONS, POOL_SECONDS = 10, 60.0
 """A worker's searches, hundreds perhaps, share a few connections to the store: one that waits its turn is no outage."""
 SHORTEST_BACK_OFF, LONGEST_BACK_OFF = 1.0, 30.0
 """Seconds before a search that was given back is due again: doubled each time in a row, with jitter."""
@@ -188,10 +188,8 @@ class Worker:
         await self._tell_state(claim.id, SearchState.RUNNING, None)
         try:
             state, outcome = await self._grow_and_conclude(claim, search, journal, deadline)
-            await _once_store_is_back(journal.flush)
-            search.usage.wall_seconds = journal.worked_seconds()
             letting_go.set()
-            await _once_store_is_back(lambda: self.store.finish(claim, state, outcome))
+            await _once_store_is_back(lambda: journal.finish(state, outcome))
         except asyncio.CancelledError:
             with contextlib.suppress(StoreUnavailableError, LeaseLostError):
                 await journal.flush()
@@ -351,7 +349,7 @@ async def _once_store_is_back(ask: Callable[[], Awaitable[T]]) -> T:
 @contextlib.asynccontextmanager
 async def open_worker(settings: SearchSettings, *, alone: bool = False) -> AsyncIterator[Worker]:
     """A worker with its connections. Calls to a backend that is away are tried for RATCHET_OUTAGE_SECONDS."""
-    engine: AsyncEngine = make_engine(settings.database_url, pool_seconds=POOL_SECONDS)
+    engine: AsyncEngine = make_engine(settings.database_url, CONNECTIONS, POOL_SECONDS)
     events = Events(settings.redis_url)
     name = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
     patience = settings.outage_seconds

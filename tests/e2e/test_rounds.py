@@ -26,6 +26,7 @@ from tests.small_rounds import (
     DEVELOPMENT,
     FEW,
     HELD_OUT,
+    HELD_OUT_SYSTEM,
     SAMPLES,
     TRAIN,
     Rounds,
@@ -95,7 +96,7 @@ async def test_a_round_ends_with_every_measurement_and_its_report(
     assert metrics.prm.quality.pooled_step_auc.value is not None
     assert metrics.prm.quality.within_step_auc is not None
     assert metrics.evaluation is not None
-    reported = dict.fromkeys(("greedy", "mcts", "best_of_n", "majority"), HELD_OUT)
+    reported = {"greedy": HELD_OUT} | dict.fromkeys(("mcts", "best_of_n", "majority"), HELD_OUT_SYSTEM)
     incumbent, candidate = metrics.evaluation.incumbent, metrics.evaluation.candidate
     reference = metrics.evaluation.reference
     assert reference is not None
@@ -125,7 +126,7 @@ async def test_a_round_ends_with_every_measurement_and_its_report(
     assert {each.n for each in verdict.selection.values()} == {CHOOSING}
     assert verdict.candidate == preferred({key: verdict.selection[key].outcomes for key in pairs[:3]})
     summary = run_summary([promoted])
-    assert summary["held_out"] == HELD_OUT
+    assert (summary["held_out"], summary["held_out_system"]) == (HELD_OUT, HELD_OUT_SYSTEM)
     assert None not in [
         summary["base"],
         *(summary["rounds"][0][name] for name in ("policy_pass1", "prm_step_auc")),
@@ -175,11 +176,11 @@ async def test_from_a_promoted_version_one_can_walk_back_to_its_data(
     assert models[policy].parent == promoted.metrics.models.base
     assert models[prm].dataset == models[policy].dataset
     assert sorted(evaluations) == ["development", "held_out"]
-    # Label searches; of both policies samples for the choice; of both pairs what is compared, and three strategies.
+    # Label searches; of both policies samples for the choice; of both pairs what is compared, the policy alone, two strategies.
     testing = (
         len(promoted.metrics.gate.comparisons) * (DEVELOPMENT - CHOOSING) if promoted.metrics.gate else 0
     )
-    assert len(searches) == TRAIN + 2 * (CHOOSING + testing + 3 * HELD_OUT)
+    assert len(searches) == TRAIN + 2 * (CHOOSING + testing + HELD_OUT + 2 * HELD_OUT_SYSTEM)
 
 
 async def test_what_was_promoted_answers_a_plain_search(rounds: Rounds, promoted: RoundView) -> None:

@@ -24,10 +24,11 @@ from ratchet.contracts.search import (
 )
 from ratchet.contracts.search_list import SearchFilter
 from ratchet.states import IllegalTransitionError, NodeState, SearchState
-from ratchet.store.engine import transaction
+from ratchet.store.engine import make_engine, transaction
 from ratchet.store.followed import FollowedSearches
 from ratchet.store.ids import new_id
 from ratchet.store.nodes import NodeRecord, OrphanNodeError
+from ratchet.store.search_progress import Progress
 from ratchet.store.search_requests import IdempotencyConflictError
 from ratchet.store.search_results import SearchOutcome
 from ratchet.store.searches import Claim, LeaseLostError, SearchStore
@@ -356,6 +357,54 @@ async def test_pages_show_every_search_once_the_newest_first(store: SearchStore)
         assert page.next == shown[-1]
         cursor = UUID(page.next)
     assert shown[:5] == made[::-1]
+
+
+async def test_an_end_writes_what_was_left_to_journal_or_nothing(store: SearchStore) -> None:
+    search_id = await a_search(store)
+    old = await claim_search(store, search_id, "old", lease=0.01)
+    await asyncio.sleep(0.05)
+    new = await claim_search(store, search_id, "new")
+    outcome = SearchOutcome(answer="37", models={"policy": "nano"})
+    with pytest.raises(LeaseLostError):
+        await store.finish(old, SearchState.ANSWERED_UNVERIFIED, outcome, [node(0)])
+    with pytest.raises(OrphanNodeError):
+        await store.finish(new, SearchState.ANSWERED_UNVERIFIED, outcome, [node(0), node(2, parent=1)])
+    assert (await store.load_nodes(search_id), await store.state(search_id)) == ([], SearchState.RUNNING)
+
+    progress = Progress(asked=2, tasks=())
+    await store.finish(
+        new, SearchState.ANSWERED_UNVERIFIED, outcome, [node(0), node(1, parent=0)], progress=progress
+    )
+    result = await store.result(search_id)
+    assert result is not None
+    assert (result.state, result.answer, result.models) == (
+        SearchState.ANSWERED_UNVERIFIED,
+        "37",
+        {"policy": "nano"},
+    )
+    assert [record.id for record in await store.load_nodes(search_id)] == ["n0", "n1"]
+    assert await store.load_progress(search_id) == progress
+
+
+async def test_a_connection_that_was_made_for_a_burst_stays_for_the_next(database_url: str) -> None:
+    """Each that is closed after its use costs Postgres a process, and has every statement prepared anew."""
+
+    async def burst() -> set[int]:
+        async def one() -> int:
+            async with transaction(engine) as connection:
+                pid = int((await connection.execute(text("SELECT pg_backend_pid()"))).scalar_one())
+                await connection.execute(text("SELECT pg_sleep(0.05)"))
+                return pid
+
+        return set(await asyncio.gather(*(one() for _ in range(40))))
+
+    engine = make_engine(database_url)
+    try:
+        first, second = await burst(), await burst()
+    finally:
+        await engine.dispose()
+    assert len(first) > 1
+    assert second <= first
 
 
 async def test_a_journal_of_any_size_takes_the_same_few_statements(

@@ -77,8 +77,9 @@ def _accuracy(rounds: Sequence[RoundView]) -> Section:
 
     def row(heading: Cell, of: int) -> tuple[Cell, ...]:
         found = [_estimate_of(by_strategy[each].get(of)) for each in strategies]
-        n = next((each.n for each in found if each is not None), None)
-        return heading, *map(accuracy_cell, found), Cell(count(n))
+        # The policy alone may have answered more of them than were searched.
+        counts = dict.fromkeys(each.n for each in found if each is not None)
+        return heading, *map(accuracy_cell, found), Cell(" / ".join(map(count, counts)) or DASH)
 
     start = start_of(rounds)
     rows = [] if start is None else [row(Cell(start[1]), 0)]

@@ -199,10 +199,15 @@ class _Test:
 
 def _held_out_jobs(context: Context, who: str, pair: Pair, problems: Sequence[RoundProblem]) -> list[Job]:
     """What is searched for a pair's figures in the report."""
-    strategies = [StrategyName.GREEDY]
-    if context.claim.config.evaluation.system:
-        strategies += [StrategyName.MCTS, StrategyName.BEST_OF_N]
-    return [Job(who, Plan(HELD_OUT, strategy), pair, problems) for strategy in strategies]
+    how = context.claim.config.evaluation
+    jobs = [Job(who, Plan(HELD_OUT, StrategyName.GREEDY), pair, problems)]
+    if how.system:
+        some = problems[: how.held_out_system]
+        jobs += [
+            Job(who, Plan(HELD_OUT, strategy), pair, some)
+            for strategy in (StrategyName.MCTS, StrategyName.BEST_OF_N)
+        ]
+    return jobs
 
 
 async def _measure_held_out(context: Context, jobs: Sequence[Job]) -> dict[str, Measured]:
