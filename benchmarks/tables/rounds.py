@@ -63,7 +63,9 @@ def seeds(results: Results) -> Rows:
     rows = [["run", "", "base", "round 1", "2", "3", "4", "seconds"]]
     for result in results.values():
         found = result.figures
-        for what, label in (("policy_pass1", "policy pass@1"), ("system", "whole system")):
+        searched = found.get("held_out_system")
+        system = "whole system" + ("" if searched in (None, found["held_out"]) else f", of {searched}")
+        for what, label in (("policy_pass1", "policy pass@1"), ("system", system)):
             base = found["base"] if what == "policy_pass1" else found["base_system"]
             of_run = what == "policy_pass1"
             rows.append(
