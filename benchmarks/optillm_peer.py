@@ -183,6 +183,10 @@ class Rows:
         new.write_text(json.dumps(found))
         new.rename(self._folder / f"{way}.json")
 
+    def drop(self, way: str) -> None:
+        """Forget it."""
+        (self._folder / f"{way}.json").unlink(missing_ok=True)
+
 
 async def ask_optillm(
     approach: str,
@@ -281,6 +285,7 @@ async def measure_optillm(problems: Sequence[Problem], rows: Rows, options: argp
     ):
         for each in missing:
             rows.put(each, await ask_optillm(each, problems, optillm, vllm, rows, options))
+            rows.drop(f"{each}.part")
 
 
 async def measure_ratchet(

@@ -256,7 +256,7 @@ PEER_WAYS = {
     "bon": "`bon`: three answers in words, rated by the model",
     "executecode": "`executecode`: one program, run",
     "mcts": "`mcts`: dialogues, rated by the model",
-    "rstar": "`rstar`: rStar's actions",
+    "rstar": "`rstar`: rStar's actions, answers in words",
     "ratchet greedy": "`greedy`: one program, run",
     "ratchet mcts": "`mcts`: programs of a tree search",
 }
