@@ -6,8 +6,8 @@ and has the model rate, `self_consistency` clusters texts, `mcts` plays dialogue
 models, and cannot write to the machine's files. Its settings are its defaults; the length of an answer is bounded for all
 alike. Tokens are counted by vLLM, whatever optillm says.
 
-Ratchet then searches the same problems with as many tokens a problem as each approach took (`mcts`, its default), where two
-took about the same once for both, and answers greedily once.
+Ratchet then searches the same problems with as many tokens a problem as each approach took (`mcts`, its default; at most
+`--most-tokens`), where two took about the same once for both, and answers greedily once.
 
 `python -m benchmarks.optillm_peer gsm8k_train.jsonl --folder FOLDER [--limit 50]`: problems on which nothing was chosen or
 fitted (`slices.py`). The folder gets the environment, logs, the stack's data, and a file for each way that was measured
@@ -60,6 +60,7 @@ PROMPT = "{problem}\n\nThink step by step. End with one line: The final answer i
 MODEL_LEN = 4096
 READY_SECONDS = 300.0
 ANSWER_SECONDS = 7200.0
+SEARCH_SECONDS = 3600.0
 COMPLETIONS_OF = {"rstar": 5}
 """What an approach asks for at once for one problem, where that is more than one. So many fewer problems are asked at once:
 with 125 completions in flight the last ones ran into the time-out of optillm's client, and were asked for again."""
@@ -309,9 +310,9 @@ async def measure_ratchet(
                     "problem": problem.text,
                     "strategy": strategy,
                     "seed": options.seed,
-                    "budget": {"tokens": tokens, "seconds": ANSWER_SECONDS},
+                    "budget": {"tokens": tokens, "seconds": SEARCH_SECONDS},
                     "parameters": {"rollouts": 256, "early_stop": False},
-                    "wait": ANSWER_SECONDS,
+                    "wait": SEARCH_SECONDS,
                 }
             )
             async with slots:
@@ -328,10 +329,10 @@ async def measure_ratchet(
             rows.put(name, row(f"ratchet {strategy}", right, spent, seconds) | {"token_budget": tokens})
 
 
-def distinct(budgets: Sequence[float]) -> list[int]:
-    """Budgets of tokens, those that are about the same once."""
+def distinct(budgets: Sequence[float], most: int) -> list[int]:
+    """Budgets of tokens, none larger than `most`, those that are about the same once."""
     found: list[int] = []
-    for budget in sorted(budgets):
+    for budget in sorted(min(each, most) for each in budgets):
         if not found or budget > found[-1] * (1 + SAME_BUDGET):
             found.append(round(budget))
     return found
@@ -345,7 +346,9 @@ async def measure(options: argparse.Namespace) -> dict[str, Any]:
     rows = Rows(problems, options)
     await measure_optillm(problems, rows, options)
     theirs = [found for each in options.approaches if (found := rows.get(each))]
-    budgets = distinct([each["tokens_a_problem"] for each in theirs if each["way"] != "none"])
+    budgets = distinct(
+        [each["tokens_a_problem"] for each in theirs if each["way"] != "none"], options.most_tokens
+    )
     ways = {"ratchet-greedy": ("greedy", MODEL_LEN)}
     ways |= {f"ratchet-mcts-{budget}": ("mcts", budget) for budget in budgets}
     await measure_ratchet(problems, ways, rows, options)
@@ -374,6 +377,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=50, help="so many of the problems")
     parser.add_argument("--approaches", nargs="+", choices=APPROACHES, default=list(APPROACHES))
     parser.add_argument("--max-tokens", type=int, default=400, help="of one completion")
+    parser.add_argument("--most-tokens", type=int, default=100_000, help="a problem, for Ratchet's searches")
     parser.add_argument("--at-once", type=int, default=8, help="problems at once")
     parser.add_argument("--fresh", action="store_true", help="start over")
     parser.add_argument("--seed", type=int, default=0, help="of Ratchet's searches; optillm has none")

@@ -22,4 +22,5 @@ def test_the_number_that_a_text_gives_as_its_answer(text: str, number: str | Non
 
 
 def test_budgets_that_are_about_the_same_are_one() -> None:
-    assert distinct([900.2, 410.0, 450.0, 2000.0]) == [410, 900, 2000]
+    assert distinct([900.2, 410.0, 450.0, 2000.0], 10_000) == [410, 900, 2000]
+    assert distinct([900.2, 410.0, 450.0, 2000.0], 1000) == [410, 900]
